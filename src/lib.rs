@@ -1,0 +1,5 @@
+//! RotaMQ: an MQTT broker that is also a work-queue server.
+
+pub mod message;
+pub mod protocol;
+pub mod topic;

@@ -1,0 +1,240 @@
+//! The nouns that every part shares.
+//!
+//! A PUBLISH that somebody has to keep becomes one [`Message`], held by an
+//! [`Arc`] in every session and queue that waits for it. This module does
+//! nothing with them: no I/O, no clock, no routing.
+
+use std::fmt;
+use std::num::NonZeroU16;
+use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::topic::TopicName;
+
+/// Quality of service of a PUBLISH or of a subscription (4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Qos {
+    AtMostOnce = 0,
+    AtLeastOnce = 1,
+    ExactlyOnce = 2,
+}
+
+impl Qos {
+    /// The QoS of two bits of a packet; 3 is malformed [MQTT-3.3.1-4].
+    pub const fn from_bits(bits: u8) -> Option<Qos> {
+        match bits {
+            0 => Some(Qos::AtMostOnce),
+            1 => Some(Qos::AtLeastOnce),
+            2 => Some(Qos::ExactlyOnce),
+            _ => None,
+        }
+    }
+}
+
+/// A packet identifier; never zero [MQTT-2.3.1-1].
+pub type PacketId = NonZeroU16;
+
+/// A point on the broker's monotonic clock, in microseconds since it started.
+///
+/// The pure parts get it as an argument; only `run` and `net` read a clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(u64);
+
+impl Time {
+    pub const ZERO: Time = Time(0);
+    pub const MAX: Time = Time(u64::MAX);
+
+    pub const fn from_micros(micros: u64) -> Time {
+        Time(micros)
+    }
+
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// The time since `earlier`; zero when `earlier` is later.
+    pub const fn since(self, earlier: Time) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    /// Saturates: a deadline too far away is one that never comes.
+    fn add(self, span: Duration) -> Time {
+        Time(
+            self.0
+                .saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)),
+        )
+    }
+}
+
+impl Sub<Duration> for Time {
+    type Output = Time;
+
+    fn sub(self, span: Duration) -> Time {
+        Time(
+            self.0
+                .saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)),
+        )
+    }
+}
+
+/// A client's identifier: any text that a CONNECT may carry, or one that the
+/// broker made up [MQTT-3.1.3-6].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(Arc<str>);
+
+impl ClientId {
+    pub fn new(text: &str) -> ClientId {
+        ClientId(text.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for ClientId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Escaped, so that no client writes into a log what it likes.
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// Who does something: what access is decided on, and what sessions, wills,
+/// retained and queued messages remember of their maker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// `None`: anonymous.
+    pub user: Option<Arc<str>>,
+    pub client: ClientId,
+}
+
+/// A place in a table of sessions, queues or the like: which slot, and which
+/// of the values that lived there one after the other.
+///
+/// Who keeps a place longer than its value lives finds another generation in
+/// the slot, and with it nobody: closing a session changes no table that
+/// names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// A session's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub Place);
+
+/// The place of a work queue, or of a share group, which is a list of the
+/// same kind under other rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(pub Place);
+
+/// A published message that somebody keeps.
+///
+/// Topic, properties and payload lie in one allocation.
+#[derive(PartialEq, Eq)]
+pub struct Message {
+    body: Box<[u8]>,
+    properties_at: u32,
+    payload_at: u32,
+    qos: Qos,
+    retain: bool,
+    publisher: Arc<Identity>,
+    received: Time,
+}
+
+impl Message {
+    /// `properties` are the encoded MQTT 5 properties that are passed on to
+    /// receivers, empty for none.
+    pub fn new(
+        topic: TopicName<'_>,
+        properties: &[u8],
+        payload: &[u8],
+        qos: Qos,
+        retain: bool,
+        publisher: Arc<Identity>,
+        received: Time,
+    ) -> Message {
+        let topic = topic.as_str().as_bytes();
+        let mut body = Vec::with_capacity(topic.len() + properties.len() + payload.len());
+        body.extend_from_slice(topic);
+        body.extend_from_slice(properties);
+        body.extend_from_slice(payload);
+        // A packet is below 256 MiB (2.2.3), so that its parts fit 32 bits.
+        let properties_at = topic.len() as u32;
+        let payload_at = properties_at + properties.len() as u32;
+        Message {
+            body: body.into_boxed_slice(),
+            properties_at,
+            payload_at,
+            qos,
+            retain,
+            publisher,
+            received,
+        }
+    }
+
+    /// The topic's text, without a second look at its encoding.
+    pub fn topic_bytes(&self) -> &[u8] {
+        &self.body[..self.properties_at as usize]
+    }
+
+    pub fn topic(&self) -> &str {
+        std::str::from_utf8(self.topic_bytes()).expect("the body begins with a topic name's text")
+    }
+
+    pub fn properties(&self) -> &[u8] {
+        &self.body[self.properties_at as usize..self.payload_at as usize]
+    }
+
+    pub fn payload(&self) -> &[u8] {
+        &self.body[self.payload_at as usize..]
+    }
+
+    /// The QoS at which it was published.
+    pub fn qos(&self) -> Qos {
+        self.qos
+    }
+
+    /// Whether it was published to be retained.
+    pub fn retain(&self) -> bool {
+        self.retain
+    }
+
+    pub fn publisher(&self) -> &Arc<Identity> {
+        &self.publisher
+    }
+
+    pub fn received(&self) -> Time {
+        self.received
+    }
+
+    /// What it takes of a limit in bytes: its body and what surrounds it.
+    pub fn cost_bytes(&self) -> usize {
+        self.body.len() + size_of::<Message>()
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic())
+            .field("payload_bytes", &self.payload().len())
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .field("publisher", &self.publisher)
+            .finish_non_exhaustive()
+    }
+}

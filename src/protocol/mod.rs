@@ -1,0 +1,10 @@
+//! Bytes to packets and back: MQTT 3.1, 3.1.1 and 5.0.
+//!
+//! The only place that knows the wire formats. Packets have the shape of
+//! MQTT 5, with the properties inside; decoding an older version leaves them
+//! empty, encoding it leaves them out. Never looks at a socket or a session:
+//! what a packet means is `session`'s and `broker`'s.
+
+mod packet;
+
+pub use packet::*;
