@@ -1,0 +1,242 @@
+//! What can be set, as valid values.
+//!
+//! Owns the options, their defaults and bounds. The parts that use them get
+//! plain values; none of them asks where a value came from.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// All that a broker can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Worker threads; 0: one a core.
+    pub threads: usize,
+    /// Whether clients without a user name may connect.
+    pub allow_anonymous: bool,
+    pub listeners: Vec<Listener>,
+    pub limits: Limits,
+    pub session: SessionSettings,
+    pub queues: QueuesSettings,
+    /// Settings by queue name, the first that fits counts.
+    pub queue: Vec<QueueSettings>,
+    pub log: LogSettings,
+}
+
+/// One address that is listened on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Port 0 takes a free one.
+    pub address: SocketAddr,
+}
+
+/// What one client, and all of them, may take of the machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    pub connections_max: usize,
+    /// From the first byte to a whole CONNECT; dribbling does not extend it.
+    pub connect_timeout: Duration,
+    /// Before CONNECT is accepted.
+    pub connect_packet_bytes_max: usize,
+    pub packet_bytes_max: usize,
+    pub client_id_bytes_max: usize,
+    pub topic_bytes_max: usize,
+    pub topic_levels_max: usize,
+    pub subscriptions_per_client_max: usize,
+    /// Sessions, connected or not.
+    pub sessions_max: usize,
+    /// Messages of QoS 1 and 2 sent to a client and not acknowledged.
+    pub inflight_max: u16,
+    /// Messages waiting in a session.
+    pub session_messages_max: usize,
+    pub session_bytes_max: usize,
+    /// Bytes encoded for a client that it has not read; QoS 0 messages beyond
+    /// are dropped and counted.
+    pub outbox_bytes_max: usize,
+    /// PUBLISHes of one connection held back while a queue is full.
+    pub held_bytes_max: usize,
+    /// How long a PUBLISH is held back before the connection is closed.
+    pub held_timeout: Duration,
+    pub retained_messages_max: usize,
+    pub retained_bytes_max: usize,
+    pub queues_max: usize,
+    /// Of each worker thread's cache of topics and their receivers.
+    pub match_cache_bytes_max: usize,
+    /// How long stopping may take.
+    pub stop_timeout: Duration,
+}
+
+/// What holds for all sessions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionSettings {
+    /// What happens when a session is full.
+    pub full: SessionFull,
+    /// How long a session of an absent 3.1.1 client is kept.
+    pub expiry_default: Duration,
+}
+
+/// What happens to a session that is full when a message comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionFull {
+    /// The session is ended.
+    End,
+    /// The publisher is refused, as by a full queue.
+    Refuse,
+    /// The oldest waiting message is dropped, and counted.
+    DropOldest,
+}
+
+/// What holds for all queues.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueuesSettings {
+    /// Whether subscribing or publishing to a queue creates it.
+    pub auto_create: bool,
+    /// A queue that nobody configured goes after so long without member and
+    /// PUBLISH to it.
+    pub auto_delete_after: Duration,
+    /// Settings of a queue that no `[[queue]]` fits.
+    pub default: QueueSettings,
+}
+
+/// The settings of a queue, or of all whose names fit a pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueSettings {
+    /// A queue's name, or a pattern: a topic filter that names fit as topics
+    /// do; a name with wildcards of its own fits by being equal.
+    pub name: String,
+    /// What feeds a queue of a plain name; empty: its name.
+    pub filters: Vec<String>,
+    pub prefetch: u32,
+    /// `None`: never.
+    pub ack_timeout: Option<Duration>,
+    pub exclusive: bool,
+    pub topic: QueueTopic,
+    pub qos0_members: bool,
+    pub undecided: Undecided,
+    pub undecided_after: Duration,
+    pub messages_max: usize,
+    pub bytes_max: usize,
+    /// Settings of members by client id, the first that fits counts.
+    pub members: Vec<MemberSettings>,
+}
+
+/// The settings of the members whose client ids fit a pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberSettings {
+    /// A client id in which `*` stands for any text.
+    pub client: String,
+    pub prefetch: Option<u32>,
+    pub ack_timeout: Option<Duration>,
+}
+
+/// Which topic a member sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueTopic {
+    /// `$queue/` and the topic.
+    Queue,
+    /// The topic that the message was published to.
+    Original,
+}
+
+/// What becomes of a QoS 2 delivery whose member never said whether it has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    DeadLetter,
+    Redeliver,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSettings {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            threads: 0,
+            allow_anonymous: true,
+            listeners: vec![Listener {
+                address: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            }],
+            limits: Limits::default(),
+            session: SessionSettings {
+                full: SessionFull::End,
+                expiry_default: 7 * DAY,
+            },
+            queues: QueuesSettings {
+                auto_create: true,
+                auto_delete_after: 7 * DAY,
+                default: QueueSettings::default(),
+            },
+            queue: Vec::new(),
+            log: LogSettings {
+                level: LogLevel::Info,
+                format: LogFormat::Text,
+            },
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_max: 100_000,
+            connect_timeout: Duration::from_secs(10),
+            connect_packet_bytes_max: 64 << 10,
+            packet_bytes_max: 1 << 20,
+            client_id_bytes_max: 1024,
+            topic_bytes_max: 4096,
+            topic_levels_max: 128,
+            subscriptions_per_client_max: 10_000,
+            sessions_max: 1_000_000,
+            inflight_max: 100,
+            session_messages_max: 100_000,
+            session_bytes_max: 64 << 20,
+            outbox_bytes_max: 16 << 20,
+            held_bytes_max: 4 << 20,
+            held_timeout: Duration::from_secs(10),
+            retained_messages_max: 10_000_000,
+            retained_bytes_max: 4 << 30,
+            queues_max: 100_000,
+            match_cache_bytes_max: 16 << 20,
+            stop_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for QueueSettings {
+    fn default() -> QueueSettings {
+        QueueSettings {
+            name: String::new(),
+            filters: Vec::new(),
+            prefetch: 16,
+            ack_timeout: Some(Duration::from_secs(60)),
+            exclusive: false,
+            topic: QueueTopic::Queue,
+            qos0_members: true,
+            undecided: Undecided::DeadLetter,
+            undecided_after: DAY,
+            messages_max: 10_000_000,
+            bytes_max: 1 << 30,
+            members: Vec::new(),
+        }
+    }
+}
