@@ -1,0 +1,3 @@
+//! Tests of what needs no socket, no disk and no clock.
+
+mod codec;
