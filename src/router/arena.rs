@@ -1,0 +1,147 @@
+//! Values with small numbers for names, in chunks that are given back to the
+//! allocator once they are empty.
+//!
+//! Neither growing nor shrinking moves a value: there is no moment in which
+//! all are copied, and a client's many subscriptions leave no hole for ever.
+
+use std::ops::{Index, IndexMut};
+
+/// How many values a chunk has room for.
+const CHUNK: usize = 1024;
+
+pub(super) struct Arena<T> {
+    chunks: Vec<Chunk<T>>,
+    /// The chunks that have room, each once.
+    open: Vec<u32>,
+    len: usize,
+}
+
+struct Chunk<T> {
+    slots: Vec<Slot<T>>,
+    /// The first of the list of free slots.
+    free: Option<u16>,
+    used: usize,
+}
+
+pub(super) enum Slot<T> {
+    Used(T),
+    /// The next of the list of free slots.
+    Free(Option<u16>),
+}
+
+impl<T> Arena<T> {
+    pub(super) fn new() -> Arena<T> {
+        Arena {
+            chunks: Vec::new(),
+            open: Vec::new(),
+            len: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&T> {
+        let (chunk, slot) = place(id);
+        match self.chunks.get(chunk)?.slots.get(slot)? {
+            Slot::Used(value) => Some(value),
+            Slot::Free(_) => None,
+        }
+    }
+
+    pub(super) fn insert(&mut self, value: T) -> u32 {
+        let at = match self.open.last() {
+            Some(&at) => at as usize,
+            None => {
+                self.chunks.push(Chunk::EMPTY);
+                let at = self.chunks.len() - 1;
+                self.open.push(at as u32);
+                at
+            }
+        };
+        let chunk = &mut self.chunks[at];
+        let slot = chunk.insert(value);
+        if chunk.used == CHUNK {
+            self.open.pop();
+        }
+        self.len += 1;
+        // 2^32 values are more than 256 GiB of nodes: memory ends before.
+        u32::try_from(at * CHUNK + slot).expect("fewer than 2^32 values fit memory")
+    }
+
+    pub(super) fn remove(&mut self, id: u32) -> Option<T> {
+        let (at, slot) = place(id);
+        let chunk = self.chunks.get_mut(at)?;
+        let was_full = chunk.used == CHUNK;
+        let value = chunk.remove(slot)?;
+        if was_full {
+            self.open.push(at as u32);
+        }
+        self.len -= 1;
+        Some(value)
+    }
+}
+
+impl<T> Index<u32> for Arena<T> {
+    type Output = T;
+
+    fn index(&self, id: u32) -> &T {
+        self.get(id).expect("an id inside the tree is of a node")
+    }
+}
+
+impl<T> IndexMut<u32> for Arena<T> {
+    fn index_mut(&mut self, id: u32) -> &mut T {
+        let (chunk, slot) = place(id);
+        match &mut self.chunks[chunk].slots[slot] {
+            Slot::Used(value) => value,
+            Slot::Free(_) => unreachable!("an id inside the tree is of a node"),
+        }
+    }
+}
+
+impl<T> Chunk<T> {
+    const EMPTY: Chunk<T> = Chunk {
+        slots: Vec::new(),
+        free: None,
+        used: 0,
+    };
+
+    /// The chunk has room.
+    fn insert(&mut self, value: T) -> usize {
+        self.used += 1;
+        let Some(free) = self.free else {
+            if self.slots.capacity() == 0 {
+                self.slots.reserve_exact(CHUNK);
+            }
+            self.slots.push(Slot::Used(value));
+            return self.slots.len() - 1;
+        };
+        let slot = usize::from(free);
+        if let Slot::Free(next) = std::mem::replace(&mut self.slots[slot], Slot::Used(value)) {
+            self.free = next;
+        }
+        slot
+    }
+
+    fn remove(&mut self, slot: usize) -> Option<T> {
+        let there = self.slots.get_mut(slot)?;
+        if let Slot::Free(_) = there {
+            return None;
+        }
+        let Slot::Used(value) = std::mem::replace(there, Slot::Free(self.free)) else {
+            unreachable!("it was found used");
+        };
+        self.free = Some(slot as u16);
+        self.used -= 1;
+        if self.used == 0 {
+            *self = Chunk::EMPTY;
+        }
+        Some(value)
+    }
+}
+
+fn place(id: u32) -> (usize, usize) {
+    (id as usize / CHUNK, id as usize % CHUNK)
+}
