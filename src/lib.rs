@@ -4,4 +4,5 @@ pub mod config;
 pub mod message;
 pub mod protocol;
 pub mod router;
+pub mod queue;
 pub mod topic;
