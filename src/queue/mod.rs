@@ -37,7 +37,7 @@ use self::jobs::{Held, Job, Lane, State};
 use self::list::Links;
 use self::rota::Rota;
 use crate::config::Undecided;
-use crate::message::{Message, Qos, SessionId, Time};
+use crate::message::{LeaseId, Message, Qos, SessionId, Time};
 
 /// What a queue can be told.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,22 +82,6 @@ pub struct Membership {
     pub prefetch: Option<u32>,
     /// `None`: the queue's.
     pub ack_timeout: Option<Duration>,
-}
-
-/// One delivery of one job to one member. It is stale as soon as the job was
-/// settled, or came back to the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LeaseId {
-    job: u32,
-    member: u32,
-    number: u64,
-}
-
-impl LeaseId {
-    /// Unique in its queue, and higher than that of every earlier delivery.
-    pub fn number(self) -> u64 {
-        self.number
-    }
 }
 
 /// A job on its way to a member.

@@ -93,7 +93,7 @@ pub struct Target {
 /// A filter's place in the tree, which a session remembers instead of the
 /// filter's text. It is the filter's as long as anyone is subscribed there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct NodeId(u32);
+pub struct NodeId(pub u32);
 
 /// What [`Router::subscribe`] did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,6 +159,11 @@ impl Router {
         let node = tree.find(filter)?;
         self.detach(&mut tree, node, receiver)
             .then_some(NodeId(node))
+    }
+
+    /// The node of a filter, if anyone is subscribed there.
+    pub fn find(&self, filter: TopicFilter<'_>) -> Option<NodeId> {
+        self.tree.read().find(filter).map(NodeId)
     }
 
     /// Removes a receiver from a node that `subscribe` gave it, as the end of

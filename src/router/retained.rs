@@ -37,6 +37,17 @@ struct Held {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cursor(Vec<u8>);
 
+impl Cursor {
+    /// The key, to be kept by somebody who knows nothing of this store.
+    pub fn into_key(self) -> Box<[u8]> {
+        self.0.into_boxed_slice()
+    }
+
+    pub fn from_key(key: Box<[u8]>) -> Cursor {
+        Cursor(key.into_vec())
+    }
+}
+
 /// Why a message was not retained.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RetainedFull {
