@@ -1,0 +1,3 @@
+//! Tests of what needs no socket, disk or clock.
+
+mod config;
