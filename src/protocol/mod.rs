@@ -5,6 +5,16 @@
 //! empty, encoding it leaves them out. Never looks at a socket or a session:
 //! what a packet means is `session`'s and `broker`'s.
 
+mod cursor;
+mod decode;
+mod encode;
 mod packet;
+mod property;
+mod reason;
 
+pub use decode::{DecodeError, decode, decode_connect};
+pub use encode::{
+    AckKind, PublishHead, REMAINING_BYTES_MAX, encode, encode_ack, encode_publish_head,
+};
 pub use packet::*;
+pub use property::{PropertiesBuf, Property, SubscriptionId};

@@ -33,6 +33,84 @@ pub enum Packet<'a> {
     Auth(Auth<'a>),
 }
 
+impl Packet<'_> {
+    pub fn packet_type(&self) -> PacketType {
+        match self {
+            Packet::Connect(_) => PacketType::Connect,
+            Packet::Connack(_) => PacketType::Connack,
+            Packet::Publish(_) => PacketType::Publish,
+            Packet::Puback(_) => PacketType::Puback,
+            Packet::Pubrec(_) => PacketType::Pubrec,
+            Packet::Pubrel(_) => PacketType::Pubrel,
+            Packet::Pubcomp(_) => PacketType::Pubcomp,
+            Packet::Subscribe(_) => PacketType::Subscribe,
+            Packet::Suback(_) => PacketType::Suback,
+            Packet::Unsubscribe(_) => PacketType::Unsubscribe,
+            Packet::Unsuback(_) => PacketType::Unsuback,
+            Packet::Pingreq => PacketType::Pingreq,
+            Packet::Pingresp => PacketType::Pingresp,
+            Packet::Disconnect(_) => PacketType::Disconnect,
+            Packet::Auth(_) => PacketType::Auth,
+        }
+    }
+}
+
+/// The type of a control packet (2.1.2), and what else has properties and
+/// reason codes of its own: the will, in the place of the reserved type 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum PacketType {
+    /// Not a packet: the will within a CONNECT.
+    Will = 0,
+    Connect = 1,
+    Connack = 2,
+    Publish = 3,
+    Puback = 4,
+    Pubrec = 5,
+    Pubrel = 6,
+    Pubcomp = 7,
+    Subscribe = 8,
+    Suback = 9,
+    Unsubscribe = 10,
+    Unsuback = 11,
+    Pingreq = 12,
+    Pingresp = 13,
+    Disconnect = 14,
+    Auth = 15,
+}
+
+impl PacketType {
+    /// The type that the upper four bits of a first byte say; [`Will`] is the
+    /// reserved one.
+    ///
+    /// [`Will`]: PacketType::Will
+    pub(super) const fn from_bits(bits: u8) -> PacketType {
+        match bits {
+            1 => PacketType::Connect,
+            2 => PacketType::Connack,
+            3 => PacketType::Publish,
+            4 => PacketType::Puback,
+            5 => PacketType::Pubrec,
+            6 => PacketType::Pubrel,
+            7 => PacketType::Pubcomp,
+            8 => PacketType::Subscribe,
+            9 => PacketType::Suback,
+            10 => PacketType::Unsubscribe,
+            11 => PacketType::Unsuback,
+            12 => PacketType::Pingreq,
+            13 => PacketType::Pingresp,
+            14 => PacketType::Disconnect,
+            15 => PacketType::Auth,
+            _ => PacketType::Will,
+        }
+    }
+
+    /// Itself, as the one member of a set.
+    pub(super) const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
 /// The properties of a packet (MQTT 5, 2.2.2), as they stand on the wire
 /// without their length, and already found valid for the packet they are in.
 /// Empty in 3.1 and 3.1.1.
