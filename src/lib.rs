@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod message;
 mod net;

@@ -1,3 +1,4 @@
 //! Tests of what needs no socket, no disk and no clock.
 
 mod codec;
+mod config;
