@@ -1,0 +1,3 @@
+//! Tests of the parts that have no I/O and no clock.
+
+mod router;
