@@ -6,8 +6,12 @@
 
 use std::ops::{Index, IndexMut};
 
-/// How many values a chunk has room for.
-const CHUNK: usize = 1024;
+/// How many values a chunk has room for. An allocator fits four chunks of
+/// 64-byte values into 64 KiB and keeps what it must know of them.
+const CHUNK: usize = 250;
+
+/// How far ids of one chunk are from those of the next.
+const STRIDE: usize = 256;
 
 pub(super) struct Arena<T> {
     chunks: Vec<Chunk<T>>,
@@ -19,14 +23,14 @@ pub(super) struct Arena<T> {
 struct Chunk<T> {
     slots: Vec<Slot<T>>,
     /// The first of the list of free slots.
-    free: Option<u16>,
+    free: Option<u8>,
     used: usize,
 }
 
 pub(super) enum Slot<T> {
     Used(T),
     /// The next of the list of free slots.
-    Free(Option<u16>),
+    Free(Option<u8>),
 }
 
 impl<T> Arena<T> {
@@ -67,7 +71,7 @@ impl<T> Arena<T> {
         }
         self.len += 1;
         // 2^32 values are more than 256 GiB of nodes: memory ends before.
-        u32::try_from(at * CHUNK + slot).expect("fewer than 2^32 values fit memory")
+        u32::try_from(at * STRIDE + slot).expect("fewer than 2^32 values fit memory")
     }
 
     pub(super) fn remove(&mut self, id: u32) -> Option<T> {
@@ -133,7 +137,7 @@ impl<T> Chunk<T> {
         let Slot::Used(value) = std::mem::replace(there, Slot::Free(self.free)) else {
             unreachable!("it was found used");
         };
-        self.free = Some(slot as u16);
+        self.free = Some(slot as u8);
         self.used -= 1;
         if self.used == 0 {
             *self = Chunk::EMPTY;
@@ -143,5 +147,5 @@ impl<T> Chunk<T> {
 }
 
 fn place(id: u32) -> (usize, usize) {
-    (id as usize / CHUNK, id as usize % CHUNK)
+    (id as usize / STRIDE, id as usize % STRIDE)
 }

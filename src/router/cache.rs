@@ -231,3 +231,96 @@ fn append<T: Copy>(buffer: &mut Vec<T>, values: &[T], half_bytes_max: usize) {
     }
     buffer.extend_from_slice(values);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Place, Qos, SessionId};
+    use crate::router::{Receiver, Subscription};
+
+    const BYTES_MAX: usize = 256 << 10;
+
+    /// What a half has taken from the allocator.
+    fn allocated_bytes(half: &Half) -> usize {
+        let buckets = half.entries.capacity() * 8 / 7;
+        half.keys.capacity()
+            + half.targets.capacity() * size_of::<Target>()
+            + buckets * (size_of::<Entry>() + 1)
+    }
+
+    fn targets(count: u32) -> Vec<Target> {
+        let receiver = |slot| {
+            let generation = 0;
+            Receiver::Session(SessionId(Place { slot, generation }))
+        };
+        (0..count)
+            .map(|slot| Target {
+                receiver: receiver(slot),
+                subscription: Subscription::new(Qos::AtMostOnce),
+            })
+            .collect()
+    }
+
+    fn insert(cache: &mut MatchCache, key: &str, generation: u64, targets: &[Target]) {
+        let stamp = Stamp {
+            part: 0,
+            part_generation: generation,
+            wildcards_generation: 0,
+        };
+        cache.walk().found = targets.to_vec();
+        let hash = cache.hash(key);
+        assert_eq!(cache.insert(hash, key, stamp), targets);
+    }
+
+    fn find<'c>(cache: &'c mut MatchCache, key: &str, generation: u64) -> Option<&'c [Target]> {
+        let hash = cache.hash(key);
+        let found = cache.find(hash, key, |stamp| stamp.part_generation == generation)?;
+        Some(cache.targets(found))
+    }
+
+    #[test]
+    fn many_topics_stay_within_the_bound_and_one_in_use_stays() {
+        let mut cache = MatchCache::new(BYTES_MAX);
+        insert(&mut cache, "hot", 0, &targets(3));
+        let mut kept = 0;
+        for i in 0..100_000u32 {
+            insert(&mut cache, &format!("topic/{i}"), 0, &targets(i % 4));
+            // What is used has to be found again only if its half had no room
+            // left for it when that half was full.
+            match find(&mut cache, "hot", 0) {
+                Some(found) => {
+                    assert_eq!(found, targets(3));
+                    kept += 1;
+                }
+                None => insert(&mut cache, "hot", 0, &targets(3)),
+            }
+            let taken = allocated_bytes(&cache.young) + allocated_bytes(&cache.old);
+            assert!(taken <= BYTES_MAX * 9 / 8, "{taken} bytes");
+        }
+        assert!(kept > 99_000, "{kept} of 100000");
+    }
+
+    #[test]
+    fn a_changed_topic_is_found_with_its_new_receivers_only() {
+        let mut cache = MatchCache::new(BYTES_MAX);
+        for generation in 0..100_000 {
+            // Fewer than before, as many, and more.
+            let now = targets(generation as u32 * 7 % 5);
+            insert(&mut cache, "a", generation, &now);
+            assert_eq!(find(&mut cache, "a", generation), Some(&*now));
+            assert_eq!(find(&mut cache, "a", generation + 1), None);
+        }
+        let taken = allocated_bytes(&cache.young) + allocated_bytes(&cache.old);
+        assert!(taken <= BYTES_MAX * 9 / 8, "{taken} bytes");
+    }
+
+    #[test]
+    fn too_many_receivers_are_not_kept() {
+        let mut cache = MatchCache::new(BYTES_MAX);
+        let many = targets(100_000);
+        insert(&mut cache, "a", 0, &many);
+        assert_eq!(find(&mut cache, "a", 0), None);
+        insert(&mut cache, "b", 0, &[]);
+        assert_eq!(find(&mut cache, "b", 0), Some(&[][..]));
+    }
+}

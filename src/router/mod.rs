@@ -288,3 +288,47 @@ impl Default for Router {
 fn first_level(text: &str) -> &str {
     text.split_once('/').map_or(text, |(first, _)| first)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Place;
+    use crate::topic::TopicLimits;
+
+    fn subscribe(router: &Router, filter: &str) {
+        let filter = TopicFilter::parse(filter, TopicLimits::NONE).expect("a filter");
+        let receiver = Receiver::Session(SessionId(Place {
+            slot: 0,
+            generation: 0,
+        }));
+        router.subscribe(filter, receiver, Subscription::new(Qos::AtMostOnce));
+    }
+
+    fn topic(text: &str) -> TopicName<'_> {
+        TopicName::parse(text, TopicLimits::NONE).expect("a topic")
+    }
+
+    /// A lock that is held for writing shows which matches take none.
+    #[test]
+    fn a_hit_takes_no_lock_and_outlasts_changes_elsewhere() {
+        let router = Router::new();
+        let mut cache = MatchCache::new(1 << 20);
+        // A first level whose part is not that of `a`.
+        let elsewhere = (0..1000)
+            .map(|i| i.to_string())
+            .find(|level| router.part_of(level) != router.part_of("a"))
+            .expect("1000 levels are in more than one part of 256");
+        subscribe(&router, "a/+");
+        for (text, receivers) in [("a/b", 1), ("a", 0), (&*elsewhere, 0)] {
+            assert_eq!(router.matches(topic(text), &mut cache).len(), receivers);
+        }
+        subscribe(&router, &elsewhere);
+        subscribe(&router, "a/+"); // as it is already
+        {
+            let _changing = router.tree.write();
+            assert_eq!(router.matches(topic("a/b"), &mut cache).len(), 1);
+            assert_eq!(router.matches(topic("a"), &mut cache).len(), 0);
+        }
+        assert_eq!(router.matches(topic(&elsewhere), &mut cache).len(), 1);
+    }
+}

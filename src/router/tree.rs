@@ -17,8 +17,10 @@ use crate::topic::TopicFilter;
 
 pub(super) struct Tree {
     nodes: Arena<Node>,
-    /// The edges to children that are no wildcards.
-    edges: HashTable<Edge>,
+    /// The edges to children that are no wildcards: many tables by their
+    /// hash, because a table that grows moves all it has, while the whole tree
+    /// waits.
+    edges: Box<[HashTable<Edge>]>,
     hasher: RandomState,
     subscriptions: usize,
 }
@@ -50,6 +52,8 @@ enum Level {
 }
 
 const SHORT: usize = 22;
+
+const EDGE_TABLES: usize = 256;
 
 /// Who is subscribed at a node. Most have one receiver; a million of them
 /// cost no more each than a few do.
@@ -92,7 +96,7 @@ impl Tree {
         nodes.insert(Node::new("", NONE)); // the root
         Tree {
             nodes,
-            edges: HashTable::new(),
+            edges: (0..EDGE_TABLES).map(|_| HashTable::new()).collect(),
             hasher,
             subscriptions: 0,
         }
@@ -231,7 +235,7 @@ impl Tree {
 
     fn literal(&self, parent: u32, level: &str, level_hash: u64) -> u32 {
         let hash = edge_hash(parent, level_hash);
-        self.edges
+        self.edges[table_of(hash)]
             .find(spread(hash), |edge| {
                 edge.hash == hash && {
                     let child = &self.nodes[edge.child];
@@ -251,8 +255,11 @@ impl Tree {
             level => {
                 above.literals += 1;
                 let hash = edge_hash(parent, self.hasher.hash_one(level));
-                self.edges
-                    .insert_unique(spread(hash), Edge { hash, child }, |edge| spread(edge.hash));
+                self.edges[table_of(hash)].insert_unique(
+                    spread(hash),
+                    Edge { hash, child },
+                    |edge| spread(edge.hash),
+                );
             }
         }
         child
@@ -268,17 +275,14 @@ impl Tree {
             level => {
                 above.literals -= 1;
                 let hash = edge_hash(gone.parent, self.hasher.hash_one(level));
-                if let Ok(edge) = self
-                    .edges
-                    .find_entry(spread(hash), |edge| edge.child == node)
-                {
+                let edges = &mut self.edges[table_of(hash)];
+                if let Ok(edge) = edges.find_entry(spread(hash), |edge| edge.child == node) {
                     edge.remove();
                 }
                 // Memory is given back, but not so soon that it is asked for
                 // again with the next subscription.
-                if self.edges.capacity() > 1024 && self.edges.len() < self.edges.capacity() / 8 {
-                    let room = self.edges.len() * 2;
-                    self.edges.shrink_to(room, |edge| spread(edge.hash));
+                if edges.len() < edges.capacity() / 8 {
+                    edges.shrink_to(edges.len() * 2, |edge| spread(edge.hash));
                 }
             }
         }
@@ -432,7 +436,12 @@ fn edge_hash(parent: u32, level_hash: u64) -> u32 {
     (level_hash.wrapping_add(u64::from(parent).wrapping_mul(SPREAD)) >> 32) as u32
 }
 
-/// The table wants its bits both high and low.
+/// By the high bits, as `spread` leaves the low ones to find a place inside.
+fn table_of(hash: u32) -> usize {
+    (hash >> 24) as usize
+}
+
+/// A table wants its bits both high and low.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(SPREAD)
 }
