@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rotamq::cli::{self, config, serve};
+use rotamq::cli::{self, bench, config, serve};
 
 /// An MQTT broker that also is a work-queue server.
 ///
@@ -23,6 +23,8 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Check a configuration, or show what holds.
     Config(config::ConfigArguments),
+    /// Put load on a broker, this one or another, and measure.
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,5 +33,6 @@ fn main() -> ExitCode {
     cli::exit(match command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Config(arguments) => config::run(arguments),
+        Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
     })
 }
