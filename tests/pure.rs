@@ -1,0 +1,3 @@
+//! The pure parts, without sockets, disk or clock.
+
+mod queue;
