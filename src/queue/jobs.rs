@@ -117,18 +117,21 @@ impl Lane {
         self.returned.remove(&sequence);
     }
 
-    /// The sequence of the oldest, and its key.
+    /// The sequence of the oldest, and its key. What came back was once the
+    /// oldest of all that is fresh.
     pub fn first(&self, jobs: &Slab<Job>) -> Option<(u64, u32)> {
-        let fresh = self.fresh.front();
-        let fresh = fresh.map(|&key| (jobs[key as usize].sequence, key));
         let returned = self.returned.first_key_value();
-        let returned = returned.map(|(&sequence, &key)| (sequence, key));
-        fresh.into_iter().chain(returned).min()
+        returned
+            .map(|(&sequence, &key)| (sequence, key))
+            .or_else(|| {
+                let &key = self.fresh.front()?;
+                Some((jobs[key as usize].sequence, key))
+            })
     }
 
-    /// Takes out the oldest, whose sequence is given.
-    pub fn pop(&mut self, sequence: u64) {
-        if self.returned.remove(&sequence).is_none() {
+    /// Takes out the oldest.
+    pub fn pop(&mut self) {
+        if self.returned.pop_first().is_none() {
             self.fresh.pop_front();
         }
     }

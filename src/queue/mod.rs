@@ -397,7 +397,8 @@ impl Queue {
     }
 
     /// The member's session ended: nobody will say what became of what it
-    /// holds at QoS 2. The rest goes to the next members.
+    /// holds at QoS 2. The rest goes to the next members. What was never
+    /// written is to be given back with [`Queue::release`] before.
     pub fn remove(&mut self, member: SessionId, now: Time) {
         if let Some(key) = self.rota.find(member) {
             self.leave(member, now);
@@ -691,7 +692,9 @@ impl Queue {
         self.timers.insert((at, Timer::Member(key)));
     }
 
-    /// The next message that the queue gives up.
+    /// The next message that the queue gives up. It no longer counts for the
+    /// limits; to be called until there is none, after [`Queue::settle`],
+    /// [`Queue::remove`] and [`Queue::handle_timeout`].
     pub fn poll_dead(&mut self) -> Option<DeadLetter> {
         self.dead.pop_front()
     }
@@ -830,15 +833,15 @@ impl Queue {
     }
 
     fn pop_ready(&mut self) -> Option<u32> {
-        let (sequence, key) = self.first_ready()?;
-        self.lane_of(key).pop(sequence);
+        let (_, key) = self.first_ready()?;
+        self.lane_of(key).pop();
         Some(key)
     }
 
     /// Nobody has room for what was published at QoS 0.
     fn drop_fleeting(&mut self) {
-        while let Some((sequence, key)) = self.fleeting.first(&self.jobs) {
-            self.fleeting.pop(sequence);
+        while let Some((_, key)) = self.fleeting.first(&self.jobs) {
+            self.fleeting.pop();
             self.totals.dropped += 1;
             self.forget(key);
         }

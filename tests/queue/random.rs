@@ -351,13 +351,13 @@ fn qos() -> impl Strategy<Value = Qos> {
 }
 
 /// From a few, so that times meet.
-fn span() -> impl Strategy<Value = Duration> {
-    (0..8u64).prop_map(|seconds| Duration::from_secs(seconds * 5))
+fn span(seconds_max: u64) -> impl Strategy<Value = Duration> {
+    (0..=seconds_max / 5).prop_map(|fives| Duration::from_secs(fives * 5))
 }
 
 fn membership() -> impl Strategy<Value = Membership> {
     let prefetch = prop::option::of(0..4u32);
-    (qos(), prefetch, prop::option::of(span())).prop_map(|(qos, prefetch, ack_timeout)| {
+    (qos(), prefetch, prop::option::of(span(60))).prop_map(|(qos, prefetch, ack_timeout)| {
         Membership {
             qos,
             prefetch,
@@ -367,12 +367,12 @@ fn membership() -> impl Strategy<Value = Membership> {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    let limits = (1..40usize, 1_000..20_000usize);
+    let limits = (1..100usize, 3_000..80_000usize);
     let undecided = prop_oneof![Just(Undecided::DeadLetter), Just(Undecided::Redeliver)];
     let rules = prop_oneof![2 => Just(Rules::Work), 1 => Just(Rules::Share)];
-    let times = (prop::option::weighted(0.8, span()), span());
+    let times = (prop::option::weighted(0.8, span(60)), span(60));
     let exclusive = prop::bool::weighted(0.2);
-    (0..6u32, times, undecided, exclusive, limits, rules).prop_map(
+    (0..9u32, times, undecided, exclusive, limits, rules).prop_map(
         |(prefetch, times, undecided, exclusive, limits, rules)| Settings {
             prefetch,
             ack_timeout: times.0,
@@ -396,31 +396,31 @@ fn which() -> impl Strategy<Value = Which> {
 fn settlement() -> impl Strategy<Value = Settlement> {
     prop_oneof![
         6 => Just(Settlement::Done),
-        2 => prop::option::of(span()).prop_map(|delay| Settlement::Refuse { delay }),
+        2 => prop::option::of(span(60)).prop_map(|delay| Settlement::Refuse { delay }),
         1 => Just(Settlement::Reject),
-        2 => prop::option::of(span()).prop_map(Settlement::Extend),
+        2 => prop::option::of(span(60)).prop_map(Settlement::Extend),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let slot = || 0..SESSIONS;
     prop_oneof![
-        12 => (qos(), 1..400usize).prop_map(|(qos, padding)| Step::Enqueue { qos, padding }),
+        16 => (qos(), 1..400usize).prop_map(|(qos, padding)| Step::Enqueue { qos, padding }),
         1 => (20..400usize).prop_map(|padding| Step::Reserve { padding }),
         1 => qos().prop_map(|qos| Step::EnqueueReserved { qos }),
         1 => Just(Step::CancelReservation),
-        4 => (slot(), membership()).prop_map(|(slot, membership)| Step::Join { slot, membership }),
+        6 => (slot(), membership()).prop_map(|(slot, membership)| Step::Join { slot, membership }),
         2 => slot().prop_map(|slot| Step::Attach { slot }),
         2 => slot().prop_map(|slot| Step::Detach { slot }),
         1 => slot().prop_map(|slot| Step::Leave { slot }),
         1 => slot().prop_map(|slot| Step::Remove { slot }),
         1 => slot().prop_map(|slot| Step::PassOver { slot }),
         2 => slot().prop_map(|slot| Step::Room { slot }),
-        10 => (1..10usize).prop_map(|turns| Step::Poll { turns }),
+        10 => (1..12usize).prop_map(|turns| Step::Poll { turns }),
         1 => which().prop_map(|of| Step::RefuseLease { of }),
         1 => which().prop_map(|of| Step::Release { of }),
         12 => (which(), settlement()).prop_map(|(of, settlement)| Step::Settle { of, settlement }),
-        5 => span().prop_map(|span| Step::Advance { span }),
+        5 => span(20).prop_map(|span| Step::Advance { span }),
         1 => settings().prop_map(|settings| Step::SetSettings { settings }),
     ]
 }
@@ -435,7 +435,7 @@ proptest! {
     #[test]
     fn does_what_the_model_says(
         settings in settings(),
-        steps in prop::collection::vec(step(), 1..250),
+        steps in prop::collection::vec(step(), 1..400),
     ) {
         let mut world = World::new(settings);
         for step in steps {

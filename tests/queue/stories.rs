@@ -367,6 +367,30 @@ fn an_extended_lease_gets_time_from_earlier_ones_too() {
 }
 
 #[test]
+fn an_extended_lease_never_loses_time_by_earlier_ones() {
+    let mut world = World::with(&[('A', QOS_1)]);
+    world.put(2);
+    world.turns();
+    world.settle('A', 2, Settlement::Extend(Some(seconds_of(300))));
+    world.wait(20);
+    world.done('A', 1);
+    assert_eq!(world.wait(279), []);
+    assert_eq!(world.wait(1), [('A', 2)]);
+}
+
+#[test]
+fn a_lease_keeps_its_new_time_when_one_before_it_goes_to_somebody_else() {
+    let mut world = World::with(&[('A', QOS_1)]);
+    world.put(3);
+    world.turns();
+    world.wait(50);
+    world.done('A', 1);
+    world.queue.release(world.lease('A', 2));
+    assert_eq!(world.wait(59), []);
+    assert_eq!(world.wait(1), [('A', 3)]);
+}
+
+#[test]
 fn a_refused_job_goes_to_the_next_member_in_its_place() {
     let mut world = World::with(&[('A', QOS_1), ('B', QOS_1)]);
     world.put(1);
