@@ -2,4 +2,5 @@
 
 mod codec;
 mod config;
+mod queue;
 mod router;
