@@ -33,6 +33,8 @@ fn main() -> ExitCode {
     cli::exit(match command {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Config(arguments) => config::run(arguments),
-        Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Bench(arguments) => bench::run(&arguments)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
     })
 }

@@ -95,4 +95,3 @@ pub fn run(arguments: ServeArguments) -> Outcome {
     run::serve(config)?;
     Ok(ExitCode::SUCCESS)
 }
-

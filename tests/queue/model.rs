@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rotamq::config::Undecided;
-use rotamq::message::{Qos, SessionId, Time};
+use rotamq::message::{LeaseId, Qos, SessionId, Time};
 use rotamq::queue::{
-    Counts, DeadReason, Full, LeaseId, Membership, Queue, Rules, Settings, Settlement, Totals,
+    Counts, DeadReason, Full, Membership, Queue, Rules, Settings, Settlement, Totals,
 };
 
 pub struct Model {

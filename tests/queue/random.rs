@@ -9,8 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use rotamq::config::Undecided;
-use rotamq::message::{Qos, SessionId, Time};
-use rotamq::queue::{LeaseId, Membership, Queue, Rules, Settings, Settlement};
+use rotamq::message::{LeaseId, Qos, SessionId, Time};
+use rotamq::queue::{Membership, Queue, Rules, Settings, Settlement};
 
 use super::model::{Model, Turn};
 use super::{job_of, message, session};

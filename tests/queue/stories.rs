@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rotamq::config::Undecided;
-use rotamq::message::{Qos, SessionId, Time};
-use rotamq::queue::{DeadReason, Full, LeaseId, Membership, Queue, Rules, Settings, Settlement};
+use rotamq::message::{LeaseId, Qos, SessionId, Time};
+use rotamq::queue::{DeadReason, Full, Membership, Queue, Rules, Settings, Settlement};
 
 use super::{job_of, membership, message, session, settings};
 

@@ -36,7 +36,9 @@ fn all(store: &RetainedStore, text: &str) -> (Vec<String>, usize) {
         steps += 1;
         cursor = store.page(filter(text), cursor.as_ref(), 1, &mut out);
         if cursor.is_none() {
-            let topics = out.iter().map(|message| message.topic().to_owned());
+            let topics = out
+                .iter()
+                .map(|message| message.topic().as_str().to_owned());
             return (topics.collect(), steps);
         }
     }
