@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::flow::{self, Plan};
 use super::net::Target;
+use super::report::grouped;
 use super::usage::{self, CpuTime};
 
 /// A run in which nothing moves for so long is given up.
@@ -218,8 +219,11 @@ impl Course<'_> {
             }
             if now - shown.0 >= Duration::from_millis(500) && self.copies > 0 {
                 let rate = (moved.1 - shown.1) as f64 / (now - shown.0).as_secs_f64();
-                self.bar
-                    .set_message(format!("{}: {rate:.0} deliveries/s", self.name));
+                self.bar.set_message(format!(
+                    "{}: {} deliveries/s",
+                    self.name,
+                    grouped(rate as u64)
+                ));
                 shown = (now, moved.1);
             }
         }
