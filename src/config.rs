@@ -1,10 +1,19 @@
 //! What can be set, as valid values.
 //!
-//! Owns the options, their defaults and bounds. The parts that use them get
+//! Owns the options, their defaults and bounds, and how they are read from a
+//! file, the environment and the command line. The parts that use them get
 //! plain values; none of them asks where a value came from.
+
+mod load;
+mod options;
+mod print;
 
 use std::net::SocketAddr;
 use std::time::Duration;
+
+pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source};
+pub use options::{Shape, Value, parse_flag, shape_of};
+pub use print::example;
 
 /// All that a broker can be told.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,7 +133,9 @@ pub struct QueueSettings {
 pub struct MemberSettings {
     /// A client id in which `*` stands for any text.
     pub client: String,
+    /// `None`: as the queue has it.
     pub prefetch: Option<u32>,
+    /// `None`: as the queue has it; [`Duration::MAX`]: never.
     pub ack_timeout: Option<Duration>,
 }
 
@@ -151,6 +162,7 @@ pub struct LogSettings {
     pub format: LogFormat,
 }
 
+/// The least severe level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     Error,
@@ -160,9 +172,11 @@ pub enum LogLevel {
     Trace,
 }
 
+/// What a line of the log looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
+    /// One JSON object a line.
     Json,
 }
 

@@ -1,3 +1,6 @@
-//! Tests of what needs no socket, no disk and no clock.
+//! Tests of what needs neither sockets nor disk nor clock.
 
 mod codec;
+mod config;
+mod queue;
+mod router;

@@ -547,9 +547,11 @@ fn is_loopback(address: SocketAddr) -> bool {
 pub fn allow_connections(connections: usize) -> Result<(), String> {
     const OTHERS: u64 = 64;
     let wanted = connections as u64 + OTHERS;
-    let limit = rlimit::increase_nofile_limit(u64::MAX)
+    let limit = crate::cli::raise_open_files()
         .map_err(|error| format!("cannot raise the limit of open files: {error}"))?;
-    if limit < wanted {
+    if let Some(limit) = limit
+        && limit < wanted
+    {
         return Err(format!(
             "{connections} connections need {wanted} open files, and the hard limit is {limit}: \
              ask for fewer, or raise it (ulimit -Hn)"

@@ -1,0 +1,73 @@
+//! The log on standard error: text for people, or JSON.
+//!
+//! Whatever a client sends cannot leave its place in a line: control
+//! characters are escaped here, however a value was recorded.
+
+use std::fmt::{self, Write};
+use std::io::{self, IsTerminal};
+
+use tracing::field::Field;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{self, Writer};
+
+use crate::config::{LogFormat, LogLevel, LogSettings};
+
+/// Logs from now on, once in a process; in colour if standard error is a
+/// terminal.
+///
+/// A second call changes nothing: a program that the broker is embedded in
+/// keeps its own log.
+pub fn start(settings: &LogSettings) {
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // Set already: then that one is it.
+    _ = tracing::dispatcher::set_global_default(dispatch(settings, io::stderr, colour));
+}
+
+/// A log of these settings that is written to `writer`.
+pub fn dispatch<W>(settings: &LogSettings, writer: W, colour: bool) -> tracing::Dispatch
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let log = tracing_subscriber::fmt()
+        .with_max_level(match settings.level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
+        })
+        .with_writer(writer)
+        .with_ansi(colour);
+    match settings.format {
+        LogFormat::Text => log
+            .with_target(false)
+            .fmt_fields(format::debug_fn(field))
+            .into(),
+        LogFormat::Json => log.json().flatten_event(true).into(),
+    }
+}
+
+/// One field of a line of text, and the space before it.
+fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() == "message" {
+        return write!(Escaped(writer), "{value:?}");
+    }
+    write!(Escaped(writer), " {field}={value:?}")
+}
+
+/// Writes control characters as their escapes.
+struct Escaped<'e, 'w>(&'e mut Writer<'w>);
+
+impl Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            if char.is_control() {
+                write!(self.0, "{}", char.escape_default())?;
+            } else {
+                self.0.write_char(char)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! `rotamq serve`, which is also what `rotamq` alone does: the broker.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
+
+use super::{Outcome, logging, raise_open_files};
+use crate::config::{Effective, Flags, Shape, Source, Value, parse_flag, shape_of};
+use crate::run;
+
+/// What `rotamq serve` is told. `rotamq config show` takes the same.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct ServeArguments {
+    /// Read this configuration; no file is searched for
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen on this address, as in 127.0.0.1:1883; repeatable, in place of those of the file
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<SocketAddr>,
+    /// Worker threads; 0: one for each core
+    #[arg(long, value_name = "N", value_parser = |text: &str| parse_flag("threads", text))]
+    threads: Option<Value>,
+    /// Let clients without a user name connect, from other machines too if listened to
+    #[arg(long)]
+    allow_anonymous: bool,
+    /// The least severe level that is logged
+    #[arg(long, value_name = "LEVEL", value_parser = words("log.level"))]
+    log_level: Option<String>,
+    /// What a line of the log looks like
+    #[arg(long, value_name = "FORMAT", value_parser = words("log.format"))]
+    log_format: Option<String>,
+}
+
+fn words(path: &str) -> PossibleValuesParser {
+    match shape_of(path) {
+        Some(Shape::Choice(words)) => PossibleValuesParser::new(words()),
+        _ => PossibleValuesParser::new([""; 0]),
+    }
+}
+
+impl ServeArguments {
+    /// The configuration that these arguments, the environment and the file
+    /// give.
+    ///
+    /// # Errors
+    /// All that is wrong with it, a line each.
+    pub fn load(self) -> Result<Effective, super::Failure> {
+        let mut flags = Flags {
+            listen: self.listen,
+            values: Vec::new(),
+        };
+        if let Some(threads) = self.threads {
+            flags.values.push(("--threads", "threads", threads));
+        }
+        if self.allow_anonymous {
+            let yes = Value::Flag(true);
+            flags
+                .values
+                .push(("--allow-anonymous", "allow_anonymous", yes));
+        }
+        if let Some(level) = self.log_level {
+            flags
+                .values
+                .push(("--log-level", "log.level", Value::Text(level)));
+        }
+        if let Some(format) = self.log_format {
+            flags
+                .values
+                .push(("--log-format", "log.format", Value::Text(format)));
+        }
+        let file = match self.config {
+            Some(path) => Some(Source::read(&path)?),
+            None => None,
+        };
+        Ok(Effective::load(file.as_ref(), std::env::vars_os(), &flags)?)
+    }
+}
+
+/// Serves until the process is told to stop.
+///
+/// # Errors
+/// The configuration is wrong, or the broker cannot start.
+pub fn run(arguments: ServeArguments) -> Outcome {
+    let config = arguments.load()?.config;
+    logging::start(&config.log);
+    match raise_open_files() {
+        Ok(open_files_max) => tracing::debug!(?open_files_max, "limit of open files raised"),
+        Err(error) => tracing::warn!(
+            %error,
+            "cannot raise the limit of open files; more connections will be refused"
+        ),
+    }
+    run::serve(config)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,595 @@
+//! The configuration: one table of options, read from a file, the environment
+//! and flags.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use rotamq::config::{Config, Effective, Flags, Origin, Source, Value, example};
+
+fn source(text: &str) -> Source {
+    Source {
+        path: Path::new("rotamq.toml").into(),
+        text: text.to_owned(),
+    }
+}
+
+fn load(text: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Effective, String> {
+    let environment = environment
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Effective::load(Some(&source(text)), environment, flags).map_err(|error| error.to_string())
+}
+
+fn file(text: &str) -> Result<Effective, String> {
+    load(text, &[], &Flags::default())
+}
+
+/// The example with its commented options made real.
+fn uncommented() -> String {
+    let lines = example()
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|char: char| char != ' ') => rest.to_owned(),
+            _ => line.to_owned(),
+        })
+        .collect::<Vec<_>>();
+    lines.join("\n")
+}
+
+#[test]
+fn the_file_in_the_repository_is_the_table_written_out() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rotamq.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(
+        text == example(),
+        "config/rotamq.toml differs from the options; write it anew: \
+         cargo run -- config example > config/rotamq.toml"
+    );
+}
+
+#[test]
+fn the_example_changes_nothing() {
+    assert_eq!(file(&example()).unwrap().config, Config::default());
+    assert_eq!(file("").unwrap().config, Config::default());
+}
+
+#[test]
+fn the_example_has_every_option_with_its_default_and_bounds() {
+    let text = uncommented();
+    let effective = file(&text).unwrap();
+    let objects = effective.to_json();
+    let objects = objects.as_array().unwrap();
+    // 2 at the top, a listener, 20 limits, 2 of sessions, 2 + 9 of queues, 2
+    // of the log, 2 + 9 of a queue, 3 of its member.
+    assert_eq!(objects.len(), 2 + 1 + 20 + 2 + 11 + 2 + 11 + 3);
+    let lines: Vec<_> = text.lines().collect();
+    for object in objects {
+        let key = object["key"].as_str().unwrap();
+        let origin = &object["origin"];
+        assert_eq!(origin["kind"], "file", "{key} is not in the example");
+        let line = origin["line"].as_u64().unwrap() as usize;
+        let last = key.rsplit('.').next().unwrap();
+        assert!(lines[line - 1].starts_with(&format!("{last} = ")), "{key}");
+        if !key.starts_with("queue[0].") || ["name", "filters"].contains(&last) {
+            let bounds = ["# A ", "# An ", "# True or false.", "# \""];
+            let above = lines[line - 2];
+            assert!(
+                bounds.iter().any(|bound| above.starts_with(bound)),
+                "{key}: {above}"
+            );
+            assert!(lines[line - 3].starts_with("# "), "{key} has no sentence");
+        }
+    }
+}
+
+#[test]
+fn every_bound_is_a_bound() {
+    let text = example();
+    let mut section = String::new();
+    let mut bounds = None;
+    let mut tried = 0;
+    for line in text.lines() {
+        if line.starts_with('[') {
+            section = line.to_owned();
+        } else if let Some(range) = line.strip_prefix("# A whole number from ") {
+            let range = range.trim_end_matches('.').replace('_', "");
+            let (min, max) = range.split_once(" to ").unwrap();
+            bounds = Some((min.parse::<u64>().unwrap(), max.parse::<u64>().unwrap()));
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
+            && let Some((min, max)) = bounds.take()
+        {
+            let set = |number: i128| file(&format!("{section}\n{key} = {number}\n"));
+            for number in [i128::from(min), i128::from(max)] {
+                let effective = set(number).unwrap();
+                let shown = effective.to_toml();
+                let path = format!("{}.{key}", section.trim_matches(['[', ']']));
+                let path = path.trim_start_matches('.');
+                assert_ne!(effective.origin(path), &Origin::Default, "{path}");
+                assert_eq!(file(&shown).unwrap().config, effective.config, "{path}");
+                let json = effective.to_json();
+                let object = json.as_array().unwrap().iter().find(|o| o["key"] == path);
+                assert_eq!(
+                    i128::from(object.unwrap()["value"].as_u64().unwrap()),
+                    number
+                );
+            }
+            for number in [i128::from(min) - 1, i128::from(max) + 1] {
+                let error = set(number).unwrap_err();
+                assert!(error.contains("must be a whole number from "), "{error}");
+            }
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 1 + 20 + 1 + 1 + 5);
+}
+
+#[test]
+fn what_is_shown_is_a_file_that_says_the_same() {
+    for text in [example(), uncommented(), full()] {
+        let effective = file(&text).unwrap();
+        let again = file(&effective.to_toml()).unwrap();
+        assert_eq!(again.config, effective.config);
+    }
+}
+
+/// Every option at a value that is not its default.
+fn full() -> String {
+    r##"
+threads = 3
+allow_anonymous = false
+listener = [{ address = "0.0.0.0:1884" }, { address = "[::]:0" }]
+
+[limits]
+connections_max = 1
+connect_timeout_ms = 1_000
+connect_packet_bytes_max = 0x1000
+packet_bytes_max = 0o10000
+client_id_bytes_max = 23
+topic_bytes_max = 100
+topic_levels_max = 9
+subscriptions_per_client_max = 2
+sessions_max = 3
+inflight_max = 4
+session_messages_max = 5
+session_bytes_max = 6000
+outbox_bytes_max = 7000
+held_bytes_max = 8000
+held_timeout_ms = 9
+retained_messages_max = 10
+retained_bytes_max = 11000
+queues_max = 12
+match_cache_bytes_max = 130000
+stop_timeout_ms = 14
+
+[session]
+full = "refuse"
+expiry_default_secs = 15
+
+[queues]
+auto_create = false
+auto_delete_after_secs = 16
+prefetch = 17
+ack_timeout_ms = 0
+exclusive = true
+topic = "original"
+qos0_members = false
+undecided = "redeliver"
+undecided_after_secs = 18
+messages_max = 19
+bytes_max = 20000
+
+[log]
+level = "trace"
+format = "json"
+
+[[queue]]
+name = "$dead/jobs"
+
+[[queue]]
+name = "jobs"
+filters = ["a/+", "#"]
+prefetch = 21
+ack_timeout_ms = 22
+exclusive = false
+[[queue.member]]
+client = "one\u007f\n\"two\""
+ack_timeout_ms = 0
+[[queue.member]]
+client = "*"
+prefetch = 23
+"##
+    .to_owned()
+}
+
+#[test]
+fn each_option_sets_its_field() {
+    use rotamq::config::*;
+    use std::time::Duration;
+    let secs = Duration::from_secs;
+    let millis = Duration::from_millis;
+    let address = |text: &str| Listener {
+        address: text.parse().unwrap(),
+    };
+    let default = QueueSettings {
+        name: String::new(),
+        filters: vec![],
+        prefetch: 17,
+        ack_timeout: None,
+        exclusive: true,
+        topic: QueueTopic::Original,
+        qos0_members: false,
+        undecided: Undecided::Redeliver,
+        undecided_after: secs(18),
+        messages_max: 19,
+        bytes_max: 20_000,
+        members: vec![],
+    };
+    let expected = Config {
+        threads: 3,
+        allow_anonymous: false,
+        listeners: vec![address("0.0.0.0:1884"), address("[::]:0")],
+        limits: Limits {
+            connections_max: 1,
+            connect_timeout: secs(1),
+            connect_packet_bytes_max: 4096,
+            packet_bytes_max: 4096,
+            client_id_bytes_max: 23,
+            topic_bytes_max: 100,
+            topic_levels_max: 9,
+            subscriptions_per_client_max: 2,
+            sessions_max: 3,
+            inflight_max: 4,
+            session_messages_max: 5,
+            session_bytes_max: 6000,
+            outbox_bytes_max: 7000,
+            held_bytes_max: 8000,
+            held_timeout: millis(9),
+            retained_messages_max: 10,
+            retained_bytes_max: 11_000,
+            queues_max: 12,
+            match_cache_bytes_max: 130_000,
+            stop_timeout: millis(14),
+        },
+        session: SessionSettings {
+            full: SessionFull::Refuse,
+            expiry_default: secs(15),
+        },
+        queues: QueuesSettings {
+            auto_create: false,
+            auto_delete_after: secs(16),
+            default: default.clone(),
+        },
+        queue: vec![
+            // What a [[queue]] leaves out is as in [queues].
+            QueueSettings {
+                name: "$dead/jobs".to_owned(),
+                ..default.clone()
+            },
+            QueueSettings {
+                name: "jobs".to_owned(),
+                filters: vec!["a/+".to_owned(), "#".to_owned()],
+                prefetch: 21,
+                ack_timeout: Some(millis(22)),
+                exclusive: false,
+                members: vec![
+                    MemberSettings {
+                        client: "one\u{7f}\n\"two\"".to_owned(),
+                        prefetch: None,
+                        ack_timeout: Some(Duration::MAX),
+                    },
+                    MemberSettings {
+                        client: "*".to_owned(),
+                        prefetch: Some(23),
+                        ack_timeout: None,
+                    },
+                ],
+                ..default
+            },
+        ],
+        log: LogSettings {
+            level: LogLevel::Trace,
+            format: LogFormat::Json,
+        },
+    };
+    assert_eq!(file(&full()).unwrap().config, expected);
+}
+
+/// A file, and all that is said of it.
+const ERRORS: &[(&str, &[&str])] = &[
+    (
+        "threds = 3",
+        &["rotamq.toml:1: threds: is no known key; the nearest is threads"],
+    ),
+    (
+        "\n\n[limits]\ninflite_max = 3\n",
+        &["rotamq.toml:4: limits.inflite_max: is no known key; the nearest is limits.inflight_max"],
+    ),
+    (
+        // In the wrong place: the nearest is where it belongs.
+        "inflight_max = 3",
+        &["rotamq.toml:1: inflight_max: is no known key; the nearest is limits.inflight_max"],
+    ),
+    (
+        "[limits]\nprefetch = 3",
+        &["rotamq.toml:2: limits.prefetch: is no known key; the nearest is queues.prefetch"],
+    ),
+    (
+        "[[queue]]\nname = 'a'\nprefech = 3",
+        &["rotamq.toml:3: queue[0].prefech: is no known key; the nearest is queue.prefetch"],
+    ),
+    (
+        "[[queue]]\nname = 'a'\n[[queue.member]]\nclient = 'a'\n[[queue.member]]\nclient = 'b'\nexclusive = true",
+        &[
+            "rotamq.toml:7: queue[0].member[1].exclusive: is no known key; the nearest is queue.exclusive",
+        ],
+    ),
+    (
+        "[sesion]\nfull = 'end'",
+        &["rotamq.toml:1: sesion: is no section; the nearest is [session]"],
+    ),
+    (
+        "limits = 3",
+        &["rotamq.toml:1: limits: must be a table, [limits], not 3"],
+    ),
+    (
+        "[[limits]]",
+        &["rotamq.toml:1: limits: must be a table, [limits], not an array of other things"],
+    ),
+    (
+        "[listener]\naddress = '127.0.0.1:1'",
+        &["rotamq.toml:1: listener: must be [[listener]] tables, not a table"],
+    ),
+    (
+        "listener = []",
+        &["rotamq.toml:1: listener: is empty: leave it out, or write a [[listener]]"],
+    ),
+    (
+        "queue = [1]",
+        &["rotamq.toml:1: queue: must be [[queue]] tables, not 1"],
+    ),
+    (
+        "threads = '3'",
+        &["rotamq.toml:1: threads: must be a whole number from 0 to 1024, not \"3\""],
+    ),
+    (
+        "threads = 3.0",
+        &["rotamq.toml:1: threads: must be a whole number from 0 to 1024, not 3.0"],
+    ),
+    (
+        "threads = -1",
+        &["rotamq.toml:1: threads: must be a whole number from 0 to 1024, not -1"],
+    ),
+    (
+        "threads = 99999999999999999999999999999999999999999",
+        &[
+            "rotamq.toml:1: threads: must be a whole number from 0 to 1024, not 99999999999999999999999999999999999999999",
+        ],
+    ),
+    (
+        "threads = true",
+        &["rotamq.toml:1: threads: must be a whole number from 0 to 1024, not true"],
+    ),
+    (
+        "threads = [3]",
+        &[
+            "rotamq.toml:1: threads: must be a whole number from 0 to 1024, not an array of other things",
+        ],
+    ),
+    (
+        "threads = 2020-01-01",
+        &["rotamq.toml:1: threads: must be a whole number from 0 to 1024, not a date or time"],
+    ),
+    (
+        "allow_anonymous = 1",
+        &["rotamq.toml:1: allow_anonymous: must be true or false, not 1"],
+    ),
+    (
+        "[limits]\ninflight_max = 0\nconnect_timeout_ms = '10s'",
+        &[
+            "rotamq.toml:2: limits.inflight_max: must be a whole number from 1 to 65_535, not 0",
+            "rotamq.toml:3: limits.connect_timeout_ms: must be a whole number from 100 to 600_000, not \"10s\"",
+        ],
+    ),
+    (
+        "[session]\nfull = 'End'",
+        &[
+            "rotamq.toml:2: session.full: must be \"end\", \"refuse\" or \"drop-oldest\", not \"End\"",
+        ],
+    ),
+    (
+        "[[listener]]\naddress = 'localhost:1883'",
+        &[
+            "rotamq.toml:2: listener[0].address: must be an IP address and a port, as in \"127.0.0.1:1883\" or \"[::1]:1883\", not \"localhost:1883\"",
+        ],
+    ),
+    (
+        "[[listener]]\n[[listener]]\naddres = '127.0.0.1:1'",
+        &[
+            "rotamq.toml:1: listener[0]: needs the key address",
+            "rotamq.toml:2: listener[1]: needs the key address",
+            "rotamq.toml:3: listener[1].addres: is no known key; the nearest is listener.address",
+        ],
+    ),
+    (
+        "[[listener]]\naddress = '127.0.0.1:1'\n[[listener]]\naddress = '127.0.0.1:1'",
+        &["rotamq.toml:4: listener[1].address: 127.0.0.1:1 is listened on already"],
+    ),
+    (
+        "[[listener]]\naddress = '0.0.0.0:1883'\n[[listener]]\naddress = '[::ffff:127.0.0.1]:1'",
+        &[
+            "rotamq.toml:2: listener[0].address: other machines reach 0.0.0.0:1883, and there are no users, so that anyone could connect: set allow_anonymous = true if that is meant (by flag, --allow-anonymous), or listen on 127.0.0.1",
+        ],
+    ),
+    (
+        "[[queue]]\nprefetch = 1",
+        &["rotamq.toml:1: queue[0]: needs the key name"],
+    ),
+    (
+        "[[queue]]\nname = ''\n[[queue]]\nname = 'a/#/b'\n[[queue]]\nname = '$SYS/a'\n[[queue]]\nname = '$dead/'\n[[queue]]\nname = '$dead/$dead/a'",
+        &[
+            "rotamq.toml:2: queue[0].name: \"\" is no topic filter: it is empty; it needs at least one character",
+            "rotamq.toml:4: queue[1].name: \"a/#/b\" is no topic filter: # stands alone in its level, and last",
+            "rotamq.toml:6: queue[2].name: \"$SYS/a\" is no queue's name: the only one that begins with $ is $dead/NAME",
+            "rotamq.toml:8: queue[3].name: \"$dead/\" is no topic filter: it is empty; it needs at least one character",
+            "rotamq.toml:10: queue[4].name: \"$dead/$dead/a\" is no queue's name: the only one that begins with $ is $dead/NAME",
+        ],
+    ),
+    (
+        "limits.topic_levels_max = 2\n[[queue]]\nname = 'a/b/c'",
+        &[
+            "rotamq.toml:3: queue[0].name: \"a/b/c\" is no topic filter: it has more levels than topic_levels_max",
+        ],
+    ),
+    (
+        "[[queue]]\nname = 'a'\nfilters = ['b', 'c+', '$queue/a']\n[[queue]]\nname = 'a/#'\nfilters = ['b']\n[[queue]]\nname = 'b'\nfilters = [1]",
+        &[
+            "rotamq.toml:3: queue[0].filters: \"c+\" is no topic filter: + stands alone in its level",
+            "rotamq.toml:3: queue[0].filters: \"$queue/a\" feeds nothing: name the topics that are published to",
+            "rotamq.toml:6: queue[1].filters: only a queue of a plain name has filters, and \"a/#\" has a wildcard",
+            "rotamq.toml:9: queue[2].filters: must be an array of topic filters, as in [\"orders/#\"], not an array of other things",
+        ],
+    ),
+    (
+        "[[queue]]\nname = 'a'\n[[queue]]\nname = 'a'",
+        &["rotamq.toml:3: queue[1].name: \"a\" has its settings at line 1 already"],
+    ),
+    (
+        "[[queue]]\nname = 'a'\n[[queue.member]]\nprefetch = 0\n[[queue.member]]\nclient = ''",
+        &[
+            "rotamq.toml:3: queue[0].member[0]: needs the key client",
+            "rotamq.toml:4: queue[0].member[0].prefetch: must be a whole number from 1 to 65_535, not 0",
+            "rotamq.toml:6: queue[0].member[1].client: is empty and fits no client; \"*\" fits all",
+        ],
+    ),
+    (
+        "\"a\\nb\" = 1",
+        &["rotamq.toml:1: a\\nb: is no known key; the nearest is queue.name"],
+    ),
+    (
+        "threads = 1\nthreads = 2",
+        &["rotamq.toml:2: is not TOML: duplicate key"],
+    ),
+    (
+        "threads = 1\n[limits\n",
+        &["rotamq.toml:2: is not TOML: unclosed table, expected `]`"],
+    ),
+];
+
+#[test]
+fn all_that_is_wrong_with_a_file_is_told_at_once() {
+    for (text, expected) in ERRORS {
+        let error = file(text).expect_err(text);
+        assert_eq!(error.lines().collect::<Vec<_>>(), *expected, "{text}");
+    }
+}
+
+#[test]
+fn a_flag_is_stronger_than_the_environment_and_that_than_the_file() {
+    let text = "threads = 1\n[log]\nlevel = 'warn'\nformat = 'json'";
+    let environment = [("ROTAMQ_THREADS", "2"), ("ROTAMQ_LOG__LEVEL", "debug")];
+    let flags = Flags {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        values: vec![("--threads", "threads", Value::Number(3))],
+    };
+    let effective = load(text, &environment, &flags).unwrap();
+    let shown = effective.to_toml();
+    let line = |key: &str| shown.lines().find(|line| line.starts_with(key)).unwrap();
+    let words = |key: &str| line(key).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(words("threads"), "threads = 3 # --threads");
+    assert_eq!(words("level"), "level = \"debug\" # ROTAMQ_LOG__LEVEL");
+    assert_eq!(words("format"), "format = \"json\" # rotamq.toml:4");
+    assert_eq!(words("prefetch"), "prefetch = 16 # default");
+    assert_eq!(words("address"), "address = \"127.0.0.1:0\" # --listen");
+}
+
+#[test]
+fn a_queue_takes_from_the_defaults_of_all_queues_wherever_they_are_set() {
+    let text = "[[queue]]\nname = 'a'\n[[queue]]\nname = 'b'\nprefetch = 2";
+    let environment = [("ROTAMQ_QUEUES__PREFETCH", "1_000")];
+    let effective = load(text, &environment, &Flags::default()).unwrap();
+    let prefetch: Vec<_> = effective
+        .config
+        .queue
+        .iter()
+        .map(|queue| queue.prefetch)
+        .collect();
+    assert_eq!(prefetch, [1000, 2]);
+    let inherited = Origin::Inherited("queues.prefetch".to_owned());
+    assert_eq!(effective.origin("queue[0].prefetch"), &inherited);
+    assert_eq!(
+        effective.origin("queue[1].prefetch").to_string(),
+        "rotamq.toml:5"
+    );
+}
+
+#[test]
+fn variables_that_set_nothing_are_errors_where_they_are_meant_for_options() {
+    let environment = [
+        ("ROTAMQ_LIMITS__INFLIGHT", "1"),
+        ("ROTAMQ_THREDS", "1"),
+        ("ROTAMQ_QUEUE__NAME", "jobs"),
+        ("ROTAMQ_LOG__LEVEL", "loud"),
+        // What an orchestrator sets for a service called rotamq.
+        ("ROTAMQ_PORT", "tcp://10.0.0.1:1883"),
+        ("ROTAMQ_SERVICE_HOST", "10.0.0.1"),
+        ("PATH", "/bin"),
+    ];
+    let error = load("", &environment, &Flags::default()).unwrap_err();
+    assert_eq!(
+        error.lines().collect::<Vec<_>>(),
+        [
+            "ROTAMQ_LIMITS__INFLIGHT: is no known option; the nearest is ROTAMQ_LIMITS__INFLIGHT_MAX",
+            "ROTAMQ_LOG__LEVEL: must be \"error\", \"warn\", \"info\", \"debug\" or \"trace\", not \"loud\"",
+            "ROTAMQ_QUEUE__NAME: names a table of an array, which only the file can have",
+            "ROTAMQ_THREDS: is no known option; the nearest is ROTAMQ_THREADS",
+        ]
+    );
+}
+
+#[test]
+fn anyone_may_come_from_elsewhere_only_if_somebody_said_so() {
+    let open = "[[listener]]\naddress = '192.0.2.1:1883'";
+    assert!(file(open).is_err());
+    assert!(file(&format!("allow_anonymous = true\n{open}")).is_ok());
+    assert!(file(&format!("allow_anonymous = false\n{open}")).is_ok());
+    assert!(
+        load(
+            open,
+            &[("ROTAMQ_ALLOW_ANONYMOUS", "true")],
+            &Flags::default()
+        )
+        .is_ok()
+    );
+    let flags = |values| Flags {
+        listen: vec!["0.0.0.0:1883".parse().unwrap()],
+        values,
+    };
+    let yes = ("--allow-anonymous", "allow_anonymous", Value::Flag(true));
+    assert!(
+        load("", &[], &flags(vec![]))
+            .unwrap_err()
+            .starts_with("--listen: ")
+    );
+    assert!(load("", &[], &flags(vec![yes])).is_ok());
+    // An address of the file that a flag replaces reaches nobody.
+    let here = Flags {
+        listen: vec!["127.0.0.1:1883".parse().unwrap()],
+        values: vec![],
+    };
+    assert!(load(open, &[], &here).is_ok());
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let missing = Source::read(Path::new("/nonexistent/rotamq.toml")).unwrap_err();
+    assert!(
+        missing
+            .to_string()
+            .starts_with("/nonexistent/rotamq.toml: cannot read the file: ")
+    );
+    let endless = Source::read(Path::new("/dev/zero")).unwrap_err();
+    assert_eq!(
+        endless.to_string(),
+        "/dev/zero: is longer than 4194304 bytes"
+    );
+}
