@@ -213,6 +213,7 @@ impl<'a> Player<'a> {
                     let value = value.ok_or_else(|| format!("${variable} has no value yet"))?;
                     packet = packet.with("packet_id", Value::Number(*value));
                 }
+                self.fill_in(&mut packet)?;
                 self.note_what_stays(&packet);
                 let (first, mut body) = packet::encode(&packet);
                 body.extend(extra);
@@ -225,17 +226,40 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
+    /// Puts the values of variables into a payload: `$(name)`.
+    fn fill_in(&self, packet: &mut Packet) -> Result<(), String> {
+        let Some(Value::Bytes(payload)) = packet.fields.get_mut("payload") else {
+            return Ok(());
+        };
+        let Ok(text) = std::str::from_utf8(payload) else {
+            return Ok(());
+        };
+        let mut parts = text.split("$(");
+        let mut filled = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let (variable, rest) = part.split_once(')').ok_or("a $( without its )")?;
+            let value = self.variables.get(variable);
+            let value = value.ok_or_else(|| format!("${variable} has no value yet"))?;
+            filled.push_str(&value.to_string());
+            filled.push_str(rest);
+        }
+        *payload = filled.into_bytes();
+        Ok(())
+    }
+
     /// The PUBLISH with what its QoS asks of the sender.
     fn publish(&mut self, client: &str, publish: &Packet) -> Result<(), String> {
-        self.note_what_stays(publish);
+        let mut publish = publish.clone();
+        self.fill_in(&mut publish)?;
+        self.note_what_stays(&publish);
         let connection = self.connection(client)?;
         let qos = publish.number("qos").unwrap_or(0);
         if qos == 0 {
-            connection.send(publish);
+            connection.send(&publish);
             return Ok(());
         }
         let packet_id = connection.next_packet_id();
-        connection.send(&publish.clone().with("packet_id", Value::Number(packet_id)));
+        connection.send(&publish.with("packet_id", Value::Number(packet_id)));
         if qos == 1 {
             return self
                 .expect(client, &plain(acknowledgement(Kind::Puback, packet_id)))
