@@ -314,7 +314,7 @@ fn what_mqtt_5_says_more_is_left_out_before_it() {
             reason: ReasonCode::ReAuthenticate,
             properties: Properties::EMPTY,
         });
-        assert_eq!(encoded(&auth, version), []);
+        assert_eq!(encoded(&auth, version), Vec::<u8>::new());
     }
 }
 
