@@ -114,8 +114,11 @@ impl Core {
                 (Subscribed::Queue(queue), granted, None)
             }
         };
-        if let Some(mut session) = self.sessions.lock(link.session.0) {
-            session.subscriptions.insert(subscribed, qos);
+        let session = self.sessions.lock(link.session.0);
+        match session.filter(|session| !session.has_ended()) {
+            Some(mut session) => drop(session.subscriptions.insert(subscribed, qos)),
+            // Whoever ended it has not seen this one.
+            None => self.end_subscription(worker, link.session, subscribed, now),
         }
         Ok((qos, filter))
     }
