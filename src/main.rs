@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rotamq::cli::{self, config, publish, serve, subscribe};
+use rotamq::cli::{self, bench, config, publish, serve, subscribe};
 
 /// An MQTT broker that also is a work-queue server.
 ///
@@ -27,6 +27,8 @@ enum Command {
     Sub(subscribe::SubscribeArguments),
     /// Check a configuration, or show what holds.
     Config(config::ConfigArguments),
+    /// Put load on a broker, this one or another, and measure
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +39,9 @@ fn main() -> ExitCode {
         Command::Pub(arguments) => publish::run(arguments),
         Command::Sub(arguments) => subscribe::run(arguments),
         Command::Config(arguments) => config::run(arguments),
+        Command::Bench(arguments) => bench::run(&arguments)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
     })
 }
 

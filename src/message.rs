@@ -141,6 +141,23 @@ pub struct SessionId(pub Place);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(pub Place);
 
+/// One delivery of one job to one member. It is stale as soon as the job was
+/// settled, or came back to the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseId {
+    // Where the queue keeps the two.
+    pub(crate) job: u32,
+    pub(crate) member: u32,
+    pub(crate) number: u64,
+}
+
+impl LeaseId {
+    /// Unique in its queue, and higher than that of every earlier delivery.
+    pub fn number(self) -> u64 {
+        self.number
+    }
+}
+
 /// A published message that somebody keeps.
 ///
 /// Topic, properties and payload lie in one allocation.
@@ -191,8 +208,9 @@ impl Message {
         &self.body[..self.properties_at as usize]
     }
 
-    pub fn topic(&self) -> &str {
-        std::str::from_utf8(self.topic_bytes()).expect("the body begins with a topic name's text")
+    pub fn topic(&self) -> TopicName<'_> {
+        let text = std::str::from_utf8(self.topic_bytes());
+        TopicName::of_valid(text.expect("the body begins with a topic name's text"))
     }
 
     pub fn properties(&self) -> &[u8] {
@@ -224,6 +242,11 @@ impl Message {
     /// What it takes of a limit in bytes: its body and what surrounds it.
     pub fn cost_bytes(&self) -> usize {
         self.body.len() + size_of::<Message>()
+    }
+
+    /// What a message of these parts would take.
+    pub fn cost_bytes_of(topic: TopicName<'_>, properties: &[u8], payload: &[u8]) -> usize {
+        topic.as_str().len() + properties.len() + payload.len() + size_of::<Message>()
     }
 }
 

@@ -1,10 +1,50 @@
-//! Starts everything, and stops it in order.
+//! Starts everything: runtime, listeners, timers; and stops it in order.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::broker::{Core, Counts, Worker};
 use crate::config::Config;
+use crate::net::{self, Shared, with_worker};
 
-/// Why the broker could not start or had to stop: one sentence.
+/// How often a stopping broker looks whether all connections are closed.
+const STOP_POLL: Duration = Duration::from_millis(5);
+
+/// A running broker, with threads of its own, for use within a program or a
+/// test. Dropping it stops it at once; [`Broker::stop`] does so in order.
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// let mut config = rotamq::config::Config::default();
+/// config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+/// let broker = rotamq::Broker::start(config).unwrap();
+///
+/// // Any MQTT client will do; this one says CONNECT by hand.
+/// let mut client = std::net::TcpStream::connect(broker.address()).unwrap();
+/// client.write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01c").unwrap();
+/// let mut connack = [0; 4];
+/// client.read_exact(&mut connack).unwrap();
+/// assert_eq!(connack, *b"\x20\x02\x00\x00");
+/// broker.stop();
+/// ```
+pub struct Broker {
+    addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    stopping: watch::Sender<bool>,
+    // `None` once it was stopped.
+    runtime: Option<Runtime>,
+}
+
+/// Why a broker could not start: one sentence.
 #[derive(Debug)]
 pub struct ServeError(String);
 
@@ -16,18 +56,164 @@ impl fmt::Display for ServeError {
 
 impl std::error::Error for ServeError {}
 
-/// Serves until the process is told to stop.
+impl Broker {
+    /// Starts to serve on all listeners of `config`.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on; threads that cannot be made.
+    pub fn start(config: Config) -> Result<Broker, ServeError> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if config.threads > 0 {
+            builder.worker_threads(config.threads);
+        }
+        let runtime = (builder.enable_all().thread_name("rotamq").build())
+            .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
+        let (stopping, stopped) = watch::channel(false);
+        // The system's randomness, by way of the standard library's.
+        let seed = RandomState::new().hash_one(0);
+        let shared = Arc::new(Shared::new(Core::new(&config, seed), stopped));
+        let mut addresses = Vec::new();
+        for listener in &config.listeners {
+            let address = listener.address;
+            let _in_runtime = runtime.enter();
+            let failed = |error| ServeError(format!("cannot listen on {address}: {error}"));
+            let listener = net::listen(address).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            tracing::info!("listening on {address}");
+            addresses.push(address);
+            runtime.spawn(net::accept(listener, shared.clone()));
+        }
+        runtime.spawn(keep_time(shared.clone()));
+        Ok(Broker {
+            addresses,
+            shared,
+            stopping,
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Where it listens, first listener first.
+    ///
+    /// # Panics
+    /// When it was configured with no listener.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What it has counted.
+    pub fn counts(&self) -> Counts {
+        self.shared.core.counters().read()
+    }
+
+    /// Open connections, those included that have not sent CONNECT yet.
+    pub fn connections_len(&self) -> usize {
+        self.shared.connections_len()
+    }
+
+    /// Sessions, connected or not.
+    pub fn sessions_len(&self) -> usize {
+        self.shared.core.sessions_len()
+    }
+
+    /// Subscriptions, those of queues and share groups included.
+    pub fn subscriptions_len(&self) -> usize {
+        self.shared.core.subscriptions_len()
+    }
+
+    /// Retained messages.
+    pub fn retained_len(&self) -> usize {
+        self.shared.core.retained_len()
+    }
+
+    /// Stops accepting, lets every connection write what is on its way, and
+    /// closes; returns when all is done or `stop_timeout` has passed. Not to
+    /// be called from an async task: it blocks.
+    pub fn stop(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            self.stopping.send_replace(true);
+            let shared = self.shared.clone();
+            let timeout = shared.core.limits().stop_timeout;
+            runtime.block_on(async move {
+                let mut worker = Worker::new(shared.core.limits());
+                let closed = async {
+                    // Again and again: a CONNECT may have been under way.
+                    while shared.connections_len() > 0 {
+                        shared.core.close_all(&mut worker);
+                        tokio::time::sleep(STOP_POLL).await;
+                    }
+                };
+                if tokio::time::timeout(timeout, closed).await.is_err() {
+                    let open = shared.connections_len();
+                    tracing::warn!(
+                        open,
+                        "connections cut off: they did not end within stop_timeout_ms"
+                    );
+                }
+            });
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            self.stopping.send_replace(true);
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Serves until the process is told to stop, by SIGTERM or SIGINT.
 ///
 /// # Errors
-/// An address cannot be listened on.
+/// Those of [`Broker::start`].
 pub fn serve(config: Config) -> Result<(), ServeError> {
-    let addresses: Vec<_> = config
-        .listeners
-        .iter()
-        .map(|listener| listener.address.to_string())
-        .collect();
-    Err(ServeError(format!(
-        "cannot listen on {}: there is no broker in this build",
-        addresses.join(", ")
-    )))
+    let broker = Broker::start(config)?;
+    if let Some(runtime) = &broker.runtime {
+        let signal = runtime.block_on(stop_signal())?;
+        tracing::info!("stopping: {signal}");
+    }
+    broker.stop();
+    Ok(())
+}
+
+/// The name of the signal that came.
+async fn stop_signal() -> Result<&'static str, ServeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| {
+        signal(kind).map_err(|error| ServeError(format!("cannot listen for signals: {error}")))
+    };
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+/// Does what is due, and sleeps until the next is.
+async fn keep_time(shared: Arc<Shared>) {
+    let mut sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+    poll_fn(|cx| {
+        loop {
+            let now = shared.clock.now();
+            with_worker(&shared, |local| {
+                shared.core.handle_timeout(&mut local.worker, now)
+            });
+            let Some(next) = shared.core.timers().sleep(cx.waker()) else {
+                return Poll::<()>::Pending;
+            };
+            sleep.as_mut().reset(shared.clock.instant(next));
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
 }

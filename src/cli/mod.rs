@@ -3,6 +3,7 @@
 //! Owns arguments, and what is printed. A command that fails gives sentences
 //! for standard error; none of them ends the process itself.
 
+pub mod bench;
 mod client;
 pub mod config;
 pub mod format;
@@ -15,6 +16,8 @@ pub mod subscribe;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// What a command that did not fail tells its caller: 0 in general.
 pub type Outcome = Result<ExitCode, Failure>;
@@ -50,6 +53,17 @@ pub fn exit(outcome: Outcome) -> ExitCode {
         }
         ExitCode::FAILURE
     })
+}
+
+/// Takes all the open files that the system allows without asking: a
+/// connection is one. How many there are then; `None`: no limit.
+fn raise_open_files() -> io::Result<Option<u64>> {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit)?;
+    }
+    Ok(limit.current)
 }
 
 /// Prints a command's result. That nobody reads it any more is no failure.

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
-use rustix::process::{Resource, getrlimit, setrlimit};
 
-use super::{Outcome, logging};
+use super::{Outcome, logging, raise_open_files};
 use crate::config::{Effective, Flags, Shape, Source, Value, parse_flag, shape_of};
 use crate::run;
 
@@ -86,26 +85,13 @@ impl ServeArguments {
 pub fn run(arguments: ServeArguments) -> Outcome {
     let config = arguments.load()?.config;
     logging::start(&config.log);
-    raise_open_files();
-    run::serve(config)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Takes all the open files that the system allows without asking: a
-/// connection is one.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
-    }
-    let mut raised = limit;
-    raised.current = limit.maximum;
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => tracing::debug!(open_files_max = limit.maximum, "limit of open files raised"),
+    match raise_open_files() {
+        Ok(open_files_max) => tracing::debug!(?open_files_max, "limit of open files raised"),
         Err(error) => tracing::warn!(
-            open_files_max = limit.current,
             %error,
             "cannot raise the limit of open files; more connections will be refused"
         ),
     }
+    run::serve(config)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,73 @@
+//! What the broker counts.
+//!
+//! Owns the numbers; who shows them is elsewhere. Whatever is dropped has a
+//! counter that says why.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The live counters.
+        #[derive(Default)]
+        pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
+
+        /// Their values at a moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counters {
+            pub fn read(&self) -> Counts {
+                Counts { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that sent a whole CONNECT and were accepted.
+    connections_accepted,
+    /// Connections that were refused, at accept or by CONNACK.
+    connections_refused,
+    /// Sessions that a later connection took over.
+    sessions_taken_over,
+    /// Sessions ended because they were full.
+    sessions_overflowed,
+    /// Sessions ended because their client stayed away.
+    sessions_expired,
+    /// QoS 0 messages whose subscriber was away.
+    dropped_absent,
+    /// QoS 0 messages whose subscriber did not read.
+    dropped_slow,
+    /// Messages that made room for younger ones in a full session.
+    dropped_oldest,
+    /// Messages that waited in a session when it ended.
+    dropped_session_ended,
+    /// Deliveries that the receiver has no right to.
+    dropped_denied,
+    /// QoS 0 messages that a full queue refused.
+    dropped_queue_full,
+    /// Messages that a share group had no room or no member for.
+    dropped_group,
+    /// Retained messages and wills that were refused.
+    refused_messages,
+    /// Messages that a deleted queue held.
+    dropped_queue_deleted,
+    /// Jobs given to a dead-letter queue.
+    dead_letters,
+}
+
+/// One counter.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, count: usize) {
+        if count > 0 {
+            self.0.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    pub fn increment(&self) {
+        self.add(1);
+    }
+}

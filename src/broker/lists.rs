@@ -1,0 +1,818 @@
+//! Work queues and share groups: how they come to be, are fed and give out.
+//!
+//! Owns what a list has beside its jobs: its name, what feeds it, who waits
+//! for room in it. Everything that changes a list goes through
+//! [`Core::change_list`], which gives out what can be given before the list is
+//! let go.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::link::Link;
+use super::timers::Timer;
+use super::{Core, Worker};
+use crate::access::{Action, Decision};
+use crate::config::{QueueSettings, QueueTopic, Undecided};
+use crate::message::{LeaseId, PacketId, Qos, QueueId, SessionId, Time};
+use crate::protocol::ReasonCode;
+use crate::queue::{DeadLetter, Membership, Queue, Rules, Settings, Settlement};
+use crate::router::{NodeId, Receiver, Subscription, Target};
+use crate::session::{Close, Effects, JobDelivered, Publication};
+use crate::topic::{TopicFilter, TopicLimits, TopicName};
+
+use super::publish::Refused;
+
+/// What is refused in a dead-letter queue comes again after so long.
+const DEAD_QUEUE_BACKOFF: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A queue or share group, and what surrounds it.
+pub(super) struct List {
+    pub queue: Queue,
+    /// `$queue/NAME` or `$share/GROUP/FILTER`.
+    name: Arc<str>,
+    kind: Kind,
+    nodes: Vec<NodeId>,
+    // Connections that hold PUBLISHes back until there is room.
+    waiters: VecDeque<SessionId>,
+    // Dead letters that found their queue full.
+    aside: VecDeque<DeadLetter>,
+    last_used: Time,
+    // When the timer that is set for it is due.
+    alarm: Time,
+}
+
+enum Kind {
+    Work {
+        settings: Arc<QueueSettings>,
+        queue_topic: bool,
+    },
+    Share,
+}
+
+impl List {
+    /// The name without `$queue/`; `None` for a share group.
+    fn queue_name(&self) -> Option<&str> {
+        match self.kind {
+            Kind::Work { .. } => self.name.strip_prefix("$queue/"),
+            Kind::Share => None,
+        }
+    }
+
+    fn is_dead_letters(&self) -> bool {
+        self.name.starts_with("$queue/$dead/")
+    }
+}
+
+/// How a message came to a queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feed {
+    /// It was published to `$queue/`.
+    Direct,
+    /// It was published to a topic that feeds the queue.
+    Copy,
+}
+
+impl Core {
+    // ---- feeding
+
+    /// Puts a message into every list among its targets: into all queues, or
+    /// into none if one refuses.
+    pub(super) fn feed(
+        &self,
+        effects: &mut Effects,
+        targets: &[Target],
+        feed: Feed,
+        publication: &Publication<'_>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let queues = || {
+            targets.iter().filter_map(|target| match target.receiver {
+                Receiver::Queue(queue) => Some(queue),
+                Receiver::Session(_) | Receiver::Group(_) => None,
+            })
+        };
+        let mut first = queues();
+        match (first.next(), first.next()) {
+            (None, _) => {}
+            (Some(queue), None) => self.feed_one(effects, queue, feed, publication, now)?,
+            (Some(_), Some(_)) => self.feed_many(effects, queues, feed, publication, now)?,
+        }
+        for target in targets {
+            if let Receiver::Group(group) = target.receiver {
+                let message = publication.message().clone();
+                let taken = self
+                    .change_list_with(effects, group, now, |list| list.queue.enqueue(message, now));
+                if matches!(taken, Some(Err(_))) {
+                    self.counters.dropped_group.increment();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn feed_one(
+        &self,
+        effects: &mut Effects,
+        queue: QueueId,
+        feed: Feed,
+        publication: &Publication<'_>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let message = publication.message().clone();
+        let taken = self.change_list_with(effects, queue, now, |list| {
+            if feed == Feed::Direct {
+                list.last_used = now;
+            }
+            list.queue.enqueue(message, now)
+        });
+        match taken {
+            Some(Err(_)) => Err(Refused::QueueFull(queue)),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    /// Room is reserved in each in turn, and given back if one refuses.
+    fn feed_many<I: Iterator<Item = QueueId>>(
+        &self,
+        effects: &mut Effects,
+        queues: impl Fn() -> I,
+        feed: Feed,
+        publication: &Publication<'_>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let cost = publication.cost_bytes();
+        for (reserved, queue) in queues().enumerate() {
+            let Some(mut list) = self.lists.lock(queue.0) else {
+                continue;
+            };
+            if list.queue.reserve(cost).is_ok() {
+                continue;
+            }
+            drop(list);
+            for earlier in queues().take(reserved) {
+                if let Some(mut list) = self.lists.lock(earlier.0) {
+                    list.queue.cancel_reservation(cost);
+                }
+            }
+            return Err(Refused::QueueFull(queue));
+        }
+        for queue in queues() {
+            let message = publication.message().clone();
+            self.change_list_with(effects, queue, now, |list| {
+                if feed == Feed::Direct {
+                    list.last_used = now;
+                }
+                list.queue.enqueue_reserved(message, now);
+            });
+        }
+        Ok(())
+    }
+
+    /// The connection of `waiter` holds a PUBLISH back until `queue` has room.
+    /// Whether there is some already.
+    pub(super) fn wait_for_room(
+        &self,
+        queue: QueueId,
+        waiter: SessionId,
+        cost_bytes: usize,
+    ) -> bool {
+        match self.lists.lock(queue.0) {
+            Some(mut list) if !list.queue.has_room(cost_bytes) => {
+                if !list.waiters.contains(&waiter) {
+                    list.waiters.push_back(waiter);
+                }
+                false
+            }
+            _ => true,
+        }
+    }
+
+    // ---- changing
+
+    /// As [`Core::change_list_with`].
+    pub(super) fn change_list<R>(
+        &self,
+        worker: &mut Worker,
+        id: QueueId,
+        now: Time,
+        change: impl FnOnce(&mut List) -> R,
+    ) -> Option<R> {
+        self.change_list_with(&mut worker.effects, id, now, change)
+    }
+
+    /// Changes a list, then gives out what can be given, and sees to what came
+    /// of it. `None`: the list is gone.
+    pub(super) fn change_list_with<R>(
+        &self,
+        effects: &mut Effects,
+        id: QueueId,
+        now: Time,
+        change: impl FnOnce(&mut List) -> R,
+    ) -> Option<R> {
+        let mut list = self.lists.lock(id.0)?;
+        let result = change(&mut list);
+        self.give_out(&mut list, id, effects, now);
+        while let Some(letter) = list.queue.poll_dead() {
+            list.aside.push_back(letter);
+        }
+        // One at a time: who finds room left calls the next by putting in.
+        while list.queue.has_room(0)
+            && let Some(waiter) = list.waiters.pop_front()
+        {
+            let told = self
+                .sessions
+                .lock(waiter.0)
+                .is_some_and(|mut session| session.retry(effects));
+            if told {
+                break;
+            }
+        }
+        if let Some(due) = list.queue.next_timeout()
+            && due < list.alarm
+        {
+            list.alarm = due;
+            self.schedule(now, due, Timer::Queue(id));
+        }
+        if !list.aside.is_empty() {
+            let letters = std::mem::take(&mut list.aside);
+            let name = list.queue_name().map(Arc::<str>::from);
+            drop(list);
+            self.bury(effects, id, name, letters, now);
+        }
+        Some(result)
+    }
+
+    /// Turns, as long as there are jobs and members with room.
+    fn give_out(&self, list: &mut List, id: QueueId, effects: &mut Effects, now: Time) {
+        let queue_topic = matches!(
+            list.kind,
+            Kind::Work {
+                queue_topic: true,
+                ..
+            }
+        );
+        while let Some(lease) = list.queue.poll_lease(now) {
+            let (lease_id, member) = (lease.id, lease.member);
+            let session = self.sessions.lock(member.0);
+            let delivered = session.map_or(JobDelivered::NoRoom, |mut session| {
+                let topic = lease.message.topic_bytes();
+                let action = Action::Deliver { topic };
+                if self.access.decide(&session.identity, action) == Decision::Deny {
+                    return JobDelivered::NoRoom;
+                }
+                effects.frames.begin(1);
+                let publication = Publication::of(lease.message);
+                session.deliver_job(&publication, lease.qos, id, lease_id, queue_topic, effects)
+            });
+            match delivered {
+                JobDelivered::Taken => {}
+                JobDelivered::TakenLast => list.queue.pass_over(member),
+                JobDelivered::NoRoom => list.queue.refuse_lease(lease_id),
+            }
+        }
+    }
+
+    /// Moves dead letters to `$dead/NAME`. Where that is full they are set
+    /// aside, and tried again.
+    fn bury(
+        &self,
+        effects: &mut Effects,
+        id: QueueId,
+        name: Option<Arc<str>>,
+        mut letters: VecDeque<DeadLetter>,
+        now: Time,
+    ) {
+        let Some(name) = name else {
+            return; // A share group has none.
+        };
+        let dead_name = format!("$dead/{name}");
+        let limits = TopicLimits::NONE;
+        while let Some(letter) = letters.front() {
+            let message = letter.message.clone();
+            let taken = TopicFilter::parse(&dead_name, limits)
+                .map_err(|error| Close::new(ReasonCode::TopicNameInvalid, error.to_string()))
+                .and_then(|filter| self.create_queue(filter, true, now))
+                .map(|queue| {
+                    self.change_list_with(effects, queue, now, |list| {
+                        list.queue.enqueue(message, now)
+                    })
+                });
+            if !matches!(taken, Ok(Some(Ok(())))) {
+                break;
+            }
+            tracing::debug!(queue = ?name, reason = ?letter.reason, deliveries = letter.deliveries, "dead letter");
+            self.counters.dead_letters.increment();
+            letters.pop_front();
+        }
+        if letters.is_empty() {
+            return;
+        }
+        tracing::error!(queue = ?name, letters = letters.len(), "the dead-letter queue is full; dead letters are set aside");
+        if let Some(mut list) = self.lists.lock(id.0) {
+            letters.append(&mut list.aside);
+            list.aside = letters;
+            self.timers
+                .schedule(now + DEAD_QUEUE_BACKOFF, Timer::Queue(id));
+        }
+    }
+
+    // ---- settling
+
+    /// The client's acknowledgement of a job.
+    pub(super) fn settle(
+        &self,
+        worker: &mut Worker,
+        queue: QueueId,
+        lease: LeaseId,
+        settlement: Settlement,
+        now: Time,
+    ) {
+        self.change_list(worker, queue, now, |list| {
+            let settlement = match settlement {
+                // A dead-letter queue has no dead letters of its own.
+                Settlement::Reject if list.is_dead_letters() => Settlement::Refuse {
+                    delay: Some(DEAD_QUEUE_BACKOFF),
+                },
+                other => other,
+            };
+            list.queue.settle(lease, settlement, now)
+        });
+    }
+
+    /// QoS 0 jobs that are on their way to the socket.
+    pub(super) fn settle_written(
+        &self,
+        worker: &mut Worker,
+        written: Vec<(QueueId, LeaseId)>,
+        now: Time,
+    ) {
+        for (queue, lease) in written {
+            self.settle(worker, queue, lease, Settlement::Done, now);
+        }
+    }
+
+    /// A session that had no room for these queues has some now.
+    pub(super) fn offer_room(
+        &self,
+        worker: &mut Worker,
+        session: SessionId,
+        queues: impl IntoIterator<Item = QueueId>,
+        now: Time,
+    ) {
+        for queue in queues {
+            self.change_list(worker, queue, now, |list| list.queue.room(session));
+        }
+    }
+
+    /// `$nack`, `$reject` and `$extend`, by which a client of any version says
+    /// what is to become of a delivery that it holds.
+    pub(super) fn accept_control(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        name: &str,
+        payload: &[u8],
+        now: Time,
+    ) -> Result<(), Close> {
+        if !matches!(name, "$nack" | "$reject" | "$extend") {
+            let why = "no queue name begins with $; to settle a delivery there are $queue/$nack, $reject and $extend";
+            return Err(Close::new(ReasonCode::TopicNameInvalid, why));
+        }
+        let Some((packet_id, span)) = parse_control(payload) else {
+            let why = format!("the payload of $queue/{name} is PACKET-ID [SECONDS]");
+            return Err(Close::new(ReasonCode::PayloadFormatInvalid, why));
+        };
+        let job = self
+            .sessions
+            .lock(link.session.0)
+            .and_then(|mut session| match name {
+                "$extend" => session
+                    .window
+                    .get(packet_id)
+                    .and_then(|sent| sent.job.filter(|job| !job.stale)),
+                _ => session.window.make_stale(packet_id),
+            });
+        let Some(job) = job else {
+            return Ok(()); // Settled before: the first settlement wins.
+        };
+        let settlement = match name {
+            "$nack" => Settlement::Refuse { delay: span },
+            "$reject" => Settlement::Reject,
+            _ => Settlement::Extend(span),
+        };
+        self.settle(worker, job.queue, job.lease, settlement, now);
+        self.watch_stale(link.session, job.queue, now);
+        Ok(())
+    }
+
+    /// A window that only stale jobs fill gets nothing any more: such a client
+    /// is disconnected after a while.
+    pub(super) fn watch_stale(&self, id: SessionId, queue: QueueId, now: Time) {
+        let list = self.lists.lock(queue.0);
+        let Some(timeout) = list.and_then(|list| list.queue.settings().ack_timeout) else {
+            return;
+        };
+        if let Some(mut session) = self.sessions.lock(id.0)
+            && session.window.is_full_of_stale()
+            && session.stale_until.is_none()
+        {
+            session.stale_until = Some(now + timeout);
+            let timer = Timer::Stale(id, session.link_number());
+            self.timers.schedule(now + timeout, timer);
+        }
+    }
+
+    // ---- time
+
+    /// Time-outs and delays of a list that are due.
+    pub(super) fn handle_list_timeout(&self, worker: &mut Worker, id: QueueId, now: Time) {
+        let mut timed_out = Vec::new();
+        self.change_list(worker, id, now, |list| {
+            list.alarm = Time::MAX;
+            list.queue.handle_timeout(now, &mut timed_out);
+        });
+        for (session, lease) in timed_out {
+            if let Some(mut session) = self.sessions.lock(session.0)
+                && let Some(packet_id) = session.window.id_of(id, lease)
+            {
+                session.window.make_stale(packet_id);
+            }
+            self.watch_stale(session, id, now);
+        }
+    }
+
+    /// A queue that nobody configured goes when nobody used it for long.
+    pub(super) fn handle_unused(&self, id: QueueId, now: Time) {
+        let after = self.queues_settings.auto_delete_after;
+        let due = match self.lists.lock(id.0) {
+            Some(list) if list.queue.counts().members == 0 => list.last_used + after,
+            Some(_) => now + after,
+            None => return,
+        };
+        if due > now {
+            self.schedule(now, due, Timer::Unused(id));
+        } else {
+            self.remove_list(id, |list| {
+                list.queue.counts().members == 0 && list.last_used + after <= now
+            });
+        }
+    }
+
+    // ---- members
+
+    /// A session subscribes to `$queue/NAME`.
+    ///
+    /// # Errors
+    /// Why the queue cannot be joined, for the SUBACK.
+    pub(super) fn join_queue(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        name: TopicFilter<'_>,
+        qos: Qos,
+        now: Time,
+    ) -> Result<(QueueId, Qos), Close> {
+        let granted = qos.min(link.terms.queue_qos_max());
+        let client = link.identity.client.as_str();
+        loop {
+            let id = self.create_queue(name, false, now)?;
+            let joined = self.change_list(worker, id, now, |list| {
+                let Kind::Work { settings, .. } = &list.kind else {
+                    unreachable!("$queue/ names lead to work queues");
+                };
+                if granted == Qos::AtMostOnce && !settings.qos0_members {
+                    let why = "this queue takes no members of QoS 0; see qos0_members";
+                    return Err(Close::new(ReasonCode::ImplementationSpecificError, why));
+                }
+                let own = settings
+                    .members
+                    .iter()
+                    .find(|member| fits_client(&member.client, client));
+                let membership = Membership {
+                    qos: granted,
+                    prefetch: own.and_then(|own| own.prefetch),
+                    ack_timeout: own.and_then(|own| own.ack_timeout),
+                };
+                list.last_used = now;
+                list.queue.join(link.session, membership, now);
+                Ok(())
+            });
+            match joined {
+                Some(result) => return result.map(|()| (id, granted)),
+                None => continue, // deleted in between
+            }
+        }
+    }
+
+    /// A session subscribes to `$share/GROUP/FILTER`; `text` is all of it.
+    pub(super) fn join_group(
+        &self,
+        worker: &mut Worker,
+        session: SessionId,
+        text: &str,
+        filter: TopicFilter<'_>,
+        qos: Qos,
+        now: Time,
+    ) -> QueueId {
+        loop {
+            let id = self.create_group(text, filter, now);
+            let membership = Membership {
+                qos,
+                prefetch: None,
+                ack_timeout: None,
+            };
+            let joined = self.change_list(worker, id, now, |list| {
+                list.queue.join(session, membership, now)
+            });
+            if joined.is_some() {
+                return id;
+            }
+        }
+    }
+
+    /// The list of that full name, if there is one.
+    pub(super) fn list_named(&self, name: &str) -> Option<QueueId> {
+        self.names.get(name).map(|entry| *entry.value())
+    }
+
+    /// A member unsubscribes (`gone` false) or its session is over. A share
+    /// group ends with its last member.
+    pub(super) fn leave_list(
+        &self,
+        worker: &mut Worker,
+        id: QueueId,
+        session: SessionId,
+        gone: bool,
+        now: Time,
+    ) {
+        let last_of_group = self.change_list(worker, id, now, |list| {
+            match gone {
+                true => list.queue.remove(session, now),
+                false => list.queue.leave(session, now),
+            }
+            list.last_used = now;
+            matches!(list.kind, Kind::Share) && list.queue.counts().members == 0
+        });
+        if last_of_group == Some(true) {
+            self.remove_list(id, |list| list.queue.counts().members == 0);
+        }
+    }
+
+    // ---- coming and going
+
+    pub(super) fn create_configured_queues(&self) {
+        for settings in &self.queue_settings {
+            let name = TopicFilter::parse(&settings.name, TopicLimits::NONE);
+            if let Ok(name) = name
+                && (name.is_plain() || !settings.filters.is_empty())
+                && let Err(close) = self.create_queue(name, false, Time::ZERO)
+            {
+                tracing::error!(queue = ?settings.name, why = %close.why, "a configured queue could not be made");
+            }
+        }
+    }
+
+    /// The queue that `$queue/` and a topic names, which nothing feeds yet.
+    pub(super) fn create_queue_for(
+        &self,
+        topic: TopicName<'_>,
+        now: Time,
+    ) -> Result<QueueId, Close> {
+        let name = TopicFilter::parse(topic.as_str(), TopicLimits::NONE);
+        self.create_queue(name.expect("a topic name is a filter too"), false, now)
+    }
+
+    /// The queue of that name, made if it does not exist and may be.
+    fn create_queue(
+        &self,
+        name: TopicFilter<'_>,
+        dead_letters: bool,
+        now: Time,
+    ) -> Result<QueueId, Close> {
+        let full_name = format!("$queue/{}", name.as_str());
+        if let Some(id) = self.list_named(&full_name) {
+            return Ok(id);
+        }
+        let (settings, configured) = self.settings_of(name);
+        let refused = |reason, why| Err(Close::new(reason, why));
+        if name.as_str().starts_with('$') && !name.as_str().starts_with("$dead/") {
+            return refused(
+                ReasonCode::TopicFilterInvalid,
+                "no queue name begins with $",
+            );
+        }
+        if !configured && name.begins_with_wildcard() {
+            let why = "a queue whose name begins with a wildcard has to be configured";
+            return refused(ReasonCode::NotAuthorized, why);
+        }
+        if !configured && !dead_letters && !self.queues_settings.auto_create {
+            let why = "this queue is not configured, and auto_create is off";
+            return refused(ReasonCode::NotAuthorized, why);
+        }
+        let _changes = self.list_changes.lock();
+        if let Some(id) = self.list_named(&full_name) {
+            return Ok(id);
+        }
+        if self.lists.len() >= self.limits.queues_max && !dead_letters {
+            return refused(ReasonCode::QuotaExceeded, "there are queues_max queues");
+        }
+        let dead = name.as_str().starts_with("$dead/");
+        let queue = Queue::new(Settings {
+            prefetch: settings.prefetch,
+            ack_timeout: settings.ack_timeout,
+            undecided: if dead {
+                Undecided::Redeliver
+            } else {
+                settings.undecided
+            },
+            undecided_after: settings.undecided_after,
+            exclusive: settings.exclusive,
+            messages_max: settings.messages_max,
+            bytes_max: settings.bytes_max,
+            rules: Rules::Work,
+        });
+        let queue_topic = settings.topic == QueueTopic::Queue && !dead;
+        let filters = settings.filters.clone();
+        let kind = Kind::Work {
+            settings,
+            queue_topic,
+        };
+        let id = self.add_list(Arc::from(full_name), queue, kind, now);
+        match filters.is_empty() {
+            true => self.feed_from(id, Receiver::Queue(id), name),
+            false => (filters.iter())
+                .filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
+                .for_each(|filter| self.feed_from(id, Receiver::Queue(id), filter)),
+        }
+        if !configured {
+            self.schedule(
+                now,
+                now + self.queues_settings.auto_delete_after,
+                Timer::Unused(id),
+            );
+        }
+        Ok(id)
+    }
+
+    fn create_group(&self, text: &str, filter: TopicFilter<'_>, now: Time) -> QueueId {
+        if let Some(id) = self.list_named(text) {
+            return id;
+        }
+        let _changes = self.list_changes.lock();
+        if let Some(id) = self.list_named(text) {
+            return id;
+        }
+        let queue = Queue::new(Settings {
+            prefetch: u32::MAX,
+            ack_timeout: None,
+            undecided: Undecided::DeadLetter,
+            undecided_after: std::time::Duration::MAX,
+            exclusive: false,
+            messages_max: self.limits.session_messages_max,
+            bytes_max: self.limits.session_bytes_max,
+            rules: Rules::Share,
+        });
+        let id = self.add_list(Arc::from(text), queue, Kind::Share, now);
+        self.feed_from(id, Receiver::Group(id), filter);
+        id
+    }
+
+    fn add_list(&self, name: Arc<str>, queue: Queue, kind: Kind, now: Time) -> QueueId {
+        let id = QueueId(self.lists.insert(List {
+            queue,
+            name: name.clone(),
+            kind,
+            nodes: Vec::new(),
+            waiters: VecDeque::new(),
+            aside: VecDeque::new(),
+            last_used: now,
+            alarm: Time::MAX,
+        }));
+        self.names.insert(name, id);
+        id
+    }
+
+    fn feed_from(&self, id: QueueId, receiver: Receiver, filter: TopicFilter<'_>) {
+        let subscribed =
+            self.router
+                .subscribe(filter, receiver, Subscription::new(Qos::ExactlyOnce));
+        if let Some(mut list) = self.lists.lock(id.0) {
+            list.nodes.push(subscribed.node);
+        }
+    }
+
+    /// Removes a list if `still` says so when nobody else can change that.
+    fn remove_list(&self, id: QueueId, still: impl FnOnce(&List) -> bool) {
+        let _changes = self.list_changes.lock();
+        let Some(list) = self.lists.lock(id.0).filter(|list| still(list)) else {
+            return;
+        };
+        let list = self.lists.take(id.0, list);
+        self.names.remove(&list.name);
+        let receiver = match list.kind {
+            Kind::Work { .. } => Receiver::Queue(id),
+            Kind::Share => Receiver::Group(id),
+        };
+        for node in &list.nodes {
+            self.router.remove(*node, receiver);
+        }
+        let counts = list.queue.counts();
+        let messages = counts.ready + counts.in_flight + counts.delayed + list.aside.len();
+        match list.kind {
+            Kind::Work { .. } => {
+                self.counters.dropped_queue_deleted.add(messages);
+                tracing::info!(queue = ?list.name, messages, "a queue that nobody used is deleted");
+            }
+            Kind::Share => self.counters.dropped_group.add(messages),
+        }
+    }
+
+    /// What feeds the queue of that name.
+    pub(super) fn feeding_filters(&self, name: TopicFilter<'_>) -> Vec<String> {
+        let (settings, _) = self.settings_of(name);
+        match settings.filters.is_empty() {
+            true => vec![name.as_str().to_owned()],
+            false => settings.filters.clone(),
+        }
+    }
+
+    /// The settings for a queue's name, and whether they name it.
+    fn settings_of(&self, name: TopicFilter<'_>) -> (Arc<QueueSettings>, bool) {
+        let topic = TopicName::parse(name.as_str(), TopicLimits::NONE).ok();
+        let fits = |settings: &&QueueSettings| {
+            settings.name == name.as_str()
+                || topic.is_some_and(|topic| {
+                    TopicFilter::parse(&settings.name, TopicLimits::NONE)
+                        .is_ok_and(|pattern| pattern.matches(topic))
+                })
+        };
+        match self.queue_settings.iter().find(fits) {
+            Some(settings) => (Arc::new(settings.clone()), true),
+            None => (Arc::new(self.queues_settings.default.clone()), false),
+        }
+    }
+}
+
+/// `PACKET-ID [SECONDS]`
+fn parse_control(payload: &[u8]) -> Option<(PacketId, Option<std::time::Duration>)> {
+    let mut words = std::str::from_utf8(payload).ok()?.split_ascii_whitespace();
+    let packet_id = words.next()?.parse().ok()?;
+    let span = match words.next() {
+        Some(seconds) => Some(std::time::Duration::from_secs(seconds.parse().ok()?)),
+        None => None,
+    };
+    words.next().is_none().then_some((packet_id, span))
+}
+
+/// Whether a client id fits a pattern in which `*` stands for any text.
+fn fits_client(pattern: &str, client: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = client.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty(); // no star
+    };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_patterns() {
+        for (pattern, client, fits) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c", "abc", true),
+            ("a*c", "ac", true),
+            ("a*a", "a", false),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "aXcYb", false),
+        ] {
+            assert_eq!(fits_client(pattern, client), fits, "{pattern} {client}");
+        }
+    }
+
+    #[test]
+    fn control_payloads() {
+        let id = |id| PacketId::new(id).unwrap();
+        assert_eq!(parse_control(b"7"), Some((id(7), None)));
+        let thirty = std::time::Duration::from_secs(30);
+        assert_eq!(parse_control(b" 7 30\n"), Some((id(7), Some(thirty))));
+        for bad in [&b""[..], b"0", b"65536", b"x", b"7 x", b"7 1 2", b"\xff"] {
+            assert_eq!(parse_control(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Joins the pure parts: connect, publish, subscribe, settle, expire.
+//!
+//! Owns who is there (the client ids), the queues' names, and the order in
+//! which locks are taken: router, queue, session; never two of a kind at once.
+//! No I/O and no clock: a moment is an argument. A PUBLISH comes from the
+//! connection that read it (`link`), is routed (`publish`), goes through queues
+//! (`lists`) or straight into its receivers' sessions, and leaves when their
+//! connections exchange ([`Core::exchange`]).
+
+mod connect;
+mod counters;
+mod link;
+mod lists;
+mod publish;
+mod subscribe;
+mod timeout;
+mod timers;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+pub use counters::{Counters, Counts};
+pub use link::{Link, Stop};
+pub use timers::Timers;
+
+use crate::access::Access;
+use crate::config::{Config, Limits, QueueSettings, QueuesSettings, SessionSettings};
+use crate::message::{ClientId, PacketId, QueueId, SessionId, Time};
+use crate::router::{MatchCache, RetainedStore, Router};
+use crate::session::{Effects, Exchange, Outbox, Session};
+use crate::slots::Slots;
+use crate::topic::TopicLimits;
+use lists::List;
+
+/// The broker, without sockets, disk or clock.
+pub struct Core {
+    limits: Limits,
+    topic_limits: TopicLimits,
+    session_settings: SessionSettings,
+    queues_settings: QueuesSettings,
+    queue_settings: Vec<QueueSettings>,
+    access: Access,
+    sessions: Slots<Session>,
+    sessions_len: AtomicUsize,
+    clients: DashMap<ClientId, SessionId, ahash::RandomState>,
+    lists: Slots<List>,
+    // `$queue/NAME` and `$share/GROUP/FILTER`, to the list behind it.
+    names: DashMap<Arc<str>, QueueId, ahash::RandomState>,
+    // Held while a list is made or removed; taken before any other lock.
+    list_changes: Mutex<()>,
+    router: Router,
+    retained: RetainedStore,
+    timers: Timers,
+    counters: Counters,
+    random: AtomicU64,
+}
+
+/// What belongs to one worker thread, and is passed along with each call.
+pub struct Worker {
+    pub effects: Effects,
+    /// Answers to what is being read, in order.
+    pub answers: Vec<u8>,
+    cache: MatchCache,
+    overflowed: Vec<SessionId>,
+}
+
+impl Worker {
+    pub fn new(limits: &Limits) -> Worker {
+        Worker {
+            effects: Effects::default(),
+            answers: Vec::new(),
+            cache: MatchCache::new(limits.match_cache_bytes_max),
+            overflowed: Vec::new(),
+        }
+    }
+}
+
+impl Core {
+    /// `seed`: for packet ids and made-up client ids. The same seed, calls and
+    /// moments give the same broker again.
+    pub fn new(config: &Config, seed: u64) -> Core {
+        let limits = config.limits.clone();
+        let core = Core {
+            topic_limits: TopicLimits {
+                bytes_max: limits.topic_bytes_max,
+                levels_max: limits.topic_levels_max,
+            },
+            session_settings: config.session.clone(),
+            queues_settings: config.queues.clone(),
+            queue_settings: config.queue.clone(),
+            access: Access::new(config.allow_anonymous),
+            sessions: Slots::new(),
+            sessions_len: AtomicUsize::new(0),
+            clients: DashMap::default(),
+            lists: Slots::new(),
+            names: DashMap::default(),
+            list_changes: Mutex::new(()),
+            router: Router::new(),
+            retained: RetainedStore::new(limits.retained_messages_max, limits.retained_bytes_max),
+            timers: Timers::default(),
+            counters: Counters::default(),
+            random: AtomicU64::new(seed),
+            limits,
+        };
+        core.create_configured_queues();
+        core
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    /// Sessions there are, connected or not.
+    pub fn sessions_len(&self) -> usize {
+        self.sessions_len.load(Ordering::Relaxed)
+    }
+
+    /// Retained messages there are.
+    pub fn retained_len(&self) -> usize {
+        self.retained.counts().0
+    }
+
+    /// Subscriptions there are, those of queues and share groups included.
+    pub fn subscriptions_len(&self) -> usize {
+        self.router.counts().0
+    }
+
+    /// The connection looks after its session: answers go out, what there is
+    /// to write comes into `writing` when that is empty. `waker`: the
+    /// connection is about to sleep. `heard`: a packet came at that moment.
+    pub fn exchange(
+        &self,
+        worker: &mut Worker,
+        link: &mut Link,
+        writing: &mut Outbox,
+        waker: Option<&std::task::Waker>,
+        heard: Option<Time>,
+        now: Time,
+    ) -> Exchange {
+        let Worker {
+            effects, answers, ..
+        } = worker;
+        let Some(mut session) = self.sessions.lock(link.session.0) else {
+            answers.clear();
+            return Exchange::Closing(crate::session::Close::new(
+                crate::protocol::ReasonCode::SessionTakenOver,
+                "the session has ended",
+            ));
+        };
+        let exchange = session.exchange(link.number, answers, writing, waker, heard, effects);
+        answers.clear();
+        if session.has_unconfirmed() {
+            let written = session.take_unconfirmed();
+            let passed_over = session.take_passed_over();
+            drop(session);
+            self.settle_written(worker, written, now);
+            self.offer_room(worker, link.session, passed_over, now);
+        } else {
+            let passed_over = session.take_passed_over();
+            drop(session);
+            self.offer_room(worker, link.session, passed_over, now);
+        }
+        exchange
+    }
+
+    /// A number that nobody can guess from outside without knowing the seed.
+    fn random(&self) -> u64 {
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        let mut z = self
+            .random
+            .fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn random_packet_id(&self) -> PacketId {
+        PacketId::new(self.random() as u16).unwrap_or(PacketId::MIN)
+    }
+}

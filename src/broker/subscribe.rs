@@ -1,0 +1,316 @@
+//! SUBSCRIBE and UNSUBSCRIBE: ordinary filters, share groups, work queues, and
+//! the retained messages that a new subscription gets.
+
+use super::link::Link;
+use super::{Core, Worker};
+use crate::access::{Action, Decision};
+use crate::message::{Qos, SessionId, Time};
+use crate::protocol::{
+    Packet, Properties, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
+    encode,
+};
+use crate::router::{Cursor, Receiver, Subscription};
+use crate::session::{Backlog, Close, Publication, Subscribed};
+use crate::topic::TopicFilter;
+
+/// Retained messages looked at before others get their turn.
+const RETAINED_PAGE_MAX: usize = 256;
+
+/// What a filter's text asks for.
+enum Wanted<'a> {
+    Filter(TopicFilter<'a>),
+    /// `$share/GROUP/FILTER`
+    Group(TopicFilter<'a>),
+    /// `$queue/NAME`
+    Queue(TopicFilter<'a>),
+}
+
+impl Core {
+    pub(super) fn handle_subscribe(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        subscribe: &Subscribe<'_>,
+        now: Time,
+    ) {
+        let mut new = Vec::new();
+        // As if each had come in a packet of its own [MQTT-3.8.4-4].
+        let reasons = (subscribe.filters.iter())
+            .map(|(text, options)| {
+                let subscribed = self.subscribe(worker, link, text, *options, now);
+                subscribed.map_or_else(
+                    |close| close.reason,
+                    |(qos, filter)| {
+                        new.extend(filter.map(|filter| (filter, qos)));
+                        ReasonCode::granted(qos)
+                    },
+                )
+            })
+            .collect();
+        let suback = Packet::Suback(Suback {
+            packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
+            properties: Properties::EMPTY,
+            reasons, // [MQTT-3.9.3-1]
+        });
+        encode(&suback, link.terms.wire, &mut worker.answers);
+        let Some(mut session) = self.sessions.lock(link.session.0) else {
+            return;
+        };
+        // SUBACK goes out before the retained messages.
+        session.append_answers(&worker.answers, &mut worker.effects);
+        worker.answers.clear();
+        for (filter, qos) in new {
+            session.push_backlog(Backlog {
+                filter: filter.into(),
+                qos,
+                position: None,
+            });
+        }
+        drop(session);
+        self.send_backlog(worker, link.session, now);
+    }
+
+    /// One filter; the QoS granted, and the filter whose retained messages are
+    /// to be sent.
+    fn subscribe<'a>(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        text: &'a str,
+        options: SubscribeOptions,
+        now: Time,
+    ) -> Result<(Qos, Option<&'a str>), Close> {
+        let wanted = self.parse_filter(text)?;
+        self.authorize_subscription(link, text, &wanted)?;
+        let full = self.sessions.lock(link.session.0).is_none_or(|session| {
+            session.subscriptions.len() >= self.limits.subscriptions_per_client_max
+        });
+        if full && !self.is_subscribed(link.session, &wanted, text) {
+            let why = "the client has subscriptions_per_client_max subscriptions";
+            return Err(Close::new(ReasonCode::QuotaExceeded, why));
+        }
+        let (subscribed, qos, filter) = match wanted {
+            Wanted::Filter(filter) => {
+                let receiver = Receiver::Session(link.session);
+                let node = self
+                    .router
+                    .subscribe(filter, receiver, Subscription::new(options.qos))
+                    .node;
+                // An equal filter is replaced, and its retained messages come again [MQTT-3.8.4-3].
+                (Subscribed::Filter(node.0), options.qos, Some(text))
+            }
+            Wanted::Group(filter) => {
+                let group = self.join_group(worker, link.session, text, filter, options.qos, now);
+                (Subscribed::Group(group), options.qos, None)
+            }
+            Wanted::Queue(name) => {
+                let (queue, granted) = self.join_queue(worker, link, name, options.qos, now)?;
+                (Subscribed::Queue(queue), granted, None)
+            }
+        };
+        if let Some(mut session) = self.sessions.lock(link.session.0) {
+            session.subscriptions.insert(subscribed, qos);
+        }
+        Ok((qos, filter))
+    }
+
+    fn parse_filter<'a>(&self, text: &'a str) -> Result<Wanted<'a>, Close> {
+        let invalid = |why: &'static str| Close::new(ReasonCode::TopicFilterInvalid, why);
+        let parse = |filter| {
+            TopicFilter::parse(filter, self.topic_limits)
+                .map_err(|error| Close::new(ReasonCode::TopicFilterInvalid, error.to_string()))
+        };
+        if let Some(name) = text.strip_prefix("$queue/") {
+            return Ok(Wanted::Queue(parse(name)?));
+        }
+        if let Some(rest) = text.strip_prefix("$share/") {
+            let (group, filter) = rest
+                .split_once('/')
+                .ok_or_else(|| invalid("$share/GROUP/FILTER has no filter"))?;
+            if group.is_empty() || group.contains(['+', '#']) {
+                return Err(invalid(
+                    "the group in $share/GROUP/FILTER is a name without wildcards",
+                ));
+            }
+            if filter.starts_with("$queue/") || filter.starts_with("$share/") {
+                return Err(invalid(
+                    "a share group takes an ordinary filter; $queue/NAME is shared by itself",
+                ));
+            }
+            return Ok(Wanted::Group(parse(filter)?));
+        }
+        if text == "$share" || text == "$queue" {
+            return Err(invalid("there are $share/GROUP/FILTER and $queue/NAME"));
+        }
+        Ok(Wanted::Filter(parse(text)?))
+    }
+
+    fn authorize_subscription(
+        &self,
+        link: &Link,
+        text: &str,
+        wanted: &Wanted<'_>,
+    ) -> Result<(), Close> {
+        let may = |action| self.access.decide(&link.identity, action) == Decision::Allow;
+        let allowed = match wanted {
+            Wanted::Filter(_) => may(Action::Subscribe { filter: text }),
+            Wanted::Group(filter) => may(Action::Subscribe {
+                filter: filter.as_str(),
+            }),
+            // Also the right to what feeds it.
+            Wanted::Queue(name) => {
+                may(Action::Join {
+                    queue: name.as_str(),
+                }) && (self.feeding_filters(*name).iter())
+                    .all(|filter| may(Action::Subscribe { filter }))
+            }
+        };
+        match allowed {
+            true => Ok(()),
+            false => Err(Close::new(
+                ReasonCode::NotAuthorized,
+                "this subscription is not allowed",
+            )),
+        }
+    }
+
+    fn is_subscribed(&self, session: SessionId, wanted: &Wanted<'_>, text: &str) -> bool {
+        let held = match wanted {
+            Wanted::Filter(filter) => self
+                .router
+                .find(*filter)
+                .map(|node| Subscribed::Filter(node.0)),
+            Wanted::Group(_) => self.list_named(text).map(Subscribed::Group),
+            Wanted::Queue(_) => self.list_named(text).map(Subscribed::Queue),
+        };
+        held.is_some_and(|held| {
+            self.sessions
+                .lock(session.0)
+                .is_some_and(|session| session.subscriptions.contains_key(&held))
+        })
+    }
+
+    // ---- UNSUBSCRIBE
+
+    pub(super) fn handle_unsubscribe(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        unsubscribe: &Unsubscribe<'_>,
+        now: Time,
+    ) {
+        let reasons = (unsubscribe.filters.iter())
+            .map(
+                |text| match self.unsubscribe(worker, link.session, text, now) {
+                    true => ReasonCode::Success,
+                    false => ReasonCode::NoSubscriptionExisted,
+                },
+            )
+            .collect();
+        // Also when there was nothing to delete [MQTT-3.10.4-5].
+        let unsuback = Packet::Unsuback(Unsuback {
+            packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4]
+            properties: Properties::EMPTY,
+            reasons,
+        });
+        encode(&unsuback, link.terms.wire, &mut worker.answers);
+    }
+
+    /// By the exact text [MQTT-3.10.4-1]; whether there was such a subscription.
+    fn unsubscribe(&self, worker: &mut Worker, id: SessionId, text: &str, now: Time) -> bool {
+        let Ok(wanted) = self.parse_filter(text) else {
+            return false;
+        };
+        let list = match wanted {
+            Wanted::Filter(filter) => {
+                let Some(node) = self.router.unsubscribe(filter, Receiver::Session(id)) else {
+                    return false;
+                };
+                if let Some(mut session) = self.sessions.lock(id.0) {
+                    session.subscriptions.remove(&Subscribed::Filter(node.0));
+                    session.drop_backlog(text);
+                }
+                return true;
+            }
+            Wanted::Group(_) => self
+                .list_named(text)
+                .map(|list| (list, Subscribed::Group(list))),
+            Wanted::Queue(_) => self
+                .list_named(text)
+                .map(|list| (list, Subscribed::Queue(list))),
+        };
+        let Some((list, subscribed)) = list else {
+            return false;
+        };
+        let held = (self.sessions.lock(id.0))
+            .is_some_and(|mut session| session.subscriptions.remove(&subscribed).is_some());
+        if held {
+            self.leave_list(worker, list, id, false, now);
+        }
+        held
+    }
+
+    // ---- retained messages
+
+    /// Sends retained messages for new subscriptions, a page at a time, as far
+    /// as there is room [MQTT-3.3.1-6], [MQTT-3.3.1-8]; whether there are more.
+    pub fn send_backlog(&self, worker: &mut Worker, id: SessionId, now: Time) -> bool {
+        let taken = self.sessions.lock(id.0).and_then(|mut session| {
+            session
+                .has_room_for_backlog()
+                .then(|| session.take_backlog())
+                .flatten()
+        });
+        let Some(mut backlog) = taken else {
+            return false;
+        };
+        let filter = TopicFilter::parse(&backlog.filter, self.topic_limits)
+            .expect("it was parsed to subscribe");
+        let mut page = Vec::new();
+        let cursor = backlog.position.take().map(Cursor::from_key);
+        let next = self
+            .retained
+            .page(filter, cursor.as_ref(), RETAINED_PAGE_MAX, &mut page);
+        let Some(mut session) = self.sessions.lock(id.0) else {
+            return false;
+        };
+        let mut overflow = false;
+        for message in &page {
+            let topic = message.topic_bytes();
+            if self
+                .access
+                .decide(&session.identity, Action::Deliver { topic })
+                == Decision::Deny
+            {
+                self.counters.dropped_denied.increment();
+                continue;
+            }
+            worker.effects.frames.begin(1);
+            let publication = Publication::of(message);
+            let qos = message.qos().min(backlog.qos);
+            let full = self.session_settings.full;
+            match session.deliver(
+                &publication,
+                qos,
+                true,
+                &self.limits,
+                full,
+                &mut worker.effects,
+            ) {
+                crate::session::Delivered::Overflow => overflow = true,
+                delivered => self.count_dropped(delivered),
+            }
+        }
+        if let Some(cursor) = next {
+            backlog.position = Some(cursor.into_key());
+            session.return_backlog(backlog);
+        }
+        let more = session.has_backlog();
+        drop(session);
+        if overflow {
+            worker.overflowed.push(id);
+            self.end_overflowed(worker, now);
+        }
+        more
+    }
+}

@@ -1,0 +1,107 @@
+//! All timed work, in one place.
+
+use std::time::Duration;
+
+use super::timers::Timer;
+use super::{Core, Worker};
+use crate::message::{SessionId, Time};
+use crate::protocol::ReasonCode;
+use crate::session::Close;
+
+/// How long a timer may stand for something that is gone.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+impl Core {
+    /// Does what is due at `now`. When the next is due, [`super::Timers::sleep`] tells.
+    pub fn handle_timeout(&self, worker: &mut Worker, now: Time) {
+        let mut due = Vec::new();
+        self.timers.take_due(now, &mut due);
+        for timer in due {
+            match timer {
+                Timer::Silence(session, number) => self.check_silence(worker, session, number, now),
+                Timer::Expiry(session) => self.check_expiry(worker, session, now),
+                Timer::Held(session, number) | Timer::Retry(session, number) => {
+                    // The connection looks for itself.
+                    if let Some(mut session) = self.sessions.lock(session.0)
+                        && session.is_link(number)
+                    {
+                        session.retry(&mut worker.effects);
+                    }
+                }
+                Timer::Stale(session, number) => self.check_stale(worker, session, number, now),
+                Timer::Queue(queue) => self.handle_list_timeout(worker, queue, now),
+                Timer::Unused(queue) => self.handle_unused(queue, now),
+            }
+            worker.effects.wake_all();
+        }
+    }
+
+    /// No packet for 1.5 times the keep alive: as if the network had failed
+    /// [MQTT-3.1.2-24].
+    fn check_silence(&self, worker: &mut Worker, id: SessionId, number: u32, now: Time) {
+        let Some(mut session) = self
+            .sessions
+            .lock(id.0)
+            .filter(|session| session.is_link(number))
+        else {
+            return;
+        };
+        let (Some(silence_max), Some(last)) = (session.terms.silence_max, session.last_packet())
+        else {
+            return;
+        };
+        if now >= last + silence_max {
+            let close = Close::new(
+                ReasonCode::KeepAliveTimeout,
+                "no packet for 1.5 times the keep alive",
+            );
+            session.close(close, &mut worker.effects);
+        } else {
+            self.schedule(now, last + silence_max, Timer::Silence(id, number));
+        }
+    }
+
+    fn check_expiry(&self, worker: &mut Worker, id: SessionId, now: Time) {
+        let Some(mut session) = self.sessions.lock(id.0) else {
+            return;
+        };
+        if session.is_connected() {
+            session.expiry_watched = false; // Its next absence has a timer of its own.
+            return;
+        }
+        let due = session.absent_since + session.terms.session_expiry;
+        if now < due {
+            drop(session);
+            return self.schedule(now, due, Timer::Expiry(id));
+        }
+        let (client, waiting) = (session.identity.client.clone(), session.waiting_len());
+        tracing::info!(?client, waiting, "a session has expired");
+        drop(session);
+        self.counters.sessions_expired.increment();
+        let close = Close::new(ReasonCode::UnspecifiedError, "the session has expired");
+        self.end(worker, id, None, super::connect::Ending::Ended(close), now);
+    }
+
+    fn check_stale(&self, worker: &mut Worker, id: SessionId, number: u32, now: Time) {
+        let session = self.sessions.lock(id.0);
+        let Some(mut session) = session.filter(|session| session.is_link(number)) else {
+            return;
+        };
+        if session.stale_until.is_some_and(|until| until <= now) {
+            let client = &session.identity.client;
+            tracing::warn!(
+                ?client,
+                "disconnected: it answers none of the jobs that fill its window"
+            );
+            let why = "all packet ids in flight belong to jobs that timed out or were refused";
+            let close = Close::new(ReasonCode::ReceiveMaximumExceeded, why);
+            session.close(close, &mut worker.effects);
+        }
+    }
+
+    /// Whoever sets a timer for a far moment looks again before: what is gone
+    /// by then takes no place in between.
+    pub(super) fn schedule(&self, now: Time, at: Time, timer: Timer) {
+        self.timers.schedule(at.min(now + LOOK_AGAIN_AFTER), timer);
+    }
+}

@@ -1,0 +1,80 @@
+//! Everything that has to happen at some time, in one place.
+//!
+//! Owns when; what is to be done is the caller's. A timer is never taken back:
+//! who finds that its reason is gone does nothing. Reads no clock.
+
+use std::collections::BTreeMap;
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::message::{QueueId, SessionId, Time};
+
+/// Timers fire up to so much late, so that many share an entry.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// Has this connection been silent for too long?
+    Silence(SessionId, u32),
+    /// Has this session been absent for too long?
+    Expiry(SessionId),
+    /// Has this connection held PUBLISHes back for too long?
+    Held(SessionId, u32),
+    /// May a held PUBLISH find room in a session?
+    Retry(SessionId, u32),
+    /// Is the window of this connection still full of stale jobs?
+    Stale(SessionId, u32),
+    /// Time-outs and delays of a queue.
+    Queue(QueueId),
+    /// Has nobody used this queue for too long?
+    Unused(QueueId),
+}
+
+/// All timers.
+#[derive(Default)]
+pub struct Timers {
+    wheel: Mutex<Wheel>,
+}
+
+#[derive(Default)]
+struct Wheel {
+    ticks: BTreeMap<u64, Vec<Timer>>,
+    // Woken when something is due earlier than the sleeper thinks.
+    sleeper: Option<(u64, Waker)>,
+}
+
+impl Timers {
+    /// `timer` is due at `at`, or up to a tick later.
+    pub fn schedule(&self, at: Time, timer: Timer) {
+        let tick = at.as_micros() / TICK.as_micros() as u64 + 1;
+        let mut wheel = self.wheel.lock();
+        wheel.ticks.entry(tick).or_default().push(timer);
+        if let Some((until, waker)) = wheel.sleeper.take_if(|(until, _)| tick < *until) {
+            debug_assert!(tick < until);
+            drop(wheel);
+            waker.wake();
+        }
+    }
+
+    /// Takes out what is due at `now`.
+    pub fn take_due(&self, now: Time, due: &mut Vec<Timer>) {
+        let tick = now.as_micros() / TICK.as_micros() as u64;
+        let mut wheel = self.wheel.lock();
+        while let Some(entry) = wheel.ticks.first_entry()
+            && *entry.key() <= tick
+        {
+            due.append(&mut entry.remove());
+        }
+    }
+
+    /// When something is due next. `waker` is woken if that comes earlier.
+    pub fn sleep(&self, waker: &Waker) -> Option<Time> {
+        let mut wheel = self.wheel.lock();
+        let first = wheel.ticks.keys().next().copied();
+        wheel.sleeper = Some((first.unwrap_or(u64::MAX), waker.clone()));
+        first.map(|tick| Time::from_micros(tick * TICK.as_micros() as u64))
+    }
+}

@@ -1,0 +1,396 @@
+//! `rotamq bench`: a load generator for any MQTT broker.
+//!
+//! It is cheap next to the broker: raw packets that are patched in place, a
+//! scanner that looks at what it counts only, one read and one write for all
+//! that a socket has. What it measures of the broker is the processor time
+//! and the memory of its process; it shares no state with it, and no code on
+//! the way of a message.
+//!
+//! In reading order: [`publication`] and [`frame`] are what goes out and comes
+//! in, [`net`] the sockets, [`flow`] the traffic of one thread, [`course`] the
+//! run from start to end, then a file a kind of scenario, and [`report`].
+
+mod course;
+mod drain;
+mod flow;
+mod frame;
+mod idle;
+mod net;
+mod publication;
+mod report;
+mod stall;
+mod traffic;
+mod usage;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::ValueEnum;
+
+use crate::message::Qos;
+use crate::protocol::Version;
+use flow::Load;
+use net::{Client, Target};
+use publication::Stamp;
+use report::Report;
+
+/// Put load on an MQTT broker and measure it.
+///
+/// Rates, latencies and, given --pid, what the broker uses for it. A message
+/// is delivered when its subscriber has read it; each publisher has at most
+/// --window messages published and not yet delivered.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What is done
+    #[arg(value_enum)]
+    pub scenario: Scenario,
+
+    /// The broker's address
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+    pub address: String,
+
+    /// MQTT's version: 3.1, 3.1.1 or 5
+    #[arg(short = 'V', long, value_name = "VERSION", default_value = "3.1.1", value_parser = parse_version)]
+    pub version: Version,
+
+    /// Quality of service of publishers and subscribers [default: 0; queue
+    /// and drain: 1]
+    #[arg(long, value_name = "0|1|2", value_parser = parse_qos)]
+    pub qos: Option<Qos>,
+
+    /// Bytes of a payload; a time stamp takes the first 8
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=16_777_216))]
+    pub size: u32,
+
+    /// Messages of a publisher that are published and not yet delivered (in
+    /// drain: not yet acknowledged)
+    #[arg(long, value_name = "MESSAGES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub window: u32,
+
+    /// Messages a second of all publishers together, whatever comes back; 0:
+    /// as many as the window allows. In stall: of the publisher to the
+    /// stalled subscriber [default: 0; stall: 50000]
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    pub rate: Option<u32>,
+
+    /// How long is measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = parse_seconds)]
+    pub seconds: f64,
+
+    /// How long there is traffic before that
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = parse_seconds)]
+    pub warmup: f64,
+
+    /// Pairs of a publisher and a subscriber (pairs, stall) [default: 50]
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub pairs: Option<usize>,
+
+    /// Publishers (fan-in [default: 100], queue, share [50], drain [10])
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub publishers: Option<usize>,
+
+    /// Subscribers or members (fan-out [default: 100], fan-in [2], queue,
+    /// share [10])
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub subscribers: Option<usize>,
+
+    /// Clients that are idle, or absent (idle [default: 1000], drain [100])
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub clients: Option<usize>,
+
+    /// Messages for each absent client (drain [default: 1000]), or to the
+    /// stalled subscriber (stall [1000000])
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub messages: Option<usize>,
+
+    /// Subscriptions of other clients that match nothing of the traffic, half
+    /// of them with wildcards; a client for each 1,000
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub subscriptions: usize,
+
+    /// User name of all clients
+    #[arg(short = 'u', long, value_name = "NAME")]
+    pub username: Option<String>,
+
+    /// Password of all clients
+    #[arg(short = 'P', long, value_name = "PASSWORD")]
+    pub password: Option<String>,
+
+    /// The broker's process, on this machine: its CPU time and resident
+    /// memory are reported
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+
+    /// Threads of this tool (pairs and stall)
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = parse_count)]
+    pub threads: usize,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Each publisher has a topic and a subscriber of its own
+    Pairs,
+    /// One publisher, and all subscribe to its topic
+    FanOut,
+    /// Publishers with a topic each, subscribers of one wildcard
+    FanIn,
+    /// Publishers into a work queue, members that share its messages (RotaMQ)
+    Queue,
+    /// Publishers with a topic each, one $share group that shares the messages
+    Share,
+    /// Clients that connect and do nothing
+    Idle,
+    /// Persistent sessions: messages are queued for them, then they come back
+    Drain,
+    /// Pairs, beside a subscriber that stops reading what it is sent
+    Stall,
+}
+
+impl Scenario {
+    fn name(self) -> &'static str {
+        match self {
+            Scenario::Pairs => "pairs",
+            Scenario::FanOut => "fan-out",
+            Scenario::FanIn => "fan-in",
+            Scenario::Queue => "queue",
+            Scenario::Share => "share",
+            Scenario::Idle => "idle",
+            Scenario::Drain => "drain",
+            Scenario::Stall => "stall",
+        }
+    }
+}
+
+/// Runs one scenario and prints what it found.
+///
+/// Fails with a sentence for the user: nobody listens, the broker closes a
+/// connection or refuses something, nothing moves for 10 seconds.
+pub fn run(args: &Args) -> Result<(), String> {
+    let job = Job::new(args)?;
+    net::allow_connections(job.connections())?;
+    let mut report = Report::default();
+    job.describe(args, &mut report);
+    match job.scenario {
+        Scenario::Idle => idle::run(&job, &mut report)?,
+        Scenario::Drain => drain::run(&job, &mut report)?,
+        Scenario::Stall => stall::run(&job, &mut report)?,
+        _ => traffic::run(&job, &mut report)?,
+    }
+    match args.json {
+        true => println!("{}", report.to_json()),
+        false => print!("{}", report.to_table()),
+    }
+    Ok(())
+}
+
+/// The arguments with their defaults, checked. What a scenario does not have
+/// is zero.
+struct Job {
+    scenario: Scenario,
+    target: Target,
+    /// In topics and client identifiers, so that runs do not meet.
+    run: String,
+    qos: Qos,
+    payload_bytes: usize,
+    window: usize,
+    rate: f64,
+    duration: Duration,
+    warmup: Duration,
+    publishers: usize,
+    subscribers: usize,
+    clients: usize,
+    messages: u64,
+    subscriptions: usize,
+    threads: usize,
+    pid: Option<u32>,
+}
+
+impl Job {
+    fn new(args: &Args) -> Result<Job, String> {
+        use Scenario::*;
+        let scenario = args.scenario;
+        // The option, and its default in each scenario that knows it.
+        let count = |name, given: Option<usize>, defaults: &[(Scenario, usize)]| match (
+            given,
+            defaults.iter().find(|(of, _)| *of == scenario),
+        ) {
+            (given, Some((_, default))) => Ok(given.unwrap_or(*default)),
+            (None, None) => Ok(0),
+            (Some(_), None) => Err(format!("{} has no {name}", scenario.name())),
+        };
+        let pairs = count("--pairs", args.pairs, &[(Pairs, 50), (Stall, 50)])?;
+        let publishers = [(FanIn, 100), (Queue, 50), (Share, 50), (Drain, 10)];
+        let publishers = count("--publishers", args.publishers, &publishers)?;
+        let subscribers = [(FanOut, 100), (FanIn, 2), (Queue, 10), (Share, 10)];
+        let subscribers = count("--subscribers", args.subscribers, &subscribers)?;
+        let clients = count("--clients", args.clients, &[(Idle, 1000), (Drain, 100)])?;
+        let messages = [(Drain, 1000), (Stall, 1_000_000)];
+        let messages = count("--messages", args.messages, &messages)?;
+        let publishers = match scenario {
+            FanOut => 1,
+            _ => pairs + publishers,
+        };
+        if publishers > Stamp::PUBLISHERS_MAX {
+            return Err(format!(
+                "at most {} publishers can be told apart",
+                Stamp::PUBLISHERS_MAX
+            ));
+        }
+        if args.threads > 1 && pairs < args.threads {
+            return Err(
+                "--threads divides pairs: it needs as many, and the scenario pairs or stall".into(),
+            );
+        }
+        let qos = args.qos.unwrap_or(match scenario {
+            Queue | Drain => Qos::AtLeastOnce,
+            _ => Qos::AtMostOnce,
+        });
+        if scenario == Drain && qos == Qos::AtMostOnce {
+            return Err(
+                "brokers need not queue QoS 0 for absent clients: drain takes --qos 1 or 2".into(),
+            );
+        }
+        let rate = args
+            .rate
+            .unwrap_or(if scenario == Stall { 50_000 } else { 0 });
+        if scenario == Stall && rate == 0 {
+            return Err("stall needs a --rate above 0".into());
+        }
+        if rate > 0 && matches!(scenario, Idle | Drain) {
+            return Err(format!("{} has no --rate", scenario.name()));
+        }
+        Ok(Job {
+            scenario,
+            target: Target {
+                address: resolve(&args.address)?,
+                version: args.version,
+                username: args.username.clone(),
+                password: args.password.clone(),
+            },
+            run: run_id(),
+            qos,
+            payload_bytes: args.size as usize,
+            window: args.window as usize,
+            rate: f64::from(rate),
+            duration: Duration::from_secs_f64(args.seconds),
+            warmup: Duration::from_secs_f64(args.warmup),
+            publishers,
+            subscribers: pairs + subscribers,
+            clients,
+            messages: messages as u64,
+            subscriptions: args.subscriptions,
+            threads: args.threads,
+            pid: args.pid,
+        })
+    }
+
+    fn connections(&self) -> usize {
+        self.publishers + self.subscribers + self.clients + self.subscriptions / 1000 + 3
+    }
+
+    /// The load of each publisher; its rate is that of all.
+    fn load(&self) -> Load {
+        Load {
+            qos: self.qos,
+            payload_bytes: self.payload_bytes,
+            window: self.window,
+            // In stall it is the other publisher's.
+            rate: match self.scenario {
+                Scenario::Stall => 0.0,
+                _ => self.rate,
+            },
+        }
+    }
+
+    fn client(&self, role: &str, index: usize, filters: Vec<String>) -> Client {
+        Client {
+            // At most 23 bytes, for MQTT 3.1.
+            id: format!("{}-{role}{index}", self.run),
+            clean: true,
+            filters,
+            qos: self.qos,
+        }
+    }
+
+    fn describe(&self, args: &Args, report: &mut Report) {
+        report.add("scenario", "scenario", self.scenario.name(), "");
+        report.add("address", "address", self.target.address.to_string(), "");
+        let version = match args.version {
+            Version::V3_1 => "3.1",
+            Version::V3_1_1 => "3.1.1",
+            Version::V5 => "5",
+        };
+        report.add("version", "MQTT", version, "");
+        for (key, label, count) in [
+            ("publishers", "publishers", self.publishers),
+            ("subscribers", "subscribers", self.subscribers),
+            ("clients", "clients", self.clients),
+            ("messages", "messages", self.messages as usize),
+            ("subscriptions", "other subscriptions", self.subscriptions),
+        ] {
+            if count > 0 {
+                report.add(key, label, count, "");
+            }
+        }
+        if self.scenario != Scenario::Idle {
+            report.add("qos", "QoS", self.qos as u8, "");
+            report.add("size_bytes", "payload", self.payload_bytes, "bytes");
+            if self.load().rate > 0.0 {
+                report.add_number("rate", "open loop", self.rate, "messages/s");
+            } else {
+                report.add("window", "window", self.window, "messages");
+            }
+        }
+    }
+}
+
+/// Distinguishes this run from others.
+fn run_id() -> String {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mixed = since.as_nanos() as u64 ^ u64::from(std::process::id()) << 32;
+    format!("{:08x}", (mixed ^ mixed >> 32) as u32)
+}
+
+fn resolve(address: &str) -> Result<SocketAddr, String> {
+    let mut found = address.to_socket_addrs().map_err(|error| {
+        format!("{address} is not HOST:PORT, for instance 127.0.0.1:1883: {error}")
+    })?;
+    found
+        .next()
+        .ok_or_else(|| format!("{address} has no address"))
+}
+
+fn parse_version(text: &str) -> Result<Version, String> {
+    match text {
+        "3.1" | "mqttv31" => Ok(Version::V3_1),
+        "3.1.1" | "mqttv311" => Ok(Version::V3_1_1),
+        "5" | "5.0" | "mqttv5" => Ok(Version::V5),
+        _ => Err("it is 3.1, 3.1.1 or 5".into()),
+    }
+}
+
+fn parse_qos(text: &str) -> Result<Qos, String> {
+    let bits: Option<u8> = text.parse().ok();
+    bits.and_then(Qos::from_bits)
+        .ok_or_else(|| "it is 0, 1 or 2".into())
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("it is a number of seconds from 0 to 86400".into()),
+    }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=100_000_000).contains(&count) => Ok(count),
+        _ => Err("it is a whole number from 1 to 100000000".into()),
+    }
+}

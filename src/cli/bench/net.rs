@@ -1,0 +1,647 @@
+//! The sockets of one thread: many clients, one poll, one buffer to read
+//! into and one to answer from.
+//!
+//! Connects clients and subscribes them; everything after that is the
+//! [`Conversation`]'s. A connection that lies idle owns no buffer.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::frame::{DISCONNECT, Frame, Scanner};
+use crate::message::{PacketId, Qos};
+use crate::protocol::{
+    self, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode, Subscribe,
+    SubscribeOptions, Version,
+};
+
+/// So many connections may wait for their CONNACK at once: fewer than the
+/// 100 that a listener holds before it drops what comes.
+const OPENING_MAX: usize = 64;
+/// Of 28,000 ports that an address has.
+const CONNECTIONS_PER_SOURCE_MAX: usize = 25_000;
+const SOURCES_MAX: usize = 8;
+const INPUT_BYTES: usize = 256 * 1024;
+const FILTERS_PER_SUBSCRIBE: usize = 100;
+/// After so many full reads of one connection the others have their turn.
+const READS_PER_TURN: usize = 4;
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long MQTT 5 brokers keep the session of a client that is not clean.
+const SESSION_EXPIRY_SECS: u32 = 3600;
+const WAKE: Token = Token(usize::MAX);
+
+/// The broker, and what all clients say to it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub address: SocketAddr,
+    pub version: Version,
+    pub username: Option<String>,
+    pub password: Option<String>,
+}
+
+/// One client to be connected.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub id: String,
+    /// Clean Session, or Clean Start.
+    pub clean: bool,
+    pub filters: Vec<String>,
+    pub qos: Qos,
+}
+
+/// What is done with the frames of the clients that are connected.
+pub trait Conversation {
+    /// Bytes of `link` have been read; their frames follow.
+    fn begin(&mut self, _link: usize) {}
+
+    /// A frame of `link`. What is appended to `out` is written to it after
+    /// the last frame of this read.
+    fn frame(&mut self, link: usize, frame: Frame<'_>, out: &mut Vec<u8>) -> Result<(), String>;
+
+    /// The frames of one read have been given.
+    fn end(&mut self, _link: usize) {}
+
+    /// The socket of `link`, which was full, has taken all.
+    fn writable(&mut self, _link: usize) {}
+}
+
+/// A conversation in which only control packets are expected.
+pub struct Silence;
+
+impl Conversation for Silence {
+    fn frame(&mut self, _: usize, frame: Frame<'_>, _: &mut Vec<u8>) -> Result<(), String> {
+        match frame {
+            Frame::Other(_) => Ok(()),
+            frame => Err(format!(
+                "the broker sent {frame:?} to a client that gets none"
+            )),
+        }
+    }
+}
+
+pub struct Net {
+    target: Target,
+    poll: Poll,
+    events: Events,
+    links: Vec<Link>,
+    input: Box<[u8]>,
+    output: Vec<u8>,
+    /// Links with more to read than one turn allows.
+    unfinished: Vec<usize>,
+    opening: usize,
+    /// How many clients connected, which spreads them over source addresses.
+    connects: usize,
+}
+
+impl Net {
+    /// `connects_before`: how many connections other threads make from the
+    /// first source address on.
+    pub fn new(target: &Target, connects_before: usize) -> Result<Net, String> {
+        Ok(Net {
+            target: target.clone(),
+            poll: Poll::new().map_err(|error| format!("cannot poll sockets: {error}"))?,
+            events: Events::with_capacity(1024),
+            links: Vec::new(),
+            input: vec![0; INPUT_BYTES].into_boxed_slice(),
+            output: Vec::new(),
+            unfinished: Vec::new(),
+            opening: 0,
+            connects: connects_before,
+        })
+    }
+
+    /// Wakes [`Net::poll`] from another thread.
+    pub fn waker(&self) -> Result<Waker, String> {
+        Waker::new(self.poll.registry(), WAKE).map_err(|error| format!("cannot poll: {error}"))
+    }
+
+    /// Connects all and subscribes them; returns their links. `progress` is
+    /// called with the number of those that are done.
+    pub fn connect(
+        &mut self,
+        clients: impl IntoIterator<Item = Client>,
+        conversation: &mut impl Conversation,
+        mut progress: impl FnMut(usize) -> Result<(), String>,
+    ) -> Result<Range<usize>, String> {
+        let start = self.links.len();
+        let mut clients = clients.into_iter();
+        let mut deadline = Instant::now() + CONNECT_WAIT;
+        let mut done = 0;
+        loop {
+            while self.opening < OPENING_MAX
+                && let Some(client) = clients.next()
+            {
+                self.open(client)?;
+            }
+            if self.opening == 0 {
+                return Ok(start..self.links.len());
+            }
+            self.poll(Duration::from_millis(100), conversation)?;
+            let done_now = self.links.len() - start - self.opening;
+            if done_now != done {
+                done = done_now;
+                deadline = Instant::now() + CONNECT_WAIT;
+            } else if Instant::now() > deadline {
+                return Err(format!(
+                    "the broker at {} left {} of {} clients without CONNACK or SUBACK for {} s",
+                    self.target.address,
+                    self.opening,
+                    self.links.len() - start,
+                    CONNECT_WAIT.as_secs()
+                ));
+            }
+            progress(done)?;
+        }
+    }
+
+    /// Waits for what comes until `timeout`, and handles it.
+    pub fn poll(
+        &mut self,
+        timeout: Duration,
+        conversation: &mut impl Conversation,
+    ) -> Result<(), String> {
+        let timeout = match self.unfinished.is_empty() {
+            true => timeout,
+            false => Duration::ZERO,
+        };
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result.map_err(|error| format!("cannot poll sockets: {error}"))?,
+        }
+        for index in std::mem::take(&mut self.unfinished) {
+            self.read(index, false, conversation)?;
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            let Token(index) = event.token();
+            if event.token() == WAKE {
+                continue;
+            }
+            let link = &mut self.links[index];
+            if event.is_writable() && !link.pending.is_empty() {
+                link.flush()
+                    .map_err(|error| link.failure(&self.target, &error))?;
+                if link.pending.is_empty() {
+                    conversation.writable(index);
+                }
+            }
+            if event.is_readable() || event.is_error() {
+                self.read(index, event.is_read_closed(), conversation)?;
+            }
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    /// Writes to a link, or keeps what its socket does not take.
+    pub fn write(&mut self, index: usize, bytes: &[u8]) -> Result<(), String> {
+        let link = &mut self.links[index];
+        link.write(bytes)
+            .map_err(|error| link.failure(&self.target, &error))
+    }
+
+    /// How many bytes wait for the link's socket, which is full.
+    pub fn pending_bytes(&self, index: usize) -> usize {
+        self.links[index].pending.len()
+    }
+
+    /// How many messages the broker takes unacknowledged (MQTT 5).
+    pub fn receive_maximum(&self, index: usize) -> u16 {
+        self.links[index].receive_maximum
+    }
+
+    /// Nothing more is read from a link, whatever the broker sends.
+    pub fn stop_reading(&mut self, index: usize) -> Result<(), String> {
+        let link = &mut self.links[index];
+        match &mut link.socket {
+            Some(socket) => self
+                .poll
+                .registry()
+                .deregister(socket)
+                .map_err(|error| format!("cannot poll sockets: {error}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Says goodbye as far as the sockets take it, and closes them all.
+    pub fn disconnect(&mut self, links: Range<usize>) {
+        for link in &mut self.links[links] {
+            if link.pending.is_empty() {
+                // The broker learns of the end by the close at the latest.
+                let _ = link.write(&DISCONNECT);
+            }
+            link.socket = None;
+            link.pending = Vec::new();
+        }
+    }
+
+    fn open(&mut self, client: Client) -> Result<(), String> {
+        let address = self.target.address;
+        let mut socket = loop {
+            let source = self.connects / CONNECTIONS_PER_SOURCE_MAX;
+            match start_connecting(address, source) {
+                Ok(socket) => break socket,
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrNotAvailable
+                        && is_loopback(address)
+                        && source < SOURCES_MAX =>
+                {
+                    // Others use this address too, or did just now.
+                    self.connects = (source + 1) * CONNECTIONS_PER_SOURCE_MAX;
+                }
+                Err(error) => return Err(format!("cannot connect to {address}: {error}")),
+            }
+        };
+        self.connects += 1;
+        let registered = self.poll.registry().register(
+            &mut socket,
+            Token(self.links.len()),
+            Interest::READABLE | Interest::WRITABLE,
+        );
+        registered.map_err(|error| format!("cannot poll sockets: {error}"))?;
+        let mut link = Link {
+            socket: Some(socket),
+            scanner: Scanner::default(),
+            pending: Vec::new(),
+            state: State::Connack(self.subscribes(&client)),
+            receive_maximum: u16::MAX,
+            client_id: client.id.into(),
+        };
+        let mut properties = PropertiesBuf::new();
+        if self.target.version == Version::V5 && !client.clean {
+            properties.push(Property::SessionExpiryInterval(SESSION_EXPIRY_SECS));
+        }
+        let connect = Connect {
+            version: self.target.version,
+            clean_start: client.clean,
+            keep_alive_secs: 0, // whoever only listens would have to ping
+            properties: properties.as_properties(),
+            client_id: &link.client_id,
+            will: None,
+            user_name: self.target.username.as_deref(),
+            password: self.target.password.as_deref().map(str::as_bytes),
+        };
+        protocol::encode(
+            &Packet::Connect(connect),
+            self.target.version,
+            &mut link.pending,
+        );
+        self.links.push(link);
+        self.opening += 1;
+        Ok(())
+    }
+
+    /// The SUBSCRIBEs of a client, and how many they are.
+    fn subscribes(&self, client: &Client) -> Subscribes {
+        let mut subscribes = Subscribes::default();
+        for (number, filters) in (1..).zip(client.filters.chunks(FILTERS_PER_SUBSCRIBE)) {
+            let options = SubscribeOptions::new(client.qos);
+            let subscribe = Subscribe {
+                packet_id: PacketId::new(number).expect("numbers start at one"),
+                properties: Properties::EMPTY,
+                filters: filters.iter().map(|f| (f.as_str(), options)).collect(),
+            };
+            protocol::encode(
+                &Packet::Subscribe(subscribe),
+                self.target.version,
+                &mut subscribes.bytes,
+            );
+            subscribes.count = number;
+        }
+        subscribes
+    }
+
+    fn read(
+        &mut self,
+        index: usize,
+        closed: bool,
+        conversation: &mut impl Conversation,
+    ) -> Result<(), String> {
+        let Net {
+            target,
+            links,
+            input,
+            output,
+            opening,
+            ..
+        } = self;
+        let link = &mut links[index];
+        for _ in 0..READS_PER_TURN {
+            let Some(socket) = &mut link.socket else {
+                return Ok(());
+            };
+            let read = match socket.read(input) {
+                Ok(0) => return Err(link.failure(target, &io::ErrorKind::UnexpectedEof.into())),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(link.failure(target, &error)),
+            };
+            conversation.begin(index);
+            let properties = target.version == Version::V5;
+            let mut scanner = std::mem::take(&mut link.scanner);
+            scanner.scan(&input[..read], properties, |frame| match frame {
+                Frame::Other(packet) if packet[0] == DISCONNECT[0] => {
+                    Err(link.farewell(packet, target.version))
+                }
+                Frame::Other(packet) if link.state != State::Open => {
+                    *opening -= usize::from(link.handle_opening(packet, target.version, output)?);
+                    Ok(())
+                }
+                frame => conversation.frame(index, frame, output),
+            })?;
+            link.scanner = scanner;
+            conversation.end(index);
+            if !output.is_empty() {
+                let written = link.write(output);
+                output.clear();
+                written.map_err(|error| link.failure(target, &error))?;
+            }
+            // A short read has emptied the socket (epoll(7)), but for the end.
+            if read < input.len() && !closed {
+                return Ok(());
+            }
+        }
+        self.unfinished.push(index);
+        Ok(())
+    }
+}
+
+struct Link {
+    /// `None` once it is closed.
+    socket: Option<TcpStream>,
+    scanner: Scanner,
+    /// What the socket has not taken yet.
+    pending: Vec<u8>,
+    state: State,
+    receive_maximum: u16,
+    client_id: Box<str>,
+}
+
+#[derive(PartialEq, Eq)]
+enum State {
+    /// Waits for CONNACK, then sends these.
+    Connack(Subscribes),
+    /// Waits for so many SUBACKs.
+    Suback(u16),
+    Open,
+}
+
+#[derive(Default, PartialEq, Eq)]
+struct Subscribes {
+    bytes: Vec<u8>,
+    count: u16,
+}
+
+impl Link {
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let Some(socket) = &mut self.socket else {
+            return Ok(());
+        };
+        while self.pending.is_empty() && !bytes.is_empty() {
+            match socket.write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.pending.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        self.write(&pending)?;
+        if self.pending.is_empty() && matches!(self.state, State::Open) {
+            // Keeps its room for the next time.
+            self.pending = pending;
+            self.pending.clear();
+        }
+        Ok(())
+    }
+
+    /// A packet before the client is subscribed; whether it now is.
+    fn handle_opening(
+        &mut self,
+        packet: &[u8],
+        version: Version,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, String> {
+        let decoded = protocol::decode(packet, version, usize::MAX)
+            .map_err(|error| format!("the broker sent a malformed packet: {error}"))?;
+        let Some((packet, _)) = decoded else {
+            return Err("the broker sent a packet that ends too early".into());
+        };
+        match (&mut self.state, packet) {
+            (State::Connack(subscribes), Packet::Connack(connack)) => {
+                if connack.reason != ReasonCode::Success {
+                    return Err(format!(
+                        "the broker refused client {}: {:?}",
+                        self.client_id, connack.reason
+                    ));
+                }
+                for property in connack.properties.iter() {
+                    if let Property::ReceiveMaximum(maximum) = property {
+                        self.receive_maximum = maximum.get(); // [MQTT-3.3.4-7]
+                    }
+                }
+                out.append(&mut subscribes.bytes);
+                self.state = match subscribes.count {
+                    0 => State::Open,
+                    count => State::Suback(count),
+                };
+            }
+            (State::Suback(missing), Packet::Suback(suback)) => {
+                if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_failure()) {
+                    return Err(format!(
+                        "the broker refused a subscription of client {}: {reason:?}",
+                        self.client_id
+                    ));
+                }
+                *missing -= 1;
+                if *missing == 0 {
+                    self.state = State::Open;
+                }
+            }
+            (_, packet) => {
+                return Err(format!(
+                    "the broker sent {packet:?} to client {}, which waited for a CONNACK or SUBACK",
+                    self.client_id
+                ));
+            }
+        }
+        Ok(self.state == State::Open)
+    }
+
+    /// Why the broker closes, as far as it says so (MQTT 5).
+    fn farewell(&self, packet: &[u8], version: Version) -> String {
+        let reason = match protocol::decode(packet, version, usize::MAX) {
+            Ok(Some((Packet::Disconnect(disconnect), _))) => format!("{:?}", disconnect.reason),
+            _ => "for no reason that it gives".into(),
+        };
+        format!(
+            "the broker disconnected client {}: {reason}",
+            self.client_id
+        )
+    }
+
+    fn failure(&self, target: &Target, error: &io::Error) -> String {
+        let address = target.address;
+        let client = &self.client_id;
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                format!("nobody listens at {address}: connection refused; start the broker first")
+            }
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => {
+                let when = match self.state {
+                    State::Connack(_) => " before its CONNACK",
+                    _ => "",
+                };
+                format!("the broker at {address} closed the connection of client {client}{when}")
+            }
+            _ => format!("the connection of client {client} to {address} failed: {error}"),
+        }
+    }
+}
+
+/// A socket that connects without waiting, from the `source`th address.
+fn start_connecting(address: SocketAddr, source: usize) -> io::Result<TcpStream> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if source > 0 && is_loopback(address) {
+        let [a, b, c, d] = Ipv4Addr::LOCALHOST.octets();
+        let source = Ipv4Addr::new(a, b, c, d + source as u8);
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    match socket.connect(&address.into()) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock && !in_progress(&error) => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+fn in_progress(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINPROGRESS)
+}
+
+/// Whether there are many addresses to connect from.
+fn is_loopback(address: SocketAddr) -> bool {
+    matches!(address.ip(), IpAddr::V4(ip) if ip.is_loopback())
+}
+
+/// Raises the soft limit of open files as far as it goes.
+///
+/// Fails where `connections` do not fit the hard limit.
+pub fn allow_connections(connections: usize) -> Result<(), String> {
+    const OTHERS: u64 = 64;
+    let wanted = connections as u64 + OTHERS;
+    let limit = crate::cli::raise_open_files()
+        .map_err(|error| format!("cannot raise the limit of open files: {error}"))?;
+    if let Some(limit) = limit
+        && limit < wanted
+    {
+        return Err(format!(
+            "{connections} connections need {wanted} open files, and the hard limit is {limit}: \
+             ask for fewer, or raise it (ulimit -Hn)"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn connects_from_further_loopback_addresses() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for (source, expected) in [(0, "127.0.0.1"), (1, "127.0.0.2"), (7, "127.0.0.8")] {
+            let _socket = start_connecting(address, source).unwrap();
+            let (_, peer) = listener.accept().unwrap();
+            assert_eq!(peer.ip().to_string(), expected);
+        }
+    }
+
+    fn target(address: SocketAddr) -> Target {
+        Target {
+            address,
+            version: Version::V3_1_1,
+            username: None,
+            password: None,
+        }
+    }
+
+    fn client() -> Client {
+        Client {
+            id: "c".into(),
+            clean: true,
+            filters: vec!["t".into()],
+            qos: Qos::AtMostOnce,
+        }
+    }
+
+    /// What a client says of a broker that answers its CONNECT with `answer`.
+    fn error_after(answer: &[u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut socket, _) = listener.accept().unwrap();
+                let mut connect = [0; 15];
+                socket.read_exact(&mut connect).unwrap();
+                socket.write_all(answer).unwrap();
+            });
+            let mut net = Net::new(&target(address), 0).unwrap();
+            let result = net.connect([client()], &mut Silence, |_| Ok(()));
+            result.expect_err("the client is subscribed")
+        })
+    }
+
+    #[test]
+    fn says_what_the_broker_did_to_a_client() {
+        for (answer, words) in [
+            (
+                &[][..],
+                "closed the connection of client c before its CONNACK",
+            ),
+            (&[0x20, 2, 0, 5], "refused client c: NotAuthorized"),
+            (
+                &[0x20, 2, 0, 0, 0x90, 3, 0, 1, 0x80],
+                "refused a subscription of client c",
+            ),
+            (&[0x20, 2, 0, 0, 0xD0, 0], "sent Pingresp to client c"),
+            (&[0x20, 2, 0, 0, 0x40, 1, 0], "too short for its fields"),
+        ] {
+            let error = error_after(answer);
+            assert!(error.contains(words), "{error:?} instead of {words:?}");
+        }
+    }
+
+    #[test]
+    fn says_that_nobody_listens() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let mut net = Net::new(&target(address), 0).unwrap();
+        let result = net.connect([client()], &mut Silence, |_| Ok(()));
+        let error = result.expect_err("nobody is connected");
+        assert!(error.contains("nobody listens at 127.0.0.1:"), "{error}");
+    }
+}

@@ -1,0 +1,140 @@
+//! The scenarios of steady traffic: pairs, fan-out, fan-in, queue and share.
+
+use super::course::{self, Course, Phase, Sample};
+use super::flow::{Load, Plan};
+use super::net::Client;
+use super::report::Report;
+use super::{Job, Scenario};
+
+/// How many subscriptions each bystander holds.
+const SUBSCRIPTIONS_PER_BYSTANDER: usize = 1000;
+
+/// Runs the job's traffic, and reports it.
+pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
+    let plans = plans(job);
+    let conduct = |course: &Course<'_>| {
+        course.connect()?;
+        course.stay(Phase::Run, job.warmup)?;
+        let before = course.sample()?;
+        course.stay(Phase::Measure, job.duration)?;
+        let after = course.sample()?;
+        Ok((before, after, course.settle()?))
+    };
+    let name = job.scenario.name();
+    let ((before, after, balance), latency) =
+        course::run(name, plans, &job.target, job.pid, conduct)?;
+    let shared = matches!(job.scenario, Scenario::Queue | Scenario::Share);
+    if shared && balance.duplicates > balance.published / 2 {
+        return Err(format!(
+            "{} messages came {} times: this broker does not share them among the members",
+            balance.published,
+            balance.published + balance.duplicates
+        ));
+    }
+    add_rates(report, "", &before, &after);
+    report.add("lost", "lost", balance.lost, "deliveries");
+    report.add("duplicates", "duplicates", balance.duplicates, "deliveries");
+    report.add_latency(&latency);
+    report.add_cpu(
+        "delivery",
+        &before,
+        &after,
+        after.delivered - before.delivered,
+    );
+    if let Some(broker) = &after.broker {
+        report.add(
+            "broker_resident_bytes",
+            "broker's resident memory",
+            broker.resident_bytes,
+            "bytes",
+        );
+    }
+    Ok(())
+}
+
+/// Published and delivered a second between two samples.
+pub fn add_rates(report: &mut Report, suffix: &str, before: &Sample, after: &Sample) {
+    let seconds = (after.at - before.at).as_secs_f64();
+    let words = suffix.replace('_', " ");
+    for (name, count) in [
+        ("delivered", after.delivered - before.delivered),
+        ("published", after.published - before.published),
+    ] {
+        report.add_number(
+            &format!("{name}_per_second{suffix}"),
+            &format!("{name}{words}"),
+            count as f64 / seconds,
+            "messages/s",
+        );
+    }
+}
+
+/// Who publishes and subscribes what, a plan for each thread.
+pub fn plans(job: &Job) -> Vec<Plan> {
+    let run = &job.run;
+    let load = job.load();
+    let topic = |index| match job.scenario {
+        Scenario::Queue => format!("$queue/bench/{run}"),
+        _ => format!("bench/{run}/{index}"),
+    };
+    let filter = |index| match job.scenario {
+        Scenario::Queue => format!("$queue/bench/{run}"),
+        Scenario::Share => format!("$share/bench/bench/{run}/+"),
+        Scenario::FanIn => format!("bench/{run}/+"),
+        Scenario::FanOut => format!("bench/{run}/0"),
+        _ => format!("bench/{run}/{index}"),
+    };
+    let copies = match job.scenario {
+        Scenario::FanIn | Scenario::FanOut => job.subscribers,
+        _ => 1,
+    };
+    let mut plans = Vec::new();
+    let mut connects_before = 0;
+    for thread in 0..job.threads {
+        // More than one thread: pairs, whose halves stay together.
+        let part = |count: usize| count * thread / job.threads..count * (thread + 1) / job.threads;
+        let publishers = part(job.publishers);
+        let plan = Plan {
+            bystanders: match thread {
+                0 => bystanders(job),
+                _ => Vec::new(),
+            },
+            subscribers: part(job.subscribers)
+                .map(|index| job.client("s", index, vec![filter(index)]))
+                .collect(),
+            publishers: publishers
+                .clone()
+                .map(|index| job.client("p", index, Vec::new()))
+                .collect(),
+            topics: publishers.clone().map(topic).collect(),
+            copies,
+            load: Load {
+                rate: load.rate * publishers.len() as f64 / job.publishers as f64,
+                ..load
+            },
+            connects_before,
+        };
+        connects_before += plan.clients();
+        plans.push(plan);
+    }
+    plans
+}
+
+/// Clients with subscriptions that match nothing of the traffic, half of them
+/// with a wildcard.
+fn bystanders(job: &Job) -> Vec<Client> {
+    let run = &job.run;
+    let filters: Vec<String> = (0..job.subscriptions)
+        .map(|index| match index % 8 {
+            1 | 5 => format!("bench/{run}/other/{index}/+/state"),
+            3 => format!("bench/{run}/other/{index}/#"),
+            7 => format!("+/{run}/other/{index}"),
+            _ => format!("bench/{run}/other/{index}/state"),
+        })
+        .collect();
+    filters
+        .chunks(SUBSCRIPTIONS_PER_BYSTANDER)
+        .enumerate()
+        .map(|(index, filters)| job.client("b", index, filters.to_vec()))
+        .collect()
+}

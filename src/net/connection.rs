@@ -1,0 +1,307 @@
+//! One connection after its CONNECT: read much, handle all, write once.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::worker::Local;
+use super::{Shared, with_worker};
+use crate::broker::{Link, Stop};
+use crate::message::Time;
+use crate::protocol::{ReasonCode, decode};
+use crate::session::{Close, Exchange, Outbox};
+
+/// Turns before other tasks of the thread get theirs.
+const TURNS_MAX: usize = 8;
+/// The beginning of a packet, of at most so many bytes, is put before what is
+/// read next; a longer one is collected where it is.
+const TAIL_COPY_MAX: usize = 16 << 10;
+/// Answers that the client has not read, in bytes, after which nothing more is
+/// read from it.
+const ANSWERS_MAX: usize = 64 << 10;
+/// Pieces in one write.
+const PIECES_MAX: usize = 16;
+
+/// The connection; as a future, it is done when it is closed.
+pub struct Connection<S> {
+    stream: S,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    // `None` once the session has been left.
+    link: Option<Link>,
+    // The beginning of a packet whose rest has not come yet.
+    tail: Vec<u8>,
+    // The tail is what came with the CONNECT, and not looked at yet.
+    fresh: bool,
+    writing: Outbox,
+    // Bytes of answers that may not be written yet.
+    answers_len: usize,
+    stop: Option<Stop>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// `rest`: what was read with the CONNECT.
+    pub fn new(
+        stream: S,
+        peer: SocketAddr,
+        shared: Arc<Shared>,
+        link: Link,
+        rest: Vec<u8>,
+    ) -> Connection<S> {
+        Connection {
+            stream,
+            peer,
+            shared,
+            link: Some(link),
+            fresh: !rest.is_empty(),
+            tail: rest,
+            writing: Outbox::default(),
+            answers_len: 0,
+            stop: None,
+        }
+    }
+
+    /// As much as can be done now. An error: the connection is to be closed.
+    fn turn(&mut self, local: &mut Local, cx: &mut Context<'_>) -> Poll<Result<Infallible, Stop>> {
+        let shared = self.shared.clone();
+        let core = &shared.core;
+        let now = shared.clock.now();
+        let mut heard = false;
+        for _ in 0..TURNS_MAX {
+            let blocked = self.write(cx)?.is_pending();
+            let mut idle = true;
+            if self.answers_len <= ANSWERS_MAX && self.read(local, cx, now)?.is_ready() {
+                (heard, idle) = (true, false);
+                local.worker.effects.wake_all();
+                if local.worker.answers.is_empty() {
+                    continue; // Nothing to say, and perhaps more to read.
+                }
+            }
+            let link = self.link.as_mut().expect("it is given up only at the end");
+            let worker = &mut local.worker;
+            self.answers_len += worker.answers.len();
+            let waker = idle.then_some(cx.waker());
+            let heard = std::mem::take(&mut heard).then_some(now);
+            match core.exchange(worker, link, &mut self.writing, waker, heard, now) {
+                Exchange::Closing(close) => return Poll::Ready(Err(close.into())),
+                Exchange::Open { retry, backlog } => {
+                    if backlog && core.send_backlog(worker, link.session, now) {
+                        idle = false;
+                    }
+                    if retry {
+                        idle = false;
+                        core.retry_held(worker, link, now)?;
+                        if let Some(close) = core.held_too_long(link, now) {
+                            return Poll::Ready(Err(Stop::Closed(close)));
+                        }
+                    }
+                }
+            }
+            worker.effects.wake_all();
+            if self.writing.is_empty() {
+                worker.effects.recycle(&mut self.writing);
+            }
+            if idle && (blocked || self.writing.is_empty()) {
+                return Poll::Pending;
+            }
+        }
+        // Answers never stay with the worker, whose next turn is another's.
+        let link = self.link.as_mut().expect("it is given up only at the end");
+        let heard = heard.then_some(now);
+        if let Exchange::Closing(close) =
+            core.exchange(&mut local.worker, link, &mut self.writing, None, heard, now)
+        {
+            return Poll::Ready(Err(close.into()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads once and handles what came. Pending: nothing did.
+    fn read(
+        &mut self,
+        local: &mut Local,
+        cx: &mut Context<'_>,
+        now: Time,
+    ) -> Poll<Result<(), Stop>> {
+        if std::mem::take(&mut self.fresh) {
+            let rest = std::mem::take(&mut self.tail);
+            return Poll::Ready(self.handle_collected(local, rest, now));
+        }
+        let collecting = self.tail.len() > TAIL_COPY_MAX;
+        let kept = if collecting { 0 } else { self.tail.len() };
+        let mut buffer = std::mem::take(&mut local.buffer);
+        buffer[..kept].copy_from_slice(&self.tail[..kept]);
+        let mut free = ReadBuf::new(&mut buffer[kept..]);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut free);
+        let count = free.filled().len();
+        let result = match read {
+            Poll::Pending => Poll::Pending,
+            // The end of the stream, or of the connection.
+            Poll::Ready(read) if read.is_err() || count == 0 => Poll::Ready(Err(Stop::Lost)),
+            Poll::Ready(_) if collecting => {
+                let mut collected = std::mem::take(&mut self.tail);
+                collected.extend_from_slice(&buffer[..count]);
+                Poll::Ready(self.handle_collected(local, collected, now))
+            }
+            Poll::Ready(_) => {
+                let bytes = &buffer[..kept + count];
+                Poll::Ready(self.handle_packets(local, bytes, now).map(|done| {
+                    self.tail.clear();
+                    match done == bytes.len() {
+                        true => self.tail = Vec::new(), // idle connections own no buffer
+                        false => self.tail.extend_from_slice(&bytes[done..]),
+                    }
+                }))
+            }
+        };
+        local.buffer = buffer;
+        result
+    }
+
+    /// A large packet that is still being collected, or several.
+    fn handle_collected(
+        &mut self,
+        local: &mut Local,
+        mut collected: Vec<u8>,
+        now: Time,
+    ) -> Result<(), Stop> {
+        let done = self.handle_packets(local, &collected, now)?;
+        if done > 0 {
+            collected = collected.split_off(done);
+        }
+        self.tail = collected;
+        Ok(())
+    }
+
+    /// Handles all whole packets; how many bytes they were.
+    fn handle_packets(
+        &mut self,
+        local: &mut Local,
+        bytes: &[u8],
+        now: Time,
+    ) -> Result<usize, Stop> {
+        let core = &self.shared.core;
+        let link = self.link.as_mut().expect("it is given up only at the end");
+        let packet_bytes_max = core.limits().packet_bytes_max;
+        let mut done = 0;
+        loop {
+            match decode(&bytes[done..], link.terms.wire, packet_bytes_max) {
+                Ok(None) => return Ok(done),
+                Ok(Some((packet, len))) => {
+                    done += len;
+                    core.handle(&mut local.worker, link, &packet, now)?;
+                }
+                Err(error) => return Err(Stop::Closed(Close::new(error.reason, error.what))),
+            }
+        }
+    }
+
+    /// Writes what is being written. Pending: the socket takes no more.
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        while !self.writing.is_empty() {
+            match ready!(self.write_pieces(cx)) {
+                Ok(count) if count > 0 => self.writing.advance(count),
+                _ => return Poll::Ready(Err(Stop::Lost)),
+            }
+        }
+        self.answers_len = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        let stream = Pin::new(&mut self.stream);
+        match self.writing.pieces(&mut pieces) {
+            1 => stream.poll_write(cx, &pieces[0]),
+            count => stream.poll_write_vectored(cx, &pieces[..count]),
+        }
+    }
+
+    /// Leaves the session. What there is to say goes out first, as far as
+    /// that needs no waiting.
+    fn leave(&mut self, local: &mut Local, stop: &Stop, cx: &mut Context<'_>) {
+        let Some(mut link) = self.link.take() else {
+            return;
+        };
+        let (core, now) = (&self.shared.core, self.shared.clock.now());
+        match stop {
+            Stop::Closed(close) => {
+                let client = &link.identity.client;
+                tracing::info!(?client, peer = %self.peer, reason = ?close.reason, why = %close.why, "closed");
+            }
+            stop => {
+                tracing::debug!(client = ?link.identity.client, peer = %self.peer, ?stop, "closed")
+            }
+        }
+        // What was handled before the end is answered.
+        core.exchange(
+            &mut local.worker,
+            &mut link,
+            &mut self.writing,
+            None,
+            None,
+            now,
+        );
+        core.disconnect(&mut local.worker, link, stop, now);
+        if !matches!(stop, Stop::Lost) && self.write(cx).is_pending() {
+            tracing::debug!(peer = %self.peer, "not all that was on its way to the client could be written");
+        }
+    }
+
+    /// After the session: the socket. A client that is not to blame for the
+    /// end gets what was on its way.
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let written = match self.stop {
+            Some(Stop::BrokerStops) => ready!(self.write(cx)).is_ok(),
+            _ => true,
+        };
+        if written && ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
+            tracing::trace!(peer = %self.peer, "the client was gone already");
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.stop.is_none() {
+            let shared = this.shared.clone();
+            let stop = with_worker(&shared, |local| {
+                let Err(stop) = ready!(this.turn(local, cx));
+                this.leave(local, &stop, cx);
+                Poll::Ready(stop)
+            });
+            this.stop = Some(ready!(stop));
+        }
+        this.finish(cx)
+    }
+}
+
+/// A task that is dropped, as the runtime does when it stops, leaves its
+/// session all the same.
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take() {
+            let shared = self.shared.clone();
+            let stop = Stop::Closed(Close::new(
+                ReasonCode::UnspecifiedError,
+                "the connection's task ended",
+            ));
+            with_worker(&shared, |local| {
+                shared
+                    .core
+                    .disconnect(&mut local.worker, link, &stop, shared.clock.now());
+            });
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Jobs, and the order of those that wait.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::list::{Linked, Links};
+use crate::message::{Message, Qos, Time};
+
+/// A message in a queue, until it is settled.
+///
+/// Ten million of them may wait: its size is looked after.
+pub(super) struct Job {
+    pub message: Arc<Message>,
+    /// Its place in the order, from putting in until it is done.
+    pub sequence: u64,
+    /// The number of its last lease; 0: there was none.
+    pub lease: u64,
+    /// Who had or has it by that lease.
+    pub member: u32,
+    /// In the list of its member's leases.
+    pub links: Links,
+    pub deliveries: u32,
+    pub state: State,
+}
+
+const _: () = assert!(size_of::<Job>() <= 64 + size_of::<Arc<Message>>());
+
+#[derive(Clone, Copy)]
+pub(super) enum State {
+    /// In a lane.
+    Ready,
+    /// Refused for a while.
+    Delayed {
+        due: Time,
+    },
+    Leased(Held),
+}
+
+/// A lease, as the job knows it. Its number is the job's `lease`.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    /// The lease before and who had it, for a job that comes back as if
+    /// never leased.
+    pub before: u64,
+    pub before_member: u32,
+    pub delivered: Time,
+    /// The last time that its member settled a delivery that it got before
+    /// this one. It holds for this lease and for all later ones of the
+    /// member, so that one settlement writes it once.
+    pub restarted: Time,
+    pub qos: Qos,
+    /// Whether it has a deadline of its own.
+    pub extended: bool,
+}
+
+impl Held {
+    /// From when its time counts, given when its member last settled an
+    /// earlier delivery. QoS 2 counts from its own delivery.
+    pub fn start(&self, restarted: Time) -> Time {
+        match self.qos {
+            Qos::AtLeastOnce => self.delivered.max(restarted),
+            Qos::AtMostOnce | Qos::ExactlyOnce => self.delivered,
+        }
+    }
+}
+
+impl Job {
+    /// The lease of a job that is in a member's list.
+    pub fn held(&self) -> &Held {
+        match &self.state {
+            State::Leased(held) => held,
+            _ => unreachable!("a member's list has leased jobs only"),
+        }
+    }
+
+    /// As [`Job::held`].
+    pub fn held_mut(&mut self) -> &mut Held {
+        match &mut self.state {
+            State::Leased(held) => held,
+            _ => unreachable!("a member's list has leased jobs only"),
+        }
+    }
+}
+
+impl Linked for Job {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+/// Jobs that are ready, oldest first.
+#[derive(Default)]
+pub(super) struct Lane {
+    /// Never leased: they come in order, and go from the front only.
+    fresh: VecDeque<u32>,
+    /// Came back to their places, by sequence.
+    returned: BTreeMap<u64, u32>,
+}
+
+impl Lane {
+    pub fn len(&self) -> usize {
+        self.fresh.len() + self.returned.len()
+    }
+
+    pub fn push(&mut self, key: u32) {
+        self.fresh.push_back(key);
+    }
+
+    pub fn put_back(&mut self, sequence: u64, key: u32) {
+        self.returned.insert(sequence, key);
+    }
+
+    /// Takes out a job that came back.
+    pub fn take_out(&mut self, sequence: u64) {
+        self.returned.remove(&sequence);
+    }
+
+    /// The sequence of the oldest, and its key. What came back was once the
+    /// oldest of all that is fresh.
+    pub fn first(&self, jobs: &Slab<Job>) -> Option<(u64, u32)> {
+        let returned = self.returned.first_key_value();
+        returned
+            .map(|(&sequence, &key)| (sequence, key))
+            .or_else(|| {
+                let &key = self.fresh.front()?;
+                Some((jobs[key as usize].sequence, key))
+            })
+    }
+
+    /// Takes out the oldest.
+    pub fn pop(&mut self) {
+        if self.returned.pop_first().is_none() {
+            self.fresh.pop_front();
+        }
+    }
+
+    /// Gives back the memory of an empty lane.
+    pub fn shrink(&mut self) {
+        self.fresh = VecDeque::new();
+    }
+}

@@ -1,0 +1,881 @@
+//! Work queues: who gets which job, and what has become of it.
+//!
+//! A [`Queue`] owns the jobs of one work queue, their order, its members and
+//! whose turn it is, and who holds what until when. A PUBLISH comes here from
+//! the router, by the broker, with [`Queue::enqueue`]; it goes on to a
+//! member's session with each [`Lease`] that [`Queue::poll_lease`] gives.
+//!
+//! A `$share` group is a list of the same kind under other [`Rules`].
+//!
+//! Nothing here reads a clock, does I/O, locks, or knows a packet or a topic.
+//! Every job is in exactly one place: ready in a lane, delayed, or leased to
+//! one member; giving, settling and putting back take the same few steps
+//! however many jobs and members there are, and nothing looks through all
+//! members but a change of settings.
+//!
+//! ```text
+//!             enqueue           poll_lease
+//!   PUBLISH ----------> ready -------------> leased ---> done, dead letter
+//!                       ^   ^                  | |
+//!                       |   +--- lost, late ---+ | refused with a delay
+//!                       +------- delayed <-------+
+//! ```
+
+mod jobs;
+mod list;
+mod rota;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use self::jobs::{Held, Job, Lane, State};
+use self::list::Links;
+use self::rota::Rota;
+use crate::config::Undecided;
+use crate::message::{LeaseId, Message, Qos, SessionId, Time};
+
+/// What a queue can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How many jobs a member may hold that has no prefetch of its own.
+    pub prefetch: u32,
+    /// How long a member may hold a job of QoS 1; `None`: for ever.
+    pub ack_timeout: Option<Duration>,
+    /// What becomes of a QoS 2 delivery that nobody knows the fate of.
+    pub undecided: Undecided,
+    /// How long after a QoS 2 delivery that is so.
+    pub undecided_after: Duration,
+    /// Only the member that is connected for the longest time gets jobs.
+    pub exclusive: bool,
+    /// Bounds of what is not settled: ready, delayed, leased and reserved.
+    pub messages_max: usize,
+    /// In bytes as [`Message::cost_bytes`] has them, and
+    /// [`Queue::JOB_BYTES`] for each job.
+    pub bytes_max: usize,
+    pub rules: Rules,
+}
+
+/// Which kind of list it is. It never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// `$queue/NAME`. The queue is the sender: a delivery has the QoS that
+    /// the member was granted.
+    Work,
+    /// `$share/{group}/{filter}`. A delivery has the lower of the QoS that
+    /// was published and the one that was granted; a member may hold what its
+    /// session takes, for as long as it likes; there are no dead letters.
+    /// A message of QoS 0 that no member has room for is dropped.
+    Share,
+}
+
+/// How a session takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// Granted by SUBACK.
+    pub qos: Qos,
+    /// `None`: the queue's.
+    pub prefetch: Option<u32>,
+    /// `None`: the queue's.
+    pub ack_timeout: Option<Duration>,
+}
+
+/// A job on its way to a member.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease<'a> {
+    pub id: LeaseId,
+    pub member: SessionId,
+    pub message: &'a Arc<Message>,
+    pub qos: Qos,
+    /// How often the job was delivered, this time included.
+    pub deliveries: u32,
+}
+
+/// What a member has to say about a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// QoS 0: written to the socket; QoS 1: PUBACK; QoS 2: PUBREC.
+    Done,
+    /// To the next member, at once or when `delay` has passed. The job keeps
+    /// its place in the order.
+    Refuse { delay: Option<Duration> },
+    /// It cannot ever be done: a dead letter; under [`Rules::Share`]
+    /// discarded, which is what a PUBACK or PUBREC of 0x80 or more asks for
+    /// there [MQTT-4.8.2-6].
+    Reject,
+    /// The lease's time starts anew, for so long; `None`: for as long as it
+    /// had first. A lease whose time has no end keeps it so.
+    Extend(Option<Duration>),
+}
+
+/// A message that its queue gives up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    pub message: Arc<Message>,
+    pub reason: DeadReason,
+    pub deliveries: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadReason {
+    /// A member said that it cannot ever be done.
+    Rejected,
+    /// Delivered at QoS 2, and nobody knows whether its member has it.
+    Undecided,
+}
+
+/// Why a queue does not take a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    Messages,
+    Bytes,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Full::Messages => {
+                "the queue holds messages_max messages; let members settle some, or raise it"
+            }
+            Full::Bytes => "the queue holds bytes_max bytes; let members settle some, or raise it",
+        })
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// What is in a queue, and what has become of everything that ever was: what
+/// was `enqueued` is ready, in flight, delayed, or counted by one of `done`,
+/// `rejected`, `undecided`, `dropped`, `discarded`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub ready: usize,
+    /// Leased.
+    pub in_flight: usize,
+    pub delayed: usize,
+    /// Reserved ones included.
+    pub bytes: usize,
+    pub members: usize,
+    pub members_connected: usize,
+    /// When the broker received the first of those that are ready.
+    pub oldest: Option<Time>,
+    pub totals: Totals,
+}
+
+/// What happened since the queue was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub enqueued: u64,
+    /// Leases that sessions took.
+    pub delivered: u64,
+    /// Those of them that were not a job's first.
+    pub redelivered: u64,
+    /// Leases whose time passed.
+    pub timed_out: u64,
+    pub refused: u64,
+    pub done: u64,
+    /// Dead letters, by reason.
+    pub rejected: u64,
+    pub undecided: u64,
+    /// Published at QoS 0, and no member had room [`Rules::Share`].
+    pub dropped: u64,
+    /// Rejected, or held at QoS 2 by a session that ended [`Rules::Share`].
+    pub discarded: u64,
+}
+
+/// A work queue or a share group. Its user has it behind one lock.
+pub struct Queue {
+    settings: Settings,
+    jobs: Slab<Job>,
+    /// All that is ready, of one priority and no group.
+    ready: Lane,
+    /// The rest under [`Rules::Share`]: what was published at QoS 0, and is
+    /// dropped when nobody has room for it.
+    fleeting: Lane,
+    delayed: usize,
+    rota: Rota,
+    next_sequence: u64,
+    next_lease: u64,
+    /// All timed work, by the earliest time at which there may be some.
+    timers: BTreeSet<(Time, Timer)>,
+    /// Leases with a deadline of their own, by job.
+    extensions: FxHashMap<u32, Extension>,
+    dead: VecDeque<DeadLetter>,
+    /// Of the limits, with what is reserved.
+    messages: usize,
+    bytes: usize,
+    totals: Totals,
+    last_used: Time,
+}
+
+/// What a time is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A job's delay is over.
+    Delay(u32),
+    /// A lease of this member may have ended. One for all of them: it stays
+    /// when leases are settled, and finds when it fires what there is.
+    Member(u32),
+}
+
+/// Of a lease that its member extended.
+struct Extension {
+    at: Time,
+    until: Time,
+}
+
+impl Extension {
+    /// Settling an earlier delivery gives more time, never less.
+    fn deadline(&self, qos: Qos, restarted: Time, span: Option<Duration>) -> Time {
+        match span {
+            Some(span) if qos == Qos::AtLeastOnce && restarted > self.at => {
+                self.until.max(restarted + span)
+            }
+            _ => self.until,
+        }
+    }
+}
+
+impl Queue {
+    /// What a job takes of `bytes_max` beside its message.
+    pub const JOB_BYTES: usize = size_of::<Job>() + size_of::<u32>();
+
+    /// Jobs that an empty queue keeps memory for.
+    const JOBS_KEPT: usize = 1024;
+
+    pub fn new(settings: Settings) -> Queue {
+        Queue {
+            rota: Rota::new(prefetch(&settings)),
+            settings,
+            jobs: Slab::new(),
+            ready: Lane::default(),
+            fleeting: Lane::default(),
+            delayed: 0,
+            next_sequence: 0,
+            next_lease: 1,
+            timers: BTreeSet::new(),
+            extensions: FxHashMap::default(),
+            dead: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            totals: Totals::default(),
+            last_used: Time::ZERO,
+        }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Changes what may be changed: all but the rules. It holds for what is
+    /// in the queue and in members' hands too.
+    pub fn set_settings(&mut self, settings: Settings) {
+        let rules = self.settings.rules;
+        self.settings = Settings { rules, ..settings };
+        self.rota.set_prefetch(prefetch(&self.settings));
+        let members = self.rota.members.iter();
+        let holding = members.filter(|(_, member)| member.held != [0; 3]);
+        let holding: Vec<u32> = holding.map(|(key, _)| key as u32).collect();
+        for key in holding {
+            self.arm(key, Time::ZERO);
+        }
+    }
+
+    /// Puts a message in, behind all others.
+    pub fn enqueue(&mut self, message: Arc<Message>, now: Time) -> Result<(), Full> {
+        self.reserve(message.cost_bytes())?;
+        self.enqueue_reserved(message, now);
+        Ok(())
+    }
+
+    /// Keeps room for a message of so many [`Message::cost_bytes`], so that
+    /// several queues take it, or none. Then comes
+    /// [`Queue::enqueue_reserved`], or [`Queue::cancel_reservation`].
+    pub fn reserve(&mut self, cost_bytes: usize) -> Result<(), Full> {
+        self.check_room(cost_bytes)?;
+        self.messages += 1;
+        self.bytes += cost_bytes + Queue::JOB_BYTES;
+        Ok(())
+    }
+
+    /// Puts in a message for which there is a reservation of its cost.
+    pub fn enqueue_reserved(&mut self, message: Arc<Message>, now: Time) {
+        let key = self.jobs.insert(Job {
+            message,
+            sequence: self.next_sequence,
+            lease: 0,
+            member: 0,
+            links: Links::NONE,
+            deliveries: 0,
+            state: State::Ready,
+        }) as u32; // check_room sees to it.
+        self.next_sequence += 1;
+        self.totals.enqueued += 1;
+        self.last_used = now;
+        self.lane_of(key).push(key);
+    }
+
+    pub fn cancel_reservation(&mut self, cost_bytes: usize) {
+        self.messages -= 1;
+        self.bytes -= cost_bytes + Queue::JOB_BYTES;
+    }
+
+    /// Whether [`Queue::reserve`] would succeed now.
+    pub fn has_room(&self, cost_bytes: usize) -> bool {
+        self.check_room(cost_bytes).is_ok()
+    }
+
+    fn check_room(&self, cost_bytes: usize) -> Result<(), Full> {
+        // Keys have 32 bits, and one of them means none.
+        if self.messages >= self.settings.messages_max.min(u32::MAX as usize) {
+            return Err(Full::Messages);
+        }
+        let free = self.settings.bytes_max.saturating_sub(self.bytes);
+        if cost_bytes.saturating_add(Queue::JOB_BYTES) > free {
+            return Err(Full::Bytes);
+        }
+        Ok(())
+    }
+
+    /// The session subscribed, and is connected. A member already: its
+    /// membership is changed in place, and it keeps its turn, its standing
+    /// and what it holds.
+    pub fn join(&mut self, member: SessionId, membership: Membership, now: Time) {
+        self.last_used = now;
+        let key = self.rota.join(member, membership, self.next_lease);
+        // Its ack timeout may be another one now.
+        if self.rota.get(key).held != [0; 3] {
+            self.arm(key, now);
+        }
+    }
+
+    /// The member's session is connected again. It goes to the end of the
+    /// ring, and stands by behind the others.
+    pub fn attach(&mut self, member: SessionId) {
+        if let Some(key) = self.rota.find(member) {
+            self.rota.attach(key);
+        }
+    }
+
+    /// The member's connection is gone, its session lives. What it holds at
+    /// QoS 0 and 1 goes to the next members, what it holds at QoS 2 stays.
+    pub fn detach(&mut self, member: SessionId) {
+        if let Some(key) = self.rota.find(member) {
+            self.rota.detach(key);
+            self.take_back(key, false);
+        }
+    }
+
+    /// The session unsubscribed: it gets no more turns. What it holds stays
+    /// with it until it is settled, or its time or the connection ends.
+    pub fn leave(&mut self, member: SessionId, now: Time) {
+        if let Some(key) = self.rota.find(member) {
+            self.last_used = now;
+            self.rota.leave(key);
+            self.retire_if_done(key);
+        }
+    }
+
+    /// The member's session ended: nobody will say what became of what it
+    /// holds at QoS 2. The rest goes to the next members. What was never
+    /// written is to be given back with [`Queue::release`] before.
+    pub fn remove(&mut self, member: SessionId, now: Time) {
+        if let Some(key) = self.rota.find(member) {
+            self.leave(member, now);
+            if self.rota.find(member).is_some() {
+                self.take_back(key, true);
+            }
+        }
+    }
+
+    /// The oldest job for the next member, which has it from now on. To be
+    /// called until there is none, after anything else was called.
+    ///
+    /// A job that came back skips the member that had it last, which keeps
+    /// its turn, if another one has room.
+    pub fn poll_lease(&mut self, now: Time) -> Option<Lease<'_>> {
+        let Some(next) = self.rota.next(self.settings.exclusive) else {
+            self.drop_fleeting();
+            return None;
+        };
+        let key = self.pop_ready()?;
+        let member_key = match self.rota.second(next) {
+            Some(second) if self.had_last(next, key) && !self.settings.exclusive => second,
+            _ => next,
+        };
+        let member = self.rota.get_mut(member_key);
+        let session = member.session;
+        let job = &mut self.jobs[key as usize];
+        let qos = match self.settings.rules {
+            Rules::Work => member.membership.qos,
+            Rules::Share => member.membership.qos.min(job.message.qos()), // [MQTT-3.8.4-6]
+        };
+        let id = LeaseId {
+            job: key,
+            member: member_key,
+            number: self.next_lease,
+        };
+        self.next_lease += 1;
+        job.state = State::Leased(Held {
+            before: job.lease,
+            before_member: job.member,
+            delivered: now,
+            restarted: Time::ZERO,
+            qos,
+            extended: false,
+        });
+        job.lease = id.number;
+        job.member = id.member;
+        job.deliveries += 1;
+        self.totals.delivered += 1;
+        self.totals.redelivered += u64::from(job.deliveries > 1);
+        *member.held_mut(qos) += 1;
+        member.leases.push_back(&mut self.jobs, key);
+        self.rota.rotate(member_key);
+        if let Some(span) = self.span(member_key, qos) {
+            self.arm(member_key, now + span);
+        }
+        let job = &self.jobs[key as usize];
+        Some(Lease {
+            id,
+            member: session,
+            message: &job.message,
+            qos,
+            deliveries: job.deliveries,
+        })
+    }
+
+    /// The session did not take the lease, or is gone. The job is back in its
+    /// place as if it never had been leased, and the member is passed over
+    /// until [`Queue::room`].
+    pub fn refuse_lease(&mut self, id: LeaseId) {
+        if !self.is_current(id) {
+            return;
+        }
+        // Before it gets room by what it gives back.
+        self.rota.set_passed_over(id.member, true);
+        let held = self.unlink(id.job, None);
+        let job = &mut self.jobs[id.job as usize];
+        self.totals.delivered -= 1;
+        self.totals.redelivered -= u64::from(job.deliveries > 1);
+        job.lease = held.before;
+        job.member = held.before_member;
+        job.deliveries -= 1;
+        self.make_ready(id.job);
+    }
+
+    /// The member's session took its last lease and has no room for another:
+    /// it is passed over until [`Queue::room`], without a refusal first.
+    pub fn pass_over(&mut self, member: SessionId) {
+        if let Some(key) = self.rota.find(member) {
+            self.rota.set_passed_over(key, true);
+        }
+    }
+
+    /// The member's session has room again.
+    pub fn room(&mut self, member: SessionId) {
+        if let Some(key) = self.rota.find(member) {
+            self.rota.set_passed_over(key, false);
+        }
+    }
+
+    /// A delivery that was never written to the socket goes to the next
+    /// member, whatever its QoS.
+    pub fn release(&mut self, id: LeaseId) {
+        if self.is_current(id) {
+            self.unlink(id.job, None);
+            self.make_ready(id.job);
+        }
+    }
+
+    /// Whether it counted. What is said about a lease that is not current
+    /// changes no job, but for a late [`Settlement::Done`]: that counts while
+    /// the job was not given to anybody again.
+    ///
+    /// All but [`Settlement::Extend`] show that the member is through with
+    /// this delivery: the time of those that it got later starts anew.
+    pub fn settle(&mut self, id: LeaseId, settlement: Settlement, now: Time) -> bool {
+        let current = self.is_current(id);
+        if let Settlement::Extend(span) = settlement {
+            if current {
+                self.extend(id, span, now);
+            }
+            return current;
+        }
+        if !current {
+            self.restart_after(id, now);
+            return settlement == Settlement::Done && self.settle_late(id);
+        }
+        self.unlink(id.job, Some(now));
+        match settlement {
+            Settlement::Done => {
+                self.totals.done += 1;
+                self.forget(id.job);
+            }
+            Settlement::Refuse { delay } => {
+                self.totals.refused += 1;
+                match delay {
+                    Some(delay) if !delay.is_zero() => {
+                        let due = now + delay;
+                        self.jobs[id.job as usize].state = State::Delayed { due };
+                        self.delayed += 1;
+                        self.timers.insert((due, Timer::Delay(id.job)));
+                    }
+                    _ => self.make_ready(id.job),
+                }
+            }
+            Settlement::Reject => self.bury(id.job, DeadReason::Rejected),
+            Settlement::Extend(_) => unreachable!("returned above"),
+        }
+        true
+    }
+
+    /// Done by the last one who had it, after it came back to the queue.
+    fn settle_late(&mut self, id: LeaseId) -> bool {
+        let Some(job) = self.jobs.get(id.job as usize) else {
+            return false;
+        };
+        if job.lease != id.number {
+            return false;
+        }
+        match job.state {
+            State::Ready => {
+                let sequence = job.sequence;
+                self.lane_of(id.job).take_out(sequence);
+            }
+            State::Delayed { due } => {
+                self.delayed -= 1;
+                self.timers.remove(&(due, Timer::Delay(id.job)));
+            }
+            State::Leased(_) => return false,
+        }
+        self.totals.done += 1;
+        self.forget(id.job);
+        true
+    }
+
+    fn extend(&mut self, id: LeaseId, span: Option<Duration>, now: Time) {
+        let qos = self.jobs[id.job as usize].held().qos;
+        if let Some(usual) = self.span(id.member, qos) {
+            let until = now + span.unwrap_or(usual);
+            self.extensions.insert(id.job, Extension { at: now, until });
+            let extended = &mut self.jobs[id.job as usize].held_mut().extended;
+            self.rota.get_mut(id.member).extended += u32::from(!*extended);
+            *extended = true;
+            self.arm(id.member, until);
+        }
+    }
+
+    /// A lower bound of when [`Queue::handle_timeout`] has something to do;
+    /// `None`: not before something else happens.
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.timers.first().map(|&(at, _)| at)
+    }
+
+    /// Ends delays, and leases whose time has passed; adds the latter to
+    /// `timed_out`, so that their sessions can mark them.
+    pub fn handle_timeout(&mut self, now: Time, timed_out: &mut Vec<(SessionId, LeaseId)>) {
+        while let Some(&(at, timer)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            match timer {
+                Timer::Delay(key) => {
+                    self.delayed -= 1;
+                    self.make_ready(key);
+                }
+                Timer::Member(key) => self.handle_member_timeout(key, now, timed_out),
+            }
+        }
+    }
+
+    /// Ends the member's leases whose time has passed. Of one QoS, and not
+    /// extended, they end in the order of delivery: the first that has time
+    /// left is the last to be looked at.
+    fn handle_member_timeout(
+        &mut self,
+        key: u32,
+        now: Time,
+        timed_out: &mut Vec<(SessionId, LeaseId)>,
+    ) {
+        let member = self.rota.get_mut(key);
+        member.timer = None;
+        let mut next = member.leases.first();
+        let mut extended = member.extended;
+        let held = member.held;
+        let spans = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]
+            .map(|qos| self.span(key, qos).filter(|_| held[qos as usize] > 0));
+        let mut open = spans.map(|span| span.is_some());
+        let mut restarted = Time::ZERO;
+        while let Some(job_key) = next
+            && (open != [false; 3] || extended > 0)
+        {
+            let job = &self.jobs[job_key as usize];
+            let &held = job.held();
+            next = job.links.next();
+            restarted = restarted.max(held.restarted);
+            let qos = held.qos as usize;
+            let deadline = if held.extended {
+                extended -= 1;
+                self.extensions[&job_key].deadline(held.qos, restarted, spans[qos])
+            } else {
+                let Some(span) = spans[qos].filter(|_| open[qos]) else {
+                    continue;
+                };
+                held.start(restarted) + span
+            };
+            if deadline <= now {
+                self.expire(job_key, timed_out);
+            } else {
+                self.arm(key, deadline);
+                open[qos] &= held.extended;
+            }
+        }
+    }
+
+    fn expire(&mut self, key: u32, timed_out: &mut Vec<(SessionId, LeaseId)>) {
+        let job = &self.jobs[key as usize];
+        let id = LeaseId {
+            job: key,
+            member: job.member,
+            number: job.lease,
+        };
+        timed_out.push((self.rota.get(id.member).session, id));
+        self.totals.timed_out += 1;
+        match self.unlink(key, None).qos {
+            Qos::ExactlyOnce => self.give_up_undecided(key),
+            _ => self.make_ready(key),
+        }
+    }
+
+    /// How long a member may hold a job; `None`: as long as it likes.
+    fn span(&self, member: u32, qos: Qos) -> Option<Duration> {
+        match (self.settings.rules, qos) {
+            (Rules::Share, _) | (_, Qos::AtMostOnce) => None,
+            (_, Qos::AtLeastOnce) => {
+                let own = self.rota.get(member).membership.ack_timeout;
+                own.or(self.settings.ack_timeout)
+            }
+            (_, Qos::ExactlyOnce) => Some(self.settings.undecided_after),
+        }
+    }
+
+    /// Sees to it that the member's leases are looked at by then.
+    fn arm(&mut self, key: u32, at: Time) {
+        let member = self.rota.get_mut(key);
+        match member.timer {
+            Some(timer) if timer <= at => return,
+            Some(timer) => self.timers.remove(&(timer, Timer::Member(key))),
+            None => false,
+        };
+        member.timer = Some(at);
+        self.timers.insert((at, Timer::Member(key)));
+    }
+
+    /// The next message that the queue gives up. It no longer counts for the
+    /// limits; to be called until there is none, after [`Queue::settle`],
+    /// [`Queue::remove`] and [`Queue::handle_timeout`].
+    pub fn poll_dead(&mut self) -> Option<DeadLetter> {
+        self.dead.pop_front()
+    }
+
+    pub fn counts(&self) -> Counts {
+        let ready = self.ready.len() + self.fleeting.len();
+        let (members, members_connected) = self.rota.len();
+        let oldest = self.first_ready();
+        Counts {
+            ready,
+            in_flight: self.jobs.len() - ready - self.delayed,
+            delayed: self.delayed,
+            bytes: self.bytes,
+            members,
+            members_connected,
+            oldest: oldest.map(|(_, key)| self.jobs[key as usize].message.received()),
+            totals: self.totals,
+        }
+    }
+
+    /// Whether it has no jobs, no reservations, no members and nobody who
+    /// still holds something.
+    pub fn is_idle(&self) -> bool {
+        self.messages == 0 && self.rota.members.is_empty() && self.dead.is_empty()
+    }
+
+    /// When somebody last put something in, joined, or left.
+    pub fn last_used(&self) -> Time {
+        self.last_used
+    }
+
+    fn is_current(&self, id: LeaseId) -> bool {
+        self.jobs
+            .get(id.job as usize)
+            .is_some_and(|job| job.lease == id.number && matches!(job.state, State::Leased(_)))
+    }
+
+    /// The member answered a lease that it no longer has: the time of what it
+    /// got later starts anew all the same.
+    fn restart_after(&mut self, id: LeaseId, now: Time) {
+        let member = self.rota.members.get(id.member as usize);
+        let Some(member) = member.filter(|member| member.first_lease <= id.number) else {
+            return;
+        };
+        let mut next = member.leases.first();
+        while let Some(key) = next {
+            let job = &mut self.jobs[key as usize];
+            if job.lease > id.number {
+                job.held_mut().restarted = now;
+                return;
+            }
+            next = job.links.next();
+        }
+    }
+
+    /// Takes back what a member holds whose connection is gone, and if its
+    /// session is so too, what is undecided.
+    fn take_back(&mut self, key: u32, session_ended: bool) {
+        let mut next = self.rota.get(key).leases.first();
+        while let Some(job_key) = next {
+            let job = &self.jobs[job_key as usize];
+            next = job.links.next();
+            match (job.held().qos, session_ended) {
+                // [MQTT-4.8.2-4], and so in a queue.
+                (Qos::ExactlyOnce, false) => {}
+                (Qos::ExactlyOnce, true) => {
+                    self.unlink(job_key, None);
+                    self.give_up_undecided(job_key);
+                }
+                _ => {
+                    self.unlink(job_key, None);
+                    self.make_ready(job_key);
+                }
+            }
+        }
+    }
+
+    /// Takes a leased job from its member, `settled` by it or not. The job
+    /// then needs another place.
+    fn unlink(&mut self, key: u32, settled: Option<Time>) -> Held {
+        let job = &self.jobs[key as usize];
+        let (held, member_key) = (*job.held(), job.member);
+        let later = job.links.next();
+        let member = self.rota.get_mut(member_key);
+        member.leases.remove(&mut self.jobs, key);
+        *member.held_mut(held.qos) -= 1;
+        if let Some(later) = later {
+            let restarted = &mut self.jobs[later as usize].held_mut().restarted;
+            *restarted = settled.unwrap_or(held.restarted).max(*restarted);
+        }
+        if held.extended {
+            self.rota.get_mut(member_key).extended -= 1;
+            self.extensions.remove(&key);
+        }
+        self.rota.refresh(member_key);
+        self.retire_if_done(member_key);
+        held
+    }
+
+    /// Forgets a member that left and holds nothing.
+    fn retire_if_done(&mut self, key: u32) {
+        if self.rota.get(key).is_done() {
+            let member = self.rota.remove(key);
+            if let Some(timer) = member.timer {
+                self.timers.remove(&(timer, Timer::Member(key)));
+            }
+        }
+    }
+
+    /// Puts a job that is in no place back into its place in the order.
+    fn make_ready(&mut self, key: u32) {
+        let job = &mut self.jobs[key as usize];
+        job.state = State::Ready;
+        let sequence = job.sequence;
+        self.lane_of(key).put_back(sequence, key);
+    }
+
+    fn lane_of(&mut self, key: u32) -> &mut Lane {
+        match self.settings.rules {
+            Rules::Share if self.jobs[key as usize].message.qos() == Qos::AtMostOnce => {
+                &mut self.fleeting
+            }
+            _ => &mut self.ready,
+        }
+    }
+
+    fn first_ready(&self) -> Option<(u64, u32)> {
+        let ready = self.ready.first(&self.jobs).into_iter();
+        ready.chain(self.fleeting.first(&self.jobs)).min()
+    }
+
+    /// Whether the job's last lease, if it had one, was this member's.
+    fn had_last(&self, member: u32, key: u32) -> bool {
+        let job = &self.jobs[key as usize];
+        job.member == member && self.rota.get(member).first_lease <= job.lease
+    }
+
+    fn pop_ready(&mut self) -> Option<u32> {
+        let (_, key) = self.first_ready()?;
+        self.lane_of(key).pop();
+        Some(key)
+    }
+
+    /// Nobody has room for what was published at QoS 0.
+    fn drop_fleeting(&mut self) {
+        while let Some((_, key)) = self.fleeting.first(&self.jobs) {
+            self.fleeting.pop();
+            self.totals.dropped += 1;
+            self.forget(key);
+        }
+    }
+
+    /// Nobody knows whether the job, which is in no place, was done.
+    fn give_up_undecided(&mut self, key: u32) {
+        match (self.settings.rules, self.settings.undecided) {
+            (Rules::Work, Undecided::Redeliver) => self.make_ready(key),
+            // Under share rules discarded [MQTT-4.8.2-5].
+            _ => self.bury(key, DeadReason::Undecided),
+        }
+    }
+
+    /// Makes a job that is in no place a dead letter, or discards it under
+    /// rules that have none.
+    fn bury(&mut self, key: u32, reason: DeadReason) {
+        let job = self.forget(key);
+        if self.settings.rules == Rules::Share {
+            self.totals.discarded += 1;
+            return;
+        }
+        match reason {
+            DeadReason::Rejected => self.totals.rejected += 1,
+            DeadReason::Undecided => self.totals.undecided += 1,
+        }
+        self.dead.push_back(DeadLetter {
+            message: job.message,
+            reason,
+            deliveries: job.deliveries,
+        });
+    }
+
+    /// The job, which is in no place, is no longer the queue's.
+    fn forget(&mut self, key: u32) -> Job {
+        let job = self.jobs.remove(key as usize);
+        self.cancel_reservation(job.message.cost_bytes());
+        if self.jobs.is_empty() && self.jobs.capacity() > Queue::JOBS_KEPT {
+            self.jobs = Slab::new();
+            self.ready.shrink();
+            self.fleeting.shrink();
+        }
+        job
+    }
+}
+
+/// How much a member may hold that has no prefetch of its own.
+fn prefetch(settings: &Settings) -> Option<u32> {
+    match settings.rules {
+        Rules::Work => Some(settings.prefetch),
+        Rules::Share => None,
+    }
+}

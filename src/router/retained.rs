@@ -1,0 +1,310 @@
+//! Retained messages: the last one of each topic, found by filter.
+//!
+//! Owns the messages that were published to be retained, and how many and
+//! how large they may be in all. It sends nothing: whoever has subscribed
+//! asks for pages of what the filter matches, and may do so while others
+//! change the store.
+//!
+//! The keys are topics with U+0000, which no topic has [MQTT-4.7.3-2], in
+//! place of the separator. So a topic is followed by the topics below it
+//! before any other, and what a filter can match is reached by skipping:
+//! where a key does not match, the next that could is looked up directly.
+
+use std::collections::{BTreeMap, btree_map};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::message::Message;
+use crate::topic::{TopicFilter, TopicName};
+
+/// All retained messages, shared by all threads.
+pub struct RetainedStore {
+    held: RwLock<Held>,
+    messages_max: usize,
+    bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Held {
+    messages: BTreeMap<Box<[u8]>, Arc<Message>>,
+    bytes: usize,
+}
+
+/// Where to go on after a page: the least key not looked at yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cursor(Vec<u8>);
+
+impl Cursor {
+    /// The key, to be kept by somebody who knows nothing of this store.
+    pub fn into_key(self) -> Box<[u8]> {
+        self.0.into_boxed_slice()
+    }
+
+    pub fn from_key(key: Box<[u8]>) -> Cursor {
+        Cursor(key.into_vec())
+    }
+}
+
+/// Why a message was not retained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RetainedFull {
+    Messages,
+    Bytes,
+}
+
+impl fmt::Display for RetainedFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bound = match self {
+            RetainedFull::Messages => "retained_messages_max",
+            RetainedFull::Bytes => "retained_bytes_max",
+        };
+        write!(
+            f,
+            "there is no room for another retained message; clear some, or raise {bound}"
+        )
+    }
+}
+
+impl std::error::Error for RetainedFull {}
+
+/// What stands in a key for the separator: less than all that a topic has.
+const SEPARATOR: u8 = 0;
+
+/// More than the separator and no more than anything that may follow a topic
+/// inside a level: a topic and this is past all that is below the topic.
+const PAST_SUBTREE: u8 = SEPARATOR + 1;
+
+impl RetainedStore {
+    pub fn new(messages_max: usize, bytes_max: usize) -> RetainedStore {
+        RetainedStore {
+            held: RwLock::default(),
+            messages_max,
+            bytes_max,
+        }
+    }
+
+    /// Retains a message as the last of its topic [MQTT-3.3.1-7]; none, or
+    /// one with an empty payload, removes what is there [MQTT-3.3.1-10] and
+    /// is not kept [MQTT-3.3.1-11].
+    ///
+    /// # Errors
+    /// A bound would be passed; the topic's message stays what it was.
+    /// Removing never fails, nor does replacing by what is no larger.
+    pub fn set(
+        &self,
+        topic: TopicName<'_>,
+        message: Option<Arc<Message>>,
+    ) -> Result<(), RetainedFull> {
+        let key = key_of(topic);
+        let mut held = self.held.write();
+        let before = held.messages.get(&*key);
+        let cost_before = before.map_or(0, |before| cost_bytes(&key, before));
+        match message.filter(|message| !message.payload().is_empty()) {
+            None => {
+                held.messages.remove(&*key);
+                held.bytes -= cost_before;
+            }
+            Some(message) => {
+                let cost = cost_bytes(&key, &message);
+                let bytes = held.bytes - cost_before + cost;
+                if before.is_none() && held.messages.len() >= self.messages_max {
+                    return Err(RetainedFull::Messages);
+                }
+                if cost > cost_before && bytes > self.bytes_max {
+                    return Err(RetainedFull::Bytes);
+                }
+                held.messages.insert(key, message);
+                held.bytes = bytes;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn get(&self, topic: TopicName<'_>) -> Option<Arc<Message>> {
+        self.held.read().messages.get(&*key_of(topic)).cloned()
+    }
+
+    /// Appends the next messages that a filter matches to `out`, in the order
+    /// of their topics' levels, looking at `steps_max` keys at most (and at
+    /// one at least); `None` when there are no more. The store is locked for
+    /// this page only.
+    ///
+    /// Messages may come and go between two pages: one that is there all the
+    /// time comes exactly once.
+    pub fn page(
+        &self,
+        filter: TopicFilter<'_>,
+        cursor: Option<&Cursor>,
+        steps_max: usize,
+        out: &mut Vec<Arc<Message>>,
+    ) -> Option<Cursor> {
+        let mut seek = match cursor {
+            Some(Cursor(seek)) => seek.clone(),
+            None => {
+                let mut seek = Vec::new();
+                push_least(&mut seek, filter.levels());
+                seek
+            }
+        };
+        let held = self.held.read();
+        let mut ahead = held.from(&seek);
+        let mut steps = 0;
+        loop {
+            let (key, message) = ahead.next()?;
+            if steps >= steps_max.max(1) {
+                return Some(Cursor(key.to_vec()));
+            }
+            steps += 1;
+            let look = look(filter, key, &mut seek);
+            if look.matches {
+                out.push(message.clone());
+            }
+            match look.next {
+                Next::Key => {}
+                Next::Seek => ahead = held.from(&seek),
+                Next::End => return None,
+            }
+        }
+    }
+
+    /// How many messages there are, and how many bytes they take.
+    pub fn counts(&self) -> (usize, usize) {
+        let held = self.held.read();
+        (held.messages.len(), held.bytes)
+    }
+}
+
+impl Held {
+    fn from(&self, seek: &[u8]) -> btree_map::Range<'_, Box<[u8]>, Arc<Message>> {
+        self.messages
+            .range::<[u8], _>((Bound::Included(seek), Bound::Unbounded))
+    }
+}
+
+/// What a look at a key says.
+struct Look {
+    matches: bool,
+    next: Next,
+}
+
+/// Which key is looked at next.
+enum Next {
+    /// The one that follows.
+    Key,
+    /// The first that is not less than what was put into `seek`.
+    Seek,
+    /// None: what follows does not match.
+    End,
+}
+
+/// Compares a filter and a key level by level. Unless the key that follows is
+/// next, `seek` becomes the least text after the key that could match.
+fn look(filter: TopicFilter<'_>, key: &[u8], seek: &mut Vec<u8>) -> Look {
+    if key[0] == b'$' && filter.begins_with_wildcard() {
+        // Past all topics that begin with `$` [MQTT-4.7.2-1].
+        seek.clear();
+        seek.push(b'$' + 1);
+        return Look {
+            matches: false,
+            next: Next::Seek,
+        };
+    }
+    let mut levels = filter.levels();
+    // Where the next level of the key begins; `None` at its end.
+    let mut rest = Some(0);
+    // Where the last level ended that `+` has matched.
+    let mut plus_end = None;
+    while let Some(level) = levels.next() {
+        if level == "#" {
+            return Look {
+                matches: true,
+                next: Next::Key,
+            };
+        }
+        let Some(start) = rest else {
+            // The key is above what the filter asks for: go below it.
+            seek.clear();
+            seek.extend_from_slice(key);
+            seek.push(SEPARATOR);
+            push_least(seek, std::iter::once(level).chain(levels));
+            return Look {
+                matches: false,
+                next: Next::Seek,
+            };
+        };
+        let len = key[start..].iter().position(|&byte| byte == SEPARATOR);
+        let end = len.map_or(key.len(), |len| start + len);
+        rest = len.map(|_| end + 1);
+        if level == "+" {
+            plus_end = Some(end);
+            continue;
+        }
+        match key[start..end].cmp(level.as_bytes()) {
+            std::cmp::Ordering::Equal => {}
+            std::cmp::Ordering::Less => {
+                seek.clear();
+                seek.extend_from_slice(&key[..start]);
+                push_least(seek, std::iter::once(level).chain(levels));
+                return Look {
+                    matches: false,
+                    next: Next::Seek,
+                };
+            }
+            std::cmp::Ordering::Greater => return past(key, plus_end, seek, false),
+        }
+    }
+    past(key, plus_end, seek, rest.is_none())
+}
+
+/// Goes past what is below the last level that `+` has matched: there is
+/// nothing more in it.
+fn past(key: &[u8], plus_end: Option<usize>, seek: &mut Vec<u8>, matches: bool) -> Look {
+    let next = match plus_end {
+        None => Next::End,
+        Some(end) => {
+            seek.clear();
+            seek.extend_from_slice(&key[..end]);
+            seek.push(PAST_SUBTREE);
+            Next::Seek
+        }
+    };
+    Look { matches, next }
+}
+
+/// Appends the least text that these levels of a filter match: up to the
+/// first wildcard.
+fn push_least<'a>(seek: &mut Vec<u8>, levels: impl Iterator<Item = &'a str>) {
+    let mut first = true;
+    for level in levels {
+        // `#` is also the level above it, which is before all below.
+        if level == "#" {
+            return;
+        }
+        if !first {
+            seek.push(SEPARATOR);
+        }
+        first = false;
+        if level == "+" {
+            return;
+        }
+        seek.extend_from_slice(level.as_bytes());
+    }
+}
+
+fn key_of(topic: TopicName<'_>) -> Box<[u8]> {
+    let mut key = Box::<[u8]>::from(topic.as_str().as_bytes());
+    for byte in &mut key {
+        if *byte == b'/' {
+            *byte = SEPARATOR;
+        }
+    }
+    key
+}
+
+/// What a retained message takes of the bound.
+fn cost_bytes(key: &[u8], message: &Message) -> usize {
+    key.len() + message.cost_bytes()
+}

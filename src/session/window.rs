@@ -1,0 +1,276 @@
+//! What was sent at QoS 1 and 2 and is not acknowledged yet (4.3, 4.4).
+//!
+//! Owns the packet ids of one session towards its client. Ids go round, so
+//! that a late acknowledgement from an earlier connection finds nothing, or
+//! what it meant; never another message.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::message::{LeaseId, Message, PacketId, Qos, QueueId};
+
+/// The window.
+pub struct Window {
+    max: u16,
+    // In the order in which they were sent first [MQTT-4.6.0-1].
+    sent: VecDeque<Sent>,
+    // In the order of their PUBRECs [MQTT-4.6.0-4].
+    releasing: VecDeque<PacketId>,
+    next: PacketId,
+    // How many ids from `next` on are known to be free.
+    known_free: u16,
+    // Ids whose job somebody else may have by now.
+    stale: u16,
+}
+
+/// A PUBLISH that waits for its PUBACK or PUBREC.
+pub struct Sent {
+    pub packet_id: PacketId,
+    pub qos: Qos,
+    pub retain: bool,
+    /// The filling of the outbox into which it was encoded.
+    pub filling: u32,
+    /// `None` where nobody could ever ask for it again.
+    pub message: Option<Arc<Message>>,
+    pub job: Option<SentJob>,
+}
+
+/// The job that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentJob {
+    pub queue: QueueId,
+    pub lease: LeaseId,
+    /// Whether its topic was sent with `$queue/` before it.
+    pub queue_topic: bool,
+    /// Settled by other means, or timed out: the client's acknowledgement only
+    /// frees the id.
+    pub stale: bool,
+}
+
+/// What a PUBREC found.
+pub enum Received {
+    /// Its PUBLISH; PUBREL is due.
+    Sent(Sent),
+    /// It was received before; PUBREL is due again.
+    Again,
+    Unknown,
+}
+
+impl Window {
+    /// `first`: the first id. A new session's is random, so that it does not
+    /// take up where an earlier one of the same client id left.
+    pub fn new(max: u16, first: PacketId) -> Window {
+        Window {
+            max,
+            sent: VecDeque::new(),
+            releasing: VecDeque::new(),
+            next: first,
+            known_free: u16::MAX,
+            stale: 0,
+        }
+    }
+
+    pub fn set_max(&mut self, max: u16) {
+        self.max = max;
+    }
+
+    /// Ids in use.
+    pub fn len(&self) -> usize {
+        self.sent.len() + self.releasing.len()
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.len() < usize::from(self.max)
+    }
+
+    /// Whether nothing but stale jobs fills it.
+    pub fn is_full_of_stale(&self) -> bool {
+        self.stale > 0 && self.stale >= self.max
+    }
+
+    /// An unused id [MQTT-2.3.1-4]; the window must have room.
+    pub fn take_id(&mut self) -> PacketId {
+        while self.known_free == 0 {
+            let next = self.next.get();
+            let ids =
+                (self.sent.iter().map(|sent| sent.packet_id)).chain(self.releasing.iter().copied());
+            self.known_free = ids
+                .map(|id| distance(next, id.get()))
+                .min()
+                .unwrap_or(u16::MAX);
+            if self.known_free == 0 {
+                self.next = after(self.next);
+            }
+        }
+        self.known_free -= 1;
+        let id = self.next;
+        self.next = after(id);
+        id
+    }
+
+    pub fn push(&mut self, sent: Sent) {
+        self.sent.push_back(sent);
+    }
+
+    /// Those that wait for PUBACK or PUBREC, oldest first.
+    pub fn sent(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter()
+    }
+
+    /// Those that wait for PUBCOMP, in the order of their PUBRECs.
+    pub fn releasing(&self) -> impl Iterator<Item = PacketId> + '_ {
+        self.releasing.iter().copied()
+    }
+
+    pub fn get(&self, packet_id: PacketId) -> Option<&Sent> {
+        self.position(packet_id).map(|at| &self.sent[at])
+    }
+
+    /// The PUBLISH that a PUBACK ends.
+    pub fn acknowledge(&mut self, packet_id: PacketId) -> Option<Sent> {
+        let at = self.position(packet_id)?;
+        self.take(at)
+    }
+
+    /// A PUBREC: the message has reached the client, its id is still taken.
+    pub fn receive(&mut self, packet_id: PacketId) -> Received {
+        if let Some(at) = self.position(packet_id) {
+            self.releasing.push_back(packet_id);
+            return self.take(at).map_or(Received::Unknown, Received::Sent);
+        }
+        match self.releasing.contains(&packet_id) {
+            true => Received::Again,
+            false => Received::Unknown,
+        }
+    }
+
+    /// A PUBCOMP; whether the id was in use.
+    pub fn complete(&mut self, packet_id: PacketId) -> bool {
+        let at = self.releasing.iter().position(|id| *id == packet_id);
+        at.is_some_and(|at| self.releasing.remove(at).is_some())
+    }
+
+    /// Notes that the client's answer will only free the id; the job, if it
+    /// is there and was not stale before.
+    pub fn make_stale(&mut self, packet_id: PacketId) -> Option<SentJob> {
+        let at = self.position(packet_id)?;
+        let job = self.sent[at].job.as_mut().filter(|job| !job.stale)?;
+        job.stale = true;
+        self.stale += 1;
+        Some(*job)
+    }
+
+    /// The id under which a job is with the client.
+    pub fn id_of(&self, queue: QueueId, lease: LeaseId) -> Option<PacketId> {
+        let found = self
+            .sent
+            .iter()
+            .find(|sent| (sent.job).is_some_and(|job| job.queue == queue && job.lease == lease));
+        found.map(|sent| sent.packet_id)
+    }
+
+    /// Keeps what `keep` says.
+    pub fn retain(&mut self, keep: impl FnMut(&Sent) -> bool) {
+        self.sent.retain(keep);
+        let stale = self
+            .sent
+            .iter()
+            .filter(|sent| sent.job.is_some_and(|job| job.stale));
+        self.stale = stale.count() as u16;
+    }
+
+    fn take(&mut self, at: usize) -> Option<Sent> {
+        let sent = self.sent.remove(at)?;
+        if sent.job.is_some_and(|job| job.stale) {
+            self.stale -= 1;
+        }
+        Some(sent)
+    }
+
+    /// Clients answer the oldest first, or nearly so.
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        self.sent
+            .iter()
+            .position(|sent| sent.packet_id == packet_id)
+    }
+}
+
+/// The id after `id`; 0 is none.
+fn after(id: PacketId) -> PacketId {
+    PacketId::new(id.get().wrapping_add(1)).unwrap_or(PacketId::MIN)
+}
+
+/// How many ids lie before `to` on the way from `from`.
+fn distance(from: u16, to: u16) -> u16 {
+    match to >= from {
+        true => to - from,
+        false => u16::MAX - (from - to),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(window: &mut Window) -> u16 {
+        let packet_id = window.take_id();
+        assert!(window.get(packet_id).is_none(), "id {packet_id} is in use");
+        window.push(Sent {
+            packet_id,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            filling: 0,
+            message: None,
+            job: None,
+        });
+        packet_id.get()
+    }
+
+    #[test]
+    fn ids_go_round_and_pass_over_those_in_use() {
+        let mut window = Window::new(3, PacketId::new(65_534).unwrap());
+        let stuck = push(&mut window);
+        let mut last = stuck;
+        for round in 0..200_000_u32 {
+            let id = push(&mut window);
+            let expected = match last {
+                65_533 => 65_535, // 65,534 is stuck
+                65_535 => 1,
+                other => other + 1,
+            };
+            assert_eq!(id, expected, "round {round}");
+            assert!(window.acknowledge(PacketId::new(id).unwrap()).is_some());
+            last = id;
+        }
+        assert!(window.acknowledge(PacketId::new(stuck).unwrap()).is_some());
+    }
+
+    #[test]
+    fn a_full_window_of_all_ids_is_no_endless_loop() {
+        let mut window = Window::new(u16::MAX, PacketId::MIN);
+        let mut seen = vec![false; 65_536];
+        for _ in 0..65_535 {
+            assert!(window.has_room());
+            let packet_id = window.take_id();
+            assert!(!std::mem::replace(
+                &mut seen[usize::from(packet_id.get())],
+                true
+            ));
+            window.releasing.push_back(packet_id);
+        }
+        assert!(!window.has_room());
+        assert!(window.complete(PacketId::new(777).unwrap()));
+        assert_eq!(window.take_id().get(), 777);
+    }
+
+    #[test]
+    fn a_release_is_asked_for_again_until_it_is_complete() {
+        let mut window = Window::new(10, PacketId::MIN);
+        let id = PacketId::new(push(&mut window)).unwrap();
+        assert!(matches!(window.receive(id), Received::Sent(_)));
+        assert!(matches!(window.receive(id), Received::Again));
+        assert!(window.complete(id));
+        assert!(!window.complete(id));
+        assert!(matches!(window.receive(id), Received::Unknown));
+    }
+}

@@ -1,0 +1,119 @@
+//! A table of values that are found by place, each behind a lock of its own.
+//!
+//! Owns places and their generations. Slots are never given back, only used
+//! again, so that looking one up takes no lock but its own. Knows nothing of
+//! the values; holds no two locks at once.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::message::Place;
+
+/// The table.
+pub struct Slots<T> {
+    slots: boxcar::Vec<Mutex<Slot<T>>>,
+    free: Mutex<Vec<u32>>,
+    len: AtomicUsize,
+}
+
+struct Slot<T> {
+    generation: u32,
+    // Boxed, so that an empty slot costs little for ever.
+    value: Option<Box<T>>,
+}
+
+impl<T> Slots<T> {
+    pub fn new() -> Slots<T> {
+        Slots {
+            slots: boxcar::Vec::new(),
+            free: Mutex::new(Vec::new()),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    pub fn insert(&self, value: T) -> Place {
+        let value = Some(Box::new(value));
+        self.len.fetch_add(1, Ordering::Relaxed);
+        let reused = self.free.lock().pop();
+        if let Some(slot) = reused {
+            let mut entry = self.slots[slot as usize].lock();
+            entry.value = value;
+            return Place {
+                slot,
+                generation: entry.generation,
+            };
+        }
+        let slot = self.slots.push(Mutex::new(Slot {
+            generation: 0,
+            value,
+        }));
+        Place {
+            slot: u32::try_from(slot).expect("limits keep the table below 2^32 slots"),
+            generation: 0,
+        }
+    }
+
+    /// The value at `place`, locked; `None` once it is gone.
+    pub fn lock(&self, place: Place) -> Option<Locked<'_, T>> {
+        let slot = self.slots.get(place.slot as usize)?.lock();
+        (slot.generation == place.generation && slot.value.is_some()).then_some(Locked { slot })
+    }
+
+    /// Takes the value out; the place leads nowhere from now on.
+    pub fn remove(&self, place: Place) -> Option<Box<T>> {
+        self.lock(place).map(|locked| self.take(place, locked))
+    }
+
+    /// As `remove`, for a value that is locked already.
+    pub fn take(&self, place: Place, mut locked: Locked<'_, T>) -> Box<T> {
+        let value = locked.slot.value.take().expect("a locked value is there");
+        locked.slot.generation = locked.slot.generation.wrapping_add(1);
+        drop(locked);
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        self.free.lock().push(place.slot);
+        value
+    }
+
+    /// The places of all values there are at some moment during the call.
+    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        self.slots.iter().filter_map(|(slot, entry)| {
+            let entry = entry.lock();
+            entry.value.is_some().then_some(Place {
+                slot: slot as u32,
+                generation: entry.generation,
+            })
+        })
+    }
+}
+
+/// A value and its lock; given up when it goes out of scope.
+pub struct Locked<'a, T> {
+    slot: MutexGuard<'a, Slot<T>>,
+}
+
+impl<T> Deref for Locked<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.slot
+            .value
+            .as_ref()
+            .expect("only made for a value that is there")
+    }
+}
+
+impl<T> DerefMut for Locked<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.slot
+            .value
+            .as_mut()
+            .expect("only made for a value that is there")
+    }
+}
