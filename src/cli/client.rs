@@ -277,6 +277,8 @@ pub struct Receiver {
 pub struct Sender {
     stream: OwnedWriteHalf,
     bytes: Vec<u8>,
+    /// Of `bytes`, what was written.
+    written: usize,
     version: Version,
     debug: bool,
     keep_alive: Option<Duration>,
@@ -319,6 +321,7 @@ impl Client {
             sender: Sender {
                 stream: writer,
                 bytes: Vec::new(),
+                written: 0,
                 version,
                 debug: arguments.debug,
                 keep_alive: Some(keep_alive).filter(|span| !span.is_zero()),
@@ -541,12 +544,13 @@ impl Sender {
     /// # Errors
     /// The connection is broken.
     pub async fn flush(&mut self) -> Result<(), Failure> {
-        while !self.bytes.is_empty() {
-            let written = self.stream.write(&self.bytes).await;
-            let written = written.map_err(|error| lost(&error))?;
-            self.bytes.drain(..written);
+        while self.written < self.bytes.len() {
+            let written = self.stream.write(&self.bytes[self.written..]).await;
+            self.written += written.map_err(|error| lost(&error))?;
             self.sent = Instant::now();
         }
+        self.bytes.clear();
+        self.written = 0;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use crate::protocol::{Ack, Packet, ReasonCode};
 /// Messages sent and not yet acknowledged.
 const WINDOW: usize = 20;
 
+/// What `rotamq pub` is told.
 #[derive(clap::Args, Clone)]
 #[command(disable_help_flag = true)]
 #[group(id = "publish")]
@@ -70,6 +71,8 @@ struct SourceArguments {
     stdin_file: bool,
 }
 
+/// Publishes, and waits until all of it is acknowledged, at QoS 1 and 2.
+///
 /// # Errors
 /// The connection failed, or the broker refused a message.
 pub fn run(arguments: PublishArguments) -> Outcome {

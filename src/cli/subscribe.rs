@@ -22,6 +22,7 @@ use crate::topic::{TopicFilter, TopicLimits, TopicName};
 /// What `-W` ends with, as mosquitto_sub does.
 const TIMED_OUT: u8 = 27;
 
+/// What `rotamq sub` is told.
 #[derive(clap::Args, Clone)]
 #[command(disable_help_flag = true, after_help = HELP)]
 #[group(id = "subscribe")]
@@ -37,9 +38,9 @@ pub struct SubscribeArguments {
     )]
     #[arg(value_parser = client::topic_filter)]
     topic: Vec<String>,
-    /// The quality of service: 0, 1 or 2
-    #[arg(short, long, default_value = "0", value_parser = client::qos)]
-    qos: Qos,
+    /// The quality of service: 0, 1 or 2; if not given, 0, or 1 with --ack manual or after
+    #[arg(short, long, value_parser = client::qos)]
+    qos: Option<Qos>,
     /// When messages of QoS 1 and 2 are acknowledged: auto, manual or after:SECONDS
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = when)]
     ack: When,
@@ -113,9 +114,20 @@ fn when(text: &str) -> Result<When, String> {
     }
 }
 
+/// Prints messages until it is told to stop, or has what was asked for.
+///
 /// # Errors
 /// The connection failed, or the broker refused all subscriptions.
 pub fn run(arguments: SubscribeArguments) -> Outcome {
+    let qos = match (arguments.ack, arguments.qos) {
+        (When::Auto, qos) => qos.unwrap_or(Qos::AtMostOnce),
+        (_, None) => Qos::AtLeastOnce,
+        (_, Some(Qos::AtMostOnce)) => {
+            let text = "at QoS 0 nothing is acknowledged: --ack needs -q 1 or 2";
+            return Err(Failure::new(text));
+        }
+        (_, Some(qos)) => qos,
+    };
     let default = match (arguments.ack, arguments.verbose) {
         (When::Manual, true) => "%m %t %p",
         (When::Manual, false) => "%m %p",
@@ -143,7 +155,7 @@ pub fn run(arguments: SubscribeArguments) -> Outcome {
             unanswered: 0,
             line: Vec::new(),
         };
-        subscribing.subscribe(&mut client.sender);
+        subscribing.subscribe(qos, &mut client.sender);
         let work = subscribing.run(client);
         match arguments.timeout {
             None => work.await,
@@ -181,10 +193,10 @@ struct Subscribing<'a> {
 }
 
 impl Subscribing<'_> {
-    fn subscribe(&mut self, sender: &mut Sender) {
+    fn subscribe(&mut self, qos: Qos, sender: &mut Sender) {
         let arguments = self.arguments;
         if !arguments.topic.is_empty() {
-            let options = SubscribeOptions::new(arguments.qos);
+            let options = SubscribeOptions::new(qos);
             let filters = arguments.topic.iter();
             let packet_id = sender.next_packet_id();
             sender.send(&Packet::Subscribe(Subscribe {
