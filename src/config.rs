@@ -4,16 +4,19 @@
 //! file, the environment and the command line. The parts that use them get
 //! plain values; none of them asks where a value came from.
 
+mod forms;
 mod load;
 mod options;
 mod print;
+mod value;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source};
-pub use options::{Shape, Value, parse_flag, shape_of};
+pub use options::{parse_flag, shape_of};
 pub use print::example;
+pub use value::{Shape, Value};
 
 /// All that a broker can be told.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,7 @@
 //! Tests of what needs neither sockets nor disk nor clock.
 
+mod cli;
 mod codec;
 mod config;
+mod queue;
 mod router;

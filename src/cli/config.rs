@@ -7,6 +7,7 @@ use clap::Subcommand;
 use super::{Outcome, print, serve};
 use crate::config::{Effective, Flags, Source, example};
 
+/// What `rotamq config` is told.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ConfigArguments {
     #[command(subcommand)]
@@ -29,6 +30,8 @@ enum Command {
     Example,
 }
 
+/// Checks or prints.
+///
 /// # Errors
 /// All that is wrong with the configuration, a line each.
 pub fn run(arguments: ConfigArguments) -> Outcome {

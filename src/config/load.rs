@@ -13,8 +13,9 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::options::{self, LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar, found};
-use super::{Config, Listener, MemberSettings, QueueSettings, Value};
+use super::options::{self, LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
+use super::value::{Value, found};
+use super::{Config, Listener, MemberSettings, QueueSettings};
 use crate::topic::{TopicFilter, TopicLimits};
 
 /// No file that people write is longer.

@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 use super::load::Effective;
-use super::options::{LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar, Shape, Value};
+use super::options::{LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
+use super::value::{Shape, Value};
 use super::{Config, MemberSettings, Origin, QueueSettings};
 
 /// One value of a configuration.

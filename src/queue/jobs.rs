@@ -17,6 +17,8 @@ pub(super) struct Job {
     pub sequence: u64,
     /// The number of its last lease; 0: there was none.
     pub lease: u64,
+    /// Who had or has it by that lease.
+    pub member: u32,
     /// In the list of its member's leases.
     pub links: Links,
     pub deliveries: u32,
@@ -39,17 +41,29 @@ pub(super) enum State {
 /// A lease, as the job knows it. Its number is the job's `lease`.
 #[derive(Clone, Copy)]
 pub(super) struct Held {
-    /// The lease before, for a job that comes back as if never leased.
+    /// The lease before and who had it, for a job that comes back as if
+    /// never leased.
     pub before: u64,
+    pub before_member: u32,
     pub delivered: Time,
     /// The last time that its member settled a delivery that it got before
     /// this one. It holds for this lease and for all later ones of the
     /// member, so that one settlement writes it once.
     pub restarted: Time,
-    pub member: u32,
     pub qos: Qos,
     /// Whether it has a deadline of its own.
     pub extended: bool,
+}
+
+impl Held {
+    /// From when its time counts, given when its member last settled an
+    /// earlier delivery. QoS 2 counts from its own delivery.
+    pub fn start(&self, restarted: Time) -> Time {
+        match self.qos {
+            Qos::AtLeastOnce => self.delivered.max(restarted),
+            Qos::AtMostOnce | Qos::ExactlyOnce => self.delivered,
+        }
+    }
 }
 
 impl Job {
@@ -103,18 +117,21 @@ impl Lane {
         self.returned.remove(&sequence);
     }
 
-    /// The sequence of the oldest, and its key.
+    /// The sequence of the oldest, and its key. What came back was once the
+    /// oldest of all that is fresh.
     pub fn first(&self, jobs: &Slab<Job>) -> Option<(u64, u32)> {
-        let fresh = self.fresh.front();
-        let fresh = fresh.map(|&key| (jobs[key as usize].sequence, key));
         let returned = self.returned.first_key_value();
-        let returned = returned.map(|(&sequence, &key)| (sequence, key));
-        fresh.into_iter().chain(returned).min()
+        returned
+            .map(|(&sequence, &key)| (sequence, key))
+            .or_else(|| {
+                let &key = self.fresh.front()?;
+                Some((jobs[key as usize].sequence, key))
+            })
     }
 
-    /// Takes out the oldest, whose sequence is given.
-    pub fn pop(&mut self, sequence: u64) {
-        if self.returned.remove(&sequence).is_none() {
+    /// Takes out the oldest.
+    pub fn pop(&mut self) {
+        if self.returned.pop_first().is_none() {
             self.fresh.pop_front();
         }
     }

@@ -217,10 +217,8 @@ pub struct Queue {
 enum Timer {
     /// A job's delay is over.
     Delay(u32),
-    /// An extended lease of this job may have ended.
-    Lease(u32),
-    /// Another lease of this member may have ended. One for all of them: it
-    /// stays when leases are settled, and finds when it fires what there is.
+    /// A lease of this member may have ended. One for all of them: it stays
+    /// when leases are settled, and finds when it fires what there is.
     Member(u32),
 }
 
@@ -228,8 +226,18 @@ enum Timer {
 struct Extension {
     at: Time,
     until: Time,
-    /// When it is looked at next.
-    timer: Time,
+}
+
+impl Extension {
+    /// Settling an earlier delivery gives more time, never less.
+    fn deadline(&self, qos: Qos, restarted: Time, span: Option<Duration>) -> Time {
+        match span {
+            Some(span) if qos == Qos::AtLeastOnce && restarted > self.at => {
+                self.until.max(restarted + span)
+            }
+            _ => self.until,
+        }
+    }
 }
 
 impl Queue {
@@ -300,6 +308,7 @@ impl Queue {
             message,
             sequence: self.next_sequence,
             lease: 0,
+            member: 0,
             links: Links::NONE,
             deliveries: 0,
             state: State::Ready,
@@ -372,7 +381,8 @@ impl Queue {
     }
 
     /// The member's session ended: nobody will say what became of what it
-    /// holds at QoS 2. The rest goes to the next members.
+    /// holds at QoS 2. The rest goes to the next members. What was never
+    /// written is to be given back with [`Queue::release`] before.
     pub fn remove(&mut self, member: SessionId, now: Time) {
         if let Some(key) = self.rota.find(member) {
             self.leave(member, now);
@@ -382,14 +392,21 @@ impl Queue {
         }
     }
 
-    /// The next job for the next member, which has it from now on. To be
+    /// The oldest job for the next member, which has it from now on. To be
     /// called until there is none, after anything else was called.
+    ///
+    /// A job that came back skips the member that had it last, which keeps
+    /// its turn, if another one has room.
     pub fn poll_lease(&mut self, now: Time) -> Option<Lease<'_>> {
-        let Some(member_key) = self.rota.next(self.settings.exclusive) else {
+        let Some(next) = self.rota.next(self.settings.exclusive) else {
             self.drop_fleeting();
             return None;
         };
         let key = self.pop_ready()?;
+        let member_key = match self.rota.second(next) {
+            Some(second) if self.had_last(next, key) && !self.settings.exclusive => second,
+            _ => next,
+        };
         let member = self.rota.get_mut(member_key);
         let session = member.session;
         let job = &mut self.jobs[key as usize];
@@ -405,13 +422,14 @@ impl Queue {
         self.next_lease += 1;
         job.state = State::Leased(Held {
             before: job.lease,
+            before_member: job.member,
             delivered: now,
             restarted: Time::ZERO,
-            member: member_key,
             qos,
             extended: false,
         });
         job.lease = id.number;
+        job.member = id.member;
         job.deliveries += 1;
         self.totals.delivered += 1;
         self.totals.redelivered += u64::from(job.deliveries > 1);
@@ -445,6 +463,7 @@ impl Queue {
         self.totals.delivered -= 1;
         self.totals.redelivered -= u64::from(job.deliveries > 1);
         job.lease = held.before;
+        job.member = held.before_member;
         job.deliveries -= 1;
         self.make_ready(id.job);
     }
@@ -540,30 +559,14 @@ impl Queue {
     }
 
     fn extend(&mut self, id: LeaseId, span: Option<Duration>, now: Time) {
-        let held = self.jobs[id.job as usize].held_mut();
-        let (qos, extended) = (held.qos, held.extended);
-        let Some(usual) = self.span(id.member, qos) else {
-            return;
-        };
-        if extended {
-            self.drop_extension(id.job);
-        }
-        let until = now + span.unwrap_or(usual);
-        self.jobs[id.job as usize].held_mut().extended = true;
-        self.timers.insert((until, Timer::Lease(id.job)));
-        self.extensions.insert(
-            id.job,
-            Extension {
-                at: now,
-                until,
-                timer: until,
-            },
-        );
-    }
-
-    fn drop_extension(&mut self, key: u32) {
-        if let Some(extension) = self.extensions.remove(&key) {
-            self.timers.remove(&(extension.timer, Timer::Lease(key)));
+        let qos = self.jobs[id.job as usize].held().qos;
+        if let Some(usual) = self.span(id.member, qos) {
+            let until = now + span.unwrap_or(usual);
+            self.extensions.insert(id.job, Extension { at: now, until });
+            let extended = &mut self.jobs[id.job as usize].held_mut().extended;
+            self.rota.get_mut(id.member).extended += u32::from(!*extended);
+            *extended = true;
+            self.arm(id.member, until);
         }
     }
 
@@ -585,49 +588,14 @@ impl Queue {
                     self.delayed -= 1;
                     self.make_ready(key);
                 }
-                Timer::Lease(key) => self.handle_extended_timeout(key, now, timed_out),
                 Timer::Member(key) => self.handle_member_timeout(key, now, timed_out),
             }
         }
     }
 
-    /// Ends an extended lease if its time has passed.
-    fn handle_extended_timeout(
-        &mut self,
-        key: u32,
-        now: Time,
-        timed_out: &mut Vec<(SessionId, LeaseId)>,
-    ) {
-        let &Held { member, qos, .. } = self.jobs[key as usize].held();
-        let mut restarted = Time::ZERO;
-        let mut next = self.rota.get(member).leases.first();
-        while let Some(earlier) = next {
-            let job = &self.jobs[earlier as usize];
-            restarted = restarted.max(job.held().restarted);
-            next = job.links.next().filter(|_| earlier != key);
-        }
-        let span = self.span(member, qos);
-        let Some(extension) = self.extensions.get_mut(&key) else {
-            return;
-        };
-        let deadline = match span {
-            // Settling an earlier one gives more time, never less.
-            Some(span) if qos == Qos::AtLeastOnce && restarted > extension.at => {
-                extension.until.max(restarted + span)
-            }
-            _ => extension.until,
-        };
-        if deadline <= now {
-            self.expire(key, timed_out);
-        } else {
-            extension.timer = deadline;
-            self.timers.insert((deadline, Timer::Lease(key)));
-        }
-    }
-
-    /// Ends the member's other leases whose time has passed. Of one QoS, they
-    /// end in the order of delivery: the first that has time left is the last
-    /// to be looked at.
+    /// Ends the member's leases whose time has passed. Of one QoS, and not
+    /// extended, they end in the order of delivery: the first that has time
+    /// left is the last to be looked at.
     fn handle_member_timeout(
         &mut self,
         key: u32,
@@ -637,42 +605,46 @@ impl Queue {
         let member = self.rota.get_mut(key);
         member.timer = None;
         let mut next = member.leases.first();
+        let mut extended = member.extended;
         let held = member.held;
-        let mut spans = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]
+        let spans = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]
             .map(|qos| self.span(key, qos).filter(|_| held[qos as usize] > 0));
+        let mut open = spans.map(|span| span.is_some());
         let mut restarted = Time::ZERO;
         while let Some(job_key) = next
-            && spans != [None; 3]
+            && (open != [false; 3] || extended > 0)
         {
             let job = &self.jobs[job_key as usize];
             let &held = job.held();
             next = job.links.next();
             restarted = restarted.max(held.restarted);
-            let Some(span) = spans[held.qos as usize].filter(|_| !held.extended) else {
-                continue;
+            let qos = held.qos as usize;
+            let deadline = if held.extended {
+                extended -= 1;
+                self.extensions[&job_key].deadline(held.qos, restarted, spans[qos])
+            } else {
+                let Some(span) = spans[qos].filter(|_| open[qos]) else {
+                    continue;
+                };
+                held.start(restarted) + span
             };
-            let start = match held.qos {
-                Qos::AtLeastOnce => held.delivered.max(restarted),
-                _ => held.delivered,
-            };
-            if start + span <= now {
+            if deadline <= now {
                 self.expire(job_key, timed_out);
             } else {
-                self.arm(key, start + span);
-                spans[held.qos as usize] = None;
+                self.arm(key, deadline);
+                open[qos] &= held.extended;
             }
         }
     }
 
     fn expire(&mut self, key: u32, timed_out: &mut Vec<(SessionId, LeaseId)>) {
-        let number = self.jobs[key as usize].lease;
-        let member = self.jobs[key as usize].held().member;
+        let job = &self.jobs[key as usize];
         let id = LeaseId {
             job: key,
-            member,
-            number,
+            member: job.member,
+            number: job.lease,
         };
-        timed_out.push((self.rota.get(member).session, id));
+        timed_out.push((self.rota.get(id.member).session, id));
         self.totals.timed_out += 1;
         match self.unlink(key, None).qos {
             Qos::ExactlyOnce => self.give_up_undecided(key),
@@ -704,7 +676,9 @@ impl Queue {
         self.timers.insert((at, Timer::Member(key)));
     }
 
-    /// The next message that the queue gives up.
+    /// The next message that the queue gives up. It no longer counts for the
+    /// limits; to be called until there is none, after [`Queue::settle`],
+    /// [`Queue::remove`] and [`Queue::handle_timeout`].
     pub fn poll_dead(&mut self) -> Option<DeadLetter> {
         self.dead.pop_front()
     }
@@ -786,9 +760,9 @@ impl Queue {
     /// then needs another place.
     fn unlink(&mut self, key: u32, settled: Option<Time>) -> Held {
         let job = &self.jobs[key as usize];
-        let held = *job.held();
+        let (held, member_key) = (*job.held(), job.member);
         let later = job.links.next();
-        let member = self.rota.get_mut(held.member);
+        let member = self.rota.get_mut(member_key);
         member.leases.remove(&mut self.jobs, key);
         *member.held_mut(held.qos) -= 1;
         if let Some(later) = later {
@@ -796,10 +770,11 @@ impl Queue {
             *restarted = settled.unwrap_or(held.restarted).max(*restarted);
         }
         if held.extended {
-            self.drop_extension(key);
+            self.rota.get_mut(member_key).extended -= 1;
+            self.extensions.remove(&key);
         }
-        self.rota.refresh(held.member);
-        self.retire_if_done(held.member);
+        self.rota.refresh(member_key);
+        self.retire_if_done(member_key);
         held
     }
 
@@ -835,16 +810,22 @@ impl Queue {
         ready.chain(self.fleeting.first(&self.jobs)).min()
     }
 
+    /// Whether the job's last lease, if it had one, was this member's.
+    fn had_last(&self, member: u32, key: u32) -> bool {
+        let job = &self.jobs[key as usize];
+        job.member == member && self.rota.get(member).first_lease <= job.lease
+    }
+
     fn pop_ready(&mut self) -> Option<u32> {
-        let (sequence, key) = self.first_ready()?;
-        self.lane_of(key).pop(sequence);
+        let (_, key) = self.first_ready()?;
+        self.lane_of(key).pop();
         Some(key)
     }
 
     /// Nobody has room for what was published at QoS 0.
     fn drop_fleeting(&mut self) {
-        while let Some((sequence, key)) = self.fleeting.first(&self.jobs) {
-            self.fleeting.pop(sequence);
+        while let Some((_, key)) = self.fleeting.first(&self.jobs) {
+            self.fleeting.pop();
             self.totals.dropped += 1;
             self.forget(key);
         }

@@ -21,6 +21,8 @@ pub(super) struct Member {
     pub leases: List,
     /// How many those are, by QoS.
     pub held: [u32; 3],
+    /// How many have a deadline of their own.
+    pub extended: u32,
     /// When its leases are looked at next.
     pub timer: Option<Time>,
     in_ring: bool,
@@ -120,6 +122,7 @@ impl Rota {
                 first_lease,
                 leases: List::EMPTY,
                 held: [0; 3],
+                extended: 0,
                 timer: None,
                 in_ring: false,
                 ring: Links::NONE,
@@ -230,5 +233,10 @@ impl Rota {
             }
             false => self.ring.first(),
         }
+    }
+
+    /// Who is next after the one that is, if there is another.
+    pub fn second(&self, next: u32) -> Option<u32> {
+        self.get(next).ring.next()
     }
 }

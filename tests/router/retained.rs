@@ -36,7 +36,9 @@ fn all(store: &RetainedStore, text: &str) -> (Vec<String>, usize) {
         steps += 1;
         cursor = store.page(filter(text), cursor.as_ref(), 1, &mut out);
         if cursor.is_none() {
-            let topics = out.iter().map(|message| message.topic().to_owned());
+            let topics = out
+                .iter()
+                .map(|message| message.topic().as_str().to_owned());
             return (topics.collect(), steps);
         }
     }
@@ -101,9 +103,9 @@ proptest! {
             prop_assert!(out.len() - at <= steps_max);
             for message in &out[at..] {
                 // As it was when the page was made.
-                let there = model.get(message.topic());
+                let there = model.get(message.topic().as_str());
                 prop_assert!(there.is_some_and(|there| Arc::ptr_eq(there, message)));
-                prop_assert!(model_matches(&text, message.topic()));
+                prop_assert!(model_matches(&text, message.topic().as_str()));
             }
             if cursor.is_none() {
                 break;
@@ -113,7 +115,7 @@ proptest! {
                 stayed.retain(|topic| model.contains_key(topic));
             }
         }
-        let got: BTreeSet<String> = out.iter().map(|m| m.topic().to_owned()).collect();
+        let got: BTreeSet<String> = out.iter().map(|m| m.topic().as_str().to_owned()).collect();
         prop_assert_eq!(got.len(), out.len(), "none comes twice");
         for topic in stayed.iter().filter(|topic| model_matches(&text, topic)) {
             prop_assert!(got.contains(topic), "{} is missing", topic);

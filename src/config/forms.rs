@@ -1,0 +1,255 @@
+//! How the fields of a configuration stand in the file: as numbers with a
+//! unit, words, texts.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::value::{Shape, Value};
+use super::{LogFormat, LogLevel, QueueTopic, SessionFull, Undecided};
+
+/// How a field of type `F` stands in the file. `parse` gets only what the
+/// shape allows, and refuses what the shape's kind cannot express.
+pub(super) trait Form<F> {
+    fn get(field: &F) -> Option<Value>;
+    fn parse(value: Value) -> Option<F>;
+}
+
+/// `true` or `false`.
+pub(super) struct Flag;
+
+impl Flag {
+    pub const fn shape() -> Shape {
+        Shape::Flag
+    }
+}
+
+impl Form<bool> for Flag {
+    fn get(field: &bool) -> Option<Value> {
+        Some(Value::Flag(*field))
+    }
+
+    fn parse(value: Value) -> Option<bool> {
+        match value {
+            Value::Flag(flag) => Some(flag),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! number_forms {
+    ($($form:ident),+) => {
+        $(pub(super) struct $form;
+
+        impl $form {
+            pub const fn shape(min: u64, max: u64) -> Shape {
+                Shape::Number { min, max }
+            }
+        })+
+    };
+}
+
+number_forms!(
+    Number,
+    NumberOrNone,
+    Millis,
+    MillisOrNever,
+    MillisOrNone,
+    Secs
+);
+
+fn number(value: Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => Some(number),
+        _ => None,
+    }
+}
+
+macro_rules! integers {
+    ($($integer:ty),+) => {
+        $(impl Form<$integer> for Number {
+            fn get(field: &$integer) -> Option<Value> {
+                u64::try_from(*field).ok().map(Value::Number)
+            }
+
+            fn parse(value: Value) -> Option<$integer> {
+                <$integer>::try_from(number(value)?).ok()
+            }
+        })+
+    };
+}
+
+integers!(usize, u32, u16);
+
+impl Form<Option<u32>> for NumberOrNone {
+    fn get(field: &Option<u32>) -> Option<Value> {
+        field.as_ref().and_then(Number::get)
+    }
+
+    fn parse(value: Value) -> Option<Option<u32>> {
+        Number::parse(value).map(Some)
+    }
+}
+
+impl Form<Duration> for Millis {
+    fn get(field: &Duration) -> Option<Value> {
+        u64::try_from(field.as_millis()).ok().map(Value::Number)
+    }
+
+    fn parse(value: Value) -> Option<Duration> {
+        number(value).map(Duration::from_millis)
+    }
+}
+
+impl Form<Duration> for Secs {
+    fn get(field: &Duration) -> Option<Value> {
+        Some(Value::Number(field.as_secs()))
+    }
+
+    fn parse(value: Value) -> Option<Duration> {
+        number(value).map(Duration::from_secs)
+    }
+}
+
+/// 0 is never, which is `None`.
+impl Form<Option<Duration>> for MillisOrNever {
+    fn get(field: &Option<Duration>) -> Option<Value> {
+        Millis::get(&field.unwrap_or(Duration::ZERO))
+    }
+
+    fn parse(value: Value) -> Option<Option<Duration>> {
+        Millis::parse(value).map(|span| Some(span).filter(|span| !span.is_zero()))
+    }
+}
+
+/// 0 is never, which is the longest duration; `None` is not set.
+impl Form<Option<Duration>> for MillisOrNone {
+    fn get(field: &Option<Duration>) -> Option<Value> {
+        match *field {
+            Some(Duration::MAX) => Some(Value::Number(0)),
+            Some(span) => Millis::get(&span),
+            None => None,
+        }
+    }
+
+    fn parse(value: Value) -> Option<Option<Duration>> {
+        let span = Millis::parse(value)?;
+        Some(Some(if span.is_zero() { Duration::MAX } else { span }))
+    }
+}
+
+/// One of an enum's words.
+pub(super) struct Word;
+
+pub(super) trait Words: Copy + PartialEq + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+pub(super) fn words<E: Words>() -> Vec<&'static str> {
+    E::WORDS.iter().map(|(word, _)| *word).collect()
+}
+
+impl<E: Words> Form<E> for Word {
+    fn get(field: &E) -> Option<Value> {
+        let found = E::WORDS.iter().find(|(_, value)| value == field);
+        found.map(|(word, _)| Value::Text((*word).to_owned()))
+    }
+
+    fn parse(value: Value) -> Option<E> {
+        let Value::Text(text) = value else {
+            return None;
+        };
+        let found = E::WORDS.iter().find(|(word, _)| **word == text);
+        found.map(|(_, value)| *value)
+    }
+}
+
+impl Words for SessionFull {
+    const WORDS: &'static [(&'static str, SessionFull)] = &[
+        ("end", SessionFull::End),
+        ("refuse", SessionFull::Refuse),
+        ("drop-oldest", SessionFull::DropOldest),
+    ];
+}
+
+impl Words for QueueTopic {
+    const WORDS: &'static [(&'static str, QueueTopic)] = &[
+        ("queue", QueueTopic::Queue),
+        ("original", QueueTopic::Original),
+    ];
+}
+
+impl Words for Undecided {
+    const WORDS: &'static [(&'static str, Undecided)] = &[
+        ("dead-letter", Undecided::DeadLetter),
+        ("redeliver", Undecided::Redeliver),
+    ];
+}
+
+impl Words for LogLevel {
+    const WORDS: &'static [(&'static str, LogLevel)] = &[
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+}
+
+impl Words for LogFormat {
+    const WORDS: &'static [(&'static str, LogFormat)] =
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+/// An IP address and a port.
+pub(super) struct Address;
+
+impl Address {
+    pub const fn shape() -> Shape {
+        Shape::Text("an IP address and a port, as in \"127.0.0.1:1883\" or \"[::1]:1883\"")
+    }
+}
+
+impl Form<SocketAddr> for Address {
+    fn get(field: &SocketAddr) -> Option<Value> {
+        Some(Value::Text(field.to_string()))
+    }
+
+    fn parse(value: Value) -> Option<SocketAddr> {
+        match value {
+            Value::Text(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! text_forms {
+    ($($form:ident: $field:ty, $variant:ident, $what:literal;)+) => {
+        $(pub(super) struct $form;
+
+        impl $form {
+            pub const fn shape() -> Shape {
+                Shape::$variant($what)
+            }
+        }
+
+        impl Form<$field> for $form {
+            fn get(field: &$field) -> Option<Value> {
+                Some(Value::$variant(field.clone()))
+            }
+
+            fn parse(value: Value) -> Option<$field> {
+                match value {
+                    Value::$variant(text) => Some(text),
+                    _ => None,
+                }
+            }
+        })+
+    };
+}
+
+// Topic filters are checked when the limits are known, by `load`.
+text_forms! {
+    FilterText: String, Text, "a topic filter, as in \"jobs\" or \"orders/+/new\"";
+    FilterTexts: Vec<String>, Texts, "an array of topic filters, as in [\"orders/#\"]";
+    PatternText: String, Text, "a client identifier, as in \"worker-7\" or \"worker-*\"";
+}
