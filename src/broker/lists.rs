@@ -17,7 +17,7 @@ use crate::message::{LeaseId, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
 use crate::queue::{DeadLetter, Membership, Queue, Rules, Settings, Settlement};
 use crate::router::{NodeId, Receiver, Subscription, Target};
-use crate::session::{Close, Effects, JobDelivered, Publication};
+use crate::session::{Close, Effects, Hold, JobDelivered, Publication};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::publish::Refused;
@@ -389,8 +389,8 @@ impl Core {
                 "$extend" => session
                     .window
                     .get(packet_id)
-                    .and_then(|sent| sent.job.filter(|job| !job.stale)),
-                _ => session.window.make_stale(packet_id),
+                    .and_then(|sent| sent.job.filter(|job| job.hold == Hold::Current)),
+                _ => session.window.weaken(packet_id, Hold::Settled),
             });
         let Some(job) = job else {
             return Ok(()); // Settled before: the first settlement wins.
@@ -435,7 +435,7 @@ impl Core {
             if let Some(mut session) = self.sessions.lock(session.0)
                 && let Some(packet_id) = session.window.id_of(id, lease)
             {
-                session.window.make_stale(packet_id);
+                session.window.weaken(packet_id, Hold::TimedOut);
             }
             self.watch_stale(session, id, now);
         }

@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 pub use outbox::Outbox;
 pub use publication::{Form, Frames, Publication};
 pub use terms::Terms;
-pub use window::{Received, Sent, SentJob, Window};
+pub use window::{Hold, Received, Sent, SentJob, Window};
 
 use crate::config::{Limits, SessionFull};
 use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, Time};
@@ -413,7 +413,7 @@ impl Session {
         self.window.retain(|sent| match sent.job {
             Some(_) if sent.qos == Qos::AtLeastOnce => false,
             Some(job) if sent.filling == filling => {
-                if !job.stale {
+                if job.hold == Hold::Current {
                     unwritten.push((job.queue, job.lease));
                 }
                 false
@@ -529,7 +529,7 @@ impl Session {
                 queue,
                 lease,
                 queue_topic,
-                stale: false,
+                hold: Hold::Current,
             };
             self.send(publication, qos, false, Some(job), effects);
         }
@@ -701,7 +701,7 @@ impl Session {
         if self.stale_until.is_some() && !self.window.is_full_of_stale() {
             self.stale_until = None;
         }
-        sent.job.filter(|job| !job.stale)
+        sent.job.filter(|job| job.hold != Hold::Settled)
     }
 
     // ---- small parts
