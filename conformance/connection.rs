@@ -1,0 +1,446 @@
+//! One client's connection: bytes out, packets in, and the rules that hold
+//! for every packet of every case.
+//!
+//! What came is checked against what went before, so that a packet id used
+//! twice, an acknowledgement of nothing or one out of order fails a case that
+//! was about something else. Knows nothing of cases.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::case::Cut;
+use crate::packet::{self, Kind, Packet, Value};
+
+/// What was said on all connections of a case, for the reader of a failure.
+pub type Conversation = Rc<RefCell<Vec<String>>>;
+
+pub struct Connection {
+    client: String,
+    stream: TcpStream,
+    conversation: Conversation,
+    /// How long anything may take before the case fails.
+    patience: Duration,
+    unread: Vec<u8>,
+    /// Bytes that go out with the next ones.
+    held: Vec<u8>,
+    /// Deliveries at QoS 2 of which the PUBREL is answered when it comes.
+    completing: HashSet<u16>,
+    /// If set, publications to topics without this text are not for the case.
+    ignore_without: Option<String>,
+    ledger: Ledger,
+    last_packet_id: u16,
+    last_written: Instant,
+}
+
+/// What a connection has for its reader.
+pub enum Event {
+    Packet(Packet),
+    Closed,
+}
+
+impl Connection {
+    pub fn open(
+        address: SocketAddr,
+        client: &str,
+        patience: Duration,
+        conversation: Conversation,
+    ) -> Result<Connection, String> {
+        let stream = TcpStream::connect_timeout(&address, patience)
+            .and_then(|stream| {
+                stream.set_nodelay(true)?;
+                stream.set_write_timeout(Some(patience))?;
+                Ok(stream)
+            })
+            .map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        Ok(Connection {
+            client: client.to_owned(),
+            stream,
+            conversation,
+            patience,
+            unread: Vec::new(),
+            held: Vec::new(),
+            completing: HashSet::new(),
+            ignore_without: None,
+            ledger: Ledger::default(),
+            // Ids that a case gives itself are smaller.
+            last_packet_id: 999,
+            last_written: Instant::now(),
+        })
+    }
+
+    /// From now on, leaves out publications to topics that lack this text.
+    pub fn ignore_topics_without(&mut self, text: &str) {
+        self.ignore_without = Some(text.to_owned());
+    }
+
+    /// From now on, waits so long.
+    pub fn be_patient(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Whether the broker has accepted the CONNECT.
+    pub fn is_connected(&self) -> bool {
+        self.ledger.accepted
+    }
+
+    /// When the client last sent something, or a moment earlier.
+    pub fn last_written(&self) -> Instant {
+        self.last_written
+    }
+
+    /// A packet id for the steps that need none of their own.
+    pub fn next_packet_id(&mut self) -> u16 {
+        self.last_packet_id += 1;
+        self.last_packet_id
+    }
+
+    pub fn send(&mut self, packet: &Packet) {
+        let (first, body) = packet::encode(packet);
+        self.write(&packet::frame(first, &body), Cut::Whole, packet.to_string());
+    }
+
+    /// Writes bytes; `described` is how the conversation tells of them. That
+    /// the broker has closed already is for the next read to find.
+    pub fn write(&mut self, bytes: &[u8], cut: Cut, described: String) {
+        self.say(format_args!("-> {described}"));
+        self.ledger.sent(bytes);
+        self.held.extend(bytes);
+        if cut == Cut::Hold {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.held);
+        self.last_written = Instant::now();
+        let pieces: Vec<&[u8]> = match cut {
+            Cut::Every(count) => bytes.chunks(count).collect(),
+            Cut::After(count) => {
+                let (first, second) = bytes.split_at(count.min(bytes.len()));
+                vec![first, second]
+            }
+            Cut::Whole | Cut::Hold => vec![&bytes],
+        };
+        for piece in pieces {
+            if self.stream.write_all(piece).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next packet for the case, or that the broker closed.
+    pub fn receive(&mut self) -> Result<Event, String> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let Some(packet) = self.read_packet(deadline)? else {
+                self.say(format_args!("<- the connection is closed"));
+                return Ok(Event::Closed);
+            };
+            if let Err(fault) = self.ledger.came(&packet) {
+                self.say(format_args!("<- {packet}"));
+                return Err(fault);
+            }
+            if self.is_foreign(&packet) {
+                self.answer(&packet);
+                continue;
+            }
+            self.say(format_args!("<- {packet}"));
+            if packet.kind == Kind::Pubrel {
+                let packet_id = packet.packet_id().unwrap_or_default();
+                if self.completing.remove(&packet_id) {
+                    self.send(&acknowledgement(Kind::Pubcomp, packet_id));
+                    continue;
+                }
+            }
+            return Ok(Event::Packet(packet));
+        }
+    }
+
+    /// Acknowledges a PUBLISH as its QoS asks; what follows at QoS 2 is
+    /// answered when it comes.
+    pub fn answer(&mut self, publish: &Packet) {
+        let Some(packet_id) = publish.packet_id() else {
+            return;
+        };
+        if publish.number("qos") == Some(2) {
+            self.completing.insert(packet_id);
+            self.send(&acknowledgement(Kind::Pubrec, packet_id));
+        } else {
+            self.send(&acknowledgement(Kind::Puback, packet_id));
+        }
+    }
+
+    /// A PINGREQ; all that the broker sent before it saw this one, and what
+    /// completes handshakes already begun, comes before it is over. Fails if
+    /// that is anything for the case.
+    pub fn fence(&mut self) -> Result<(), String> {
+        self.send(&Packet::new(Kind::Pingreq));
+        let mut answered = false;
+        while !answered || !self.completing.is_empty() {
+            match self.receive()? {
+                Event::Packet(packet) if packet.kind == Kind::Pingresp && !answered => {
+                    answered = true;
+                }
+                Event::Packet(packet) => return Err(format!("nothing may come, but {packet} did")),
+                Event::Closed => return Err("the broker closed the connection".into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends this side's bytes and returns what comes until the broker has
+    /// ended its own, so that it knows of the end.
+    pub fn shut(&mut self) -> Result<Vec<Packet>, String> {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let mut packets = Vec::new();
+        loop {
+            match self.receive()? {
+                Event::Packet(packet) => packets.push(packet),
+                Event::Closed => return Ok(packets),
+            }
+        }
+    }
+
+    fn is_foreign(&self, packet: &Packet) -> bool {
+        let (Some(text), Some(topic)) = (&self.ignore_without, packet.bytes("topic")) else {
+            return false;
+        };
+        !String::from_utf8_lossy(topic).contains(text.as_str())
+    }
+
+    /// `None`: the broker closed.
+    fn read_packet(&mut self, deadline: Instant) -> Result<Option<Packet>, String> {
+        loop {
+            if let Some((body_at, end)) = packet::find_frame(&self.unread)
+                .map_err(|error| format!("the broker sent {error}"))?
+            {
+                let bytes: Vec<u8> = self.unread.drain(..end).collect();
+                return packet::decode(bytes[0], &bytes[body_at..])
+                    .map(Some)
+                    .map_err(|error| format!("the broker sent {error}: {}", packet::hex(&bytes)));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("nothing came within {:?}", self.patience));
+            }
+            self.stream
+                .set_read_timeout(Some(left))
+                .map_err(|error| format!("cannot set a time limit for reading: {error}"))?;
+            let mut buffer = [0; 16 << 10];
+            match self.stream.read(&mut buffer) {
+                Ok(0) if self.unread.is_empty() => return Ok(None),
+                Ok(0) => return Err("the broker closed in the middle of a packet".into()),
+                Ok(count) => self.unread.extend(&buffer[..count]),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
+                    // A reset, since there were bytes that it had not read.
+                    _ => return Ok(None),
+                },
+            }
+        }
+    }
+
+    fn say(&self, what: std::fmt::Arguments<'_>) {
+        self.conversation
+            .borrow_mut()
+            .push(format!("{} {what}", self.client));
+    }
+}
+
+pub fn acknowledgement(kind: Kind, packet_id: u16) -> Packet {
+    Packet::new(kind).with("packet_id", Value::Number(packet_id))
+}
+
+/// What each side owes the other on one connection.
+#[derive(Default)]
+struct Ledger {
+    answered: bool,
+    accepted: bool,
+    /// The session is older than the connection, which may thus complete
+    /// handshakes that it did not see begin.
+    resumed: bool,
+    /// Ids of the client's PUBLISHes, in order.
+    pubacks: VecDeque<u16>,
+    pubrecs: VecDeque<u16>,
+    pubcomps: Vec<u16>,
+    /// With the QoS asked for.
+    subacks: Vec<(u16, Vec<u8>)>,
+    unsubacks: Vec<u16>,
+    pingresps: usize,
+    /// The ids that the broker uses, and how far their handshake is.
+    deliveries: HashMap<u16, Stage>,
+    /// Ids of the client's PUBRECs that no PUBREL followed yet, in order.
+    pubrels: VecDeque<u16>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Published { qos: u16 },
+    Received,
+}
+
+impl Ledger {
+    /// Takes note of what the client sends, as far as it is valid.
+    fn sent(&mut self, mut bytes: &[u8]) {
+        while let Ok(Some((body_at, end))) = packet::find_frame(bytes) {
+            self.sent_one(bytes[0], &bytes[body_at..end]);
+            bytes = &bytes[end..];
+        }
+    }
+
+    fn sent_one(&mut self, first: u8, body: &[u8]) {
+        let number_at = |at: usize| {
+            let pair = body.get(at..at + 2)?;
+            Some(u16::from_be_bytes([pair[0], pair[1]]))
+        };
+        let packet_id = number_at(0).unwrap_or_default();
+        match first {
+            // MQTT 3.1 does not tell whether there was a session (its 3.2).
+            0x10 => {
+                let is_3_1 = body.starts_with(b"\0\x06MQIsdp\x03");
+                self.resumed = is_3_1 && body.get(9).is_some_and(|flags| flags & 2 == 0);
+            }
+            0x30..=0x3F => {
+                let topic_length = usize::from(packet_id);
+                let packet_id = number_at(2 + topic_length).unwrap_or_default();
+                match first >> 1 & 3 {
+                    1 => self.pubacks.push_back(packet_id),
+                    2 => self.pubrecs.push_back(packet_id),
+                    _ => {}
+                }
+            }
+            0x40 => {
+                let settled = Some(&Stage::Published { qos: 1 });
+                if self.deliveries.get(&packet_id) == settled {
+                    self.deliveries.remove(&packet_id);
+                }
+            }
+            0x50 => {
+                if let Some(stage @ Stage::Published { qos: 2 }) =
+                    self.deliveries.get_mut(&packet_id)
+                {
+                    *stage = Stage::Received;
+                    self.pubrels.push_back(packet_id);
+                }
+            }
+            // MQTT 3.1 has a DUP flag in these, too.
+            0x62 | 0x6A => self.pubcomps.push(packet_id),
+            0x70 => {
+                self.deliveries.remove(&packet_id);
+            }
+            0x82 | 0x8A => {
+                let mut asked = Vec::new();
+                let mut at = 2;
+                while let Some(length) = number_at(at) {
+                    at += 2 + usize::from(length) + 1;
+                    asked.extend(body.get(at - 1));
+                }
+                self.subacks.push((packet_id, asked));
+            }
+            0xA2 | 0xAA => self.unsubacks.push(packet_id),
+            0xC0 => self.pingresps += 1,
+            _ => {}
+        }
+    }
+
+    /// Whether this packet may come now.
+    fn came(&mut self, packet: &Packet) -> Result<(), String> {
+        if !self.answered && packet.kind != Kind::Connack {
+            return Err(format!("{packet} came before CONNACK [MQTT-3.2.0-1]"));
+        }
+        let packet_id = packet.packet_id().unwrap_or_default();
+        let owed = match packet.kind {
+            Kind::Connack => {
+                self.accepted = packet.number("code") == Some(0);
+                self.resumed |= packet.flag("session_present");
+                if packet.flag("session_present") && !self.accepted {
+                    return Err(format!("{packet} came [MQTT-3.2.2-4]"));
+                }
+                !std::mem::replace(&mut self.answered, true)
+            }
+            Kind::Publish => return self.publish_came(packet),
+            Kind::Puback => take_first(&mut self.pubacks, packet_id)
+                .map_err(|next| out_of_order(packet, next, "PUBLISH", "MQTT-4.6.0-2"))?,
+            Kind::Pubrec => take_first(&mut self.pubrecs, packet_id)
+                .map_err(|next| out_of_order(packet, next, "PUBLISH", "MQTT-4.6.0-3"))?,
+            Kind::Pubrel => {
+                take_first(&mut self.pubrels, packet_id)
+                    .map_err(|next| out_of_order(packet, next, "PUBREC", "MQTT-4.6.0-4"))?
+                    || self.resumed
+                    || self.deliveries.get(&packet_id) == Some(&Stage::Received)
+            }
+            Kind::Pubcomp => take(&mut self.pubcomps, |owed| *owed == packet_id).is_some(),
+            Kind::Suback => match take(&mut self.subacks, |(owed, _)| *owed == packet_id) {
+                Some((_, asked)) => return suback_came(packet, &asked),
+                None => false,
+            },
+            Kind::Unsuback => take(&mut self.unsubacks, |owed| *owed == packet_id).is_some(),
+            Kind::Pingresp => {
+                let owed = self.pingresps > 0;
+                self.pingresps = self.pingresps.saturating_sub(1);
+                owed
+            }
+            _ => false,
+        };
+        if owed {
+            Ok(())
+        } else {
+            Err(format!("{packet} came, which answers nothing"))
+        }
+    }
+
+    fn publish_came(&mut self, packet: &Packet) -> Result<(), String> {
+        if packet.flag("dup") && !self.resumed {
+            return Err(format!("{packet} came in a new session [MQTT-3.3.1-3]"));
+        }
+        if let Some(packet_id) = packet.packet_id() {
+            let qos = packet.number("qos").unwrap_or_default();
+            let stage = Stage::Published { qos };
+            if self.deliveries.insert(packet_id, stage).is_some() {
+                return Err(format!(
+                    "{packet} came, with a packet id that is in use [MQTT-2.3.1-4]"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn suback_came(packet: &Packet, asked: &[u8]) -> Result<(), String> {
+    let Some(Value::Codes(codes)) = packet.fields.get("codes") else {
+        return Err("a SUBACK without codes came".into());
+    };
+    if codes.len() != asked.len() {
+        return Err(format!(
+            "{packet} came to a SUBSCRIBE with {} filters [MQTT-3.8.4-5]",
+            asked.len()
+        ));
+    }
+    let more = |(code, qos): (&u8, &u8)| *code != 0x80 && code > qos;
+    if codes.iter().zip(asked).any(more) {
+        return Err(format!("{packet} came, which grants more than was asked"));
+    }
+    Ok(())
+}
+
+/// Takes `packet_id` if it is owed; the error is what is owed before it.
+fn take_first(owed: &mut VecDeque<u16>, packet_id: u16) -> Result<bool, u16> {
+    match owed.front() {
+        Some(next) if *next == packet_id => {
+            owed.pop_front();
+            Ok(true)
+        }
+        Some(next) if owed.contains(&packet_id) => Err(*next),
+        _ => Ok(false),
+    }
+}
+
+fn take<T>(owed: &mut Vec<T>, wanted: impl FnMut(&T) -> bool) -> Option<T> {
+    let place = owed.iter().position(wanted)?;
+    Some(owed.remove(place))
+}
+
+fn out_of_order(packet: &Packet, next: u16, answers: &str, statement: &str) -> String {
+    format!("{packet} came, but the {answers} {next} was earlier [{statement}]")
+}
