@@ -6,9 +6,9 @@
 //! and the memory of its process; it shares no state with it, and no code on
 //! the way of a message.
 //!
-//! In reading order: [`publication`] and [`frame`] are what goes out and comes
-//! in, [`net`] the sockets, [`flow`] the traffic of one thread, [`course`] the
-//! run from start to end, then a file a kind of scenario, and [`report`].
+//! In reading order: `publication` and `frame` are what goes out and comes
+//! in, `net` the sockets, `flow` the traffic of one thread, `course` the
+//! run from start to end, then a file a kind of scenario, and `report`.
 
 mod course;
 mod drain;
