@@ -612,7 +612,7 @@ impl Session {
     /// What the last connection left unacknowledged, with its old ids and in
     /// its old order [MQTT-4.4.0-1], [MQTT-4.6.0-1].
     fn resend(&mut self, effects: &mut Effects) {
-        if self.window.len() == 0 {
+        if self.window.in_use() == 0 {
             return;
         }
         self.give_buffer(effects);

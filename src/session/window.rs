@@ -90,12 +90,12 @@ impl Window {
     }
 
     /// Ids in use.
-    pub fn len(&self) -> usize {
+    pub fn in_use(&self) -> usize {
         self.sent.len() + self.releasing.len()
     }
 
     pub fn has_room(&self) -> bool {
-        self.len() < usize::from(self.max)
+        self.in_use() < usize::from(self.max)
     }
 
     /// Whether nothing but stale jobs fills it.
