@@ -196,9 +196,9 @@ fn check_first(first: u8, version: Version) -> Result<PacketType, DecodeError> {
                 return Err(DecodeError::malformed("the QoS is 3")); // [MQTT-3.3.1-4]
             }
             // A sender sets no DUP at QoS 0 [MQTT-3.3.1-2], so a receiver that
-            // sees it sees a violation, and closes [MQTT-4.8.0-1]; mosquitto
-            // does too. MQTT 3.1 only says that the flag applies to QoS above
-            // 0: there it is ignored.
+            // sees it sees a violation, and closes [MQTT-4.8.0-1]; newer
+            // mosquittos do too, 2.0.11 does not look. MQTT 3.1 only says that
+            // the flag applies to QoS above 0: there it is ignored.
             flags & 0b1110 != 0b1000 || version == Version::V3_1
         }
         // [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1]. MQTT 3.1 marks

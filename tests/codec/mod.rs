@@ -5,8 +5,8 @@
 //! other end ([`lists`]); other codecs are asked for their opinion
 //! ([`differential`]).
 
-//mod differential;
-//mod generators;
+mod differential;
+mod generators;
 mod lists;
 mod mutation;
 mod table;
