@@ -330,7 +330,7 @@ fn connack(mut body: Cursor<'_>, version: Version) -> Result<Connack<'_>, Decode
     let flags = body.u8()?;
     // MQTT 3.1 has no Session Present; the byte is unused there.
     if flags > 1 && version != Version::V3_1 {
-        return Err(DecodeError::malformed("a CONNACK's reserved flag is set")); // [MQTT-3.2.2-1]
+        return Err(DecodeError::malformed("a CONNACK's reserved flag is set")); // 3.2.2.1; in MQTT 5 [MQTT-3.2.2-1]
     }
     let session_present = flags == 1 && version != Version::V3_1;
     let reason = ReasonCode::from_wire(body.u8()?, PacketType::Connack, version)?;
