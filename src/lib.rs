@@ -1,4 +1,39 @@
 //! RotaMQ: an MQTT broker that is also a work-queue server.
+//!
+//! To run a broker inside a program or a test, see [`Broker`]. The program of
+//! the same name is this library behind a command line.
+//!
+//! # Reading order
+//!
+//! A PUBLISH meets the modules in this order; each opens with what it owns and
+//! what it never does.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`] | the commands: serve, pub, sub, bench, config |
+//! | [`config`] | what can be set, as valid values |
+//! | [`run`] | starting and stopping everything |
+//! | `net` | sockets, the async runtime, one task a connection |
+//! | [`protocol`] | bytes to packets and back |
+//! | [`broker`] | who is there; joins the pure parts |
+//! | [`access`] | who may do what |
+//! | [`router`] | who gets a message: the topic tree, retained messages |
+//! | [`queue`] | jobs, turns and leases: work queues and share groups |
+//! | [`session`] | one client's conversation: what is in flight, what waits |
+//! | [`topic`], [`message`], [`slots`] | the nouns and the table that all use |
+//!
+//! # Invariants
+//!
+//! - Dependencies point one way: `main → cli → run → net → broker → {session →
+//!   protocol, router, queue} → topic, message`. Session, router and queue do
+//!   not name each other, and nothing names `net`.
+//! - Everything but `net`, `run` and `cli` is pure: no sockets, no files, no
+//!   clock. A moment is an argument.
+//! - Locks are taken in this order: router, queue, session; never two of a
+//!   kind at once, never across an await.
+//! - A message is acknowledged after everybody who must have it has it.
+
+#![forbid(unsafe_code)]
 
 pub mod access;
 pub mod broker;

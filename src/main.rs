@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rotamq::cli::{self, bench, config, serve};
+use rotamq::cli::{self, bench, config, publish, serve, subscribe};
 
 /// An MQTT broker that also is a work-queue server.
 ///
@@ -21,9 +21,13 @@ struct Arguments {
 enum Command {
     /// Run the broker.
     Serve(serve::ServeArguments),
+    /// Publish messages, or put them into queues
+    Pub(publish::PublishArguments),
+    /// Subscribe to topics, or work on queues, and print what comes
+    Sub(subscribe::SubscribeArguments),
     /// Check a configuration, or show what holds.
     Config(config::ConfigArguments),
-    /// Put load on a broker, this one or another, and measure.
+    /// Put load on a broker, this one or another, and measure
     Bench(bench::Args),
 }
 
@@ -32,9 +36,21 @@ fn main() -> ExitCode {
     let command = arguments.command.unwrap_or(Command::Serve(arguments.serve));
     cli::exit(match command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Pub(arguments) => publish::run(arguments),
+        Command::Sub(arguments) => subscribe::run(arguments),
         Command::Config(arguments) => config::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn no_two_options_are_in_each_others_way() {
+        super::Arguments::command().debug_assert();
+    }
 }

@@ -90,8 +90,7 @@ impl Core {
         };
         let (session, number) = number;
         if let Some(silence_max) = terms.silence_max {
-            self.timers
-                .schedule(now + silence_max, Timer::Silence(session, number));
+            self.schedule(now, now + silence_max, Timer::Silence(session, number));
         }
         Ok(Link::new(session, number, identity, terms))
     }
@@ -262,8 +261,11 @@ impl Core {
                 .remove_if(&identity.client, |_, held| *held == id);
         } else {
             let expiry = session.terms.session_expiry;
+            let watched = std::mem::replace(&mut session.expiry_watched, true);
             drop(session);
-            self.timers.schedule(now + expiry, Timer::Expiry(id));
+            if !watched {
+                self.schedule(now, now + expiry, Timer::Expiry(id));
+            }
         }
         for (queue, lease) in detached.unwritten {
             self.change_list(worker, queue, now, |list| list.queue.release(lease));

@@ -55,7 +55,9 @@ struct Held {
     publishes: VecDeque<HeldPublish>,
     bytes: usize,
     queue: Option<QueueId>,
+    // Since when the first of them waits.
     since: Time,
+    alarm: Time,
 }
 
 struct HeldPublish {
@@ -193,6 +195,7 @@ impl Core {
             bytes: 0,
             queue: None,
             since: now,
+            alarm: now + self.limits.held_timeout,
         });
         hold(&mut held, publish, self.limits.held_bytes_max).map_err(Stop::Closed)?;
         link.held = Some(held);
@@ -291,13 +294,7 @@ impl Core {
                     held.bytes -= first.cost_bytes();
                     held.publishes.pop_front();
                     if !held.publishes.is_empty() {
-                        if held.since != now {
-                            held.since = now;
-                            self.timers.schedule(
-                                now + self.limits.held_timeout,
-                                Timer::Held(link.session, link.number),
-                            );
-                        }
+                        held.since = now;
                         link.held = Some(held);
                     }
                 }
@@ -327,14 +324,21 @@ impl Core {
         }
     }
 
-    /// Whether a PUBLISH is held back for so long that the connection has to
-    /// be closed.
-    pub fn held_too_long(&self, link: &Link, now: Time) -> Option<Close> {
-        let held = link.held.as_ref()?;
-        (now.since(held.since) >= self.limits.held_timeout).then(|| {
+    /// Why the connection has to be closed, if a PUBLISH is held back for too
+    /// long.
+    pub fn held_too_long(&self, link: &mut Link, now: Time) -> Option<Close> {
+        let held = link.held.as_mut()?;
+        let due = held.since + self.limits.held_timeout;
+        if now >= due {
             let why = "a queue stayed full for held_timeout_ms while a PUBLISH to it was held back";
-            Close::new(ReasonCode::QuotaExceeded, why)
-        })
+            return Some(Close::new(ReasonCode::QuotaExceeded, why));
+        }
+        if now >= held.alarm {
+            held.alarm = due;
+            self.timers
+                .schedule(due, Timer::Held(link.session, link.number));
+        }
+        None
     }
 
     // ---- acknowledgements
@@ -389,10 +393,17 @@ impl Core {
         };
         let job = acknowledge(&mut session).map_err(Stop::Closed)?;
         session.refill(&mut worker.effects);
-        let passed_over = session.take_passed_over();
+        let mut passed_over = session.take_passed_over();
         drop(session);
         if let Some(job) = job {
-            self.settle(worker, job.queue, job.lease, Settlement::Done, now);
+            let room = passed_over.contains(&job.queue);
+            self.change_list(worker, job.queue, now, |list| {
+                list.queue.settle(job.lease, Settlement::Done, now);
+                if room {
+                    list.queue.room(link.session);
+                }
+            });
+            passed_over.retain(|queue| *queue != job.queue);
         }
         self.offer_room(worker, link.session, passed_over, now);
         Ok(())

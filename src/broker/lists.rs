@@ -17,7 +17,7 @@ use crate::message::{LeaseId, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
 use crate::queue::{DeadLetter, Membership, Queue, Rules, Settings, Settlement};
 use crate::router::{NodeId, Receiver, Subscription, Target};
-use crate::session::{Close, Effects, Publication};
+use crate::session::{Close, Effects, JobDelivered, Publication};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::publish::Refused;
@@ -231,7 +231,7 @@ impl Core {
             && due < list.alarm
         {
             list.alarm = due;
-            self.timers.schedule(due, Timer::Queue(id));
+            self.schedule(now, due, Timer::Queue(id));
         }
         if !list.aside.is_empty() {
             let letters = std::mem::take(&mut list.aside);
@@ -252,25 +252,22 @@ impl Core {
             }
         );
         while let Some(lease) = list.queue.poll_lease(now) {
-            let lease_id = lease.id;
-            let given = self
-                .sessions
-                .lock(lease.member.0)
-                .is_some_and(|mut session| {
-                    let topic = lease.message.topic_bytes();
-                    if self
-                        .access
-                        .decide(&session.identity, Action::Deliver { topic })
-                        == Decision::Deny
-                    {
-                        return false;
-                    }
-                    effects.frames.begin(1);
-                    let publication = Publication::of(lease.message);
-                    session.deliver_job(&publication, lease.qos, id, lease_id, queue_topic, effects)
-                });
-            if !given {
-                list.queue.refuse_lease(lease_id);
+            let (lease_id, member) = (lease.id, lease.member);
+            let session = self.sessions.lock(member.0);
+            let delivered = session.map_or(JobDelivered::NoRoom, |mut session| {
+                let topic = lease.message.topic_bytes();
+                let action = Action::Deliver { topic };
+                if self.access.decide(&session.identity, action) == Decision::Deny {
+                    return JobDelivered::NoRoom;
+                }
+                effects.frames.begin(1);
+                let publication = Publication::of(lease.message);
+                session.deliver_job(&publication, lease.qos, id, lease_id, queue_topic, effects)
+            });
+            match delivered {
+                JobDelivered::Taken => {}
+                JobDelivered::TakenLast => list.queue.pass_over(member),
+                JobDelivered::NoRoom => list.queue.refuse_lease(lease_id),
             }
         }
     }
@@ -410,23 +407,18 @@ impl Core {
 
     /// A window that only stale jobs fill gets nothing any more: such a client
     /// is disconnected after a while.
-    pub(super) fn watch_stale(&self, session: SessionId, queue: QueueId, now: Time) {
-        let number = self.sessions.lock(session.0).and_then(|session| {
-            session
-                .window
-                .is_full_of_stale()
-                .then(|| session.link_number())
-        });
-        let Some(number) = number else {
+    pub(super) fn watch_stale(&self, id: SessionId, queue: QueueId, now: Time) {
+        let list = self.lists.lock(queue.0);
+        let Some(timeout) = list.and_then(|list| list.queue.settings().ack_timeout) else {
             return;
         };
-        let timeout = self
-            .lists
-            .lock(queue.0)
-            .and_then(|list| list.queue.settings().ack_timeout);
-        if let Some(timeout) = timeout {
-            self.timers
-                .schedule(now + timeout, Timer::Stale(session, number));
+        if let Some(mut session) = self.sessions.lock(id.0)
+            && session.window.is_full_of_stale()
+            && session.stale_until.is_none()
+        {
+            session.stale_until = Some(now + timeout);
+            let timer = Timer::Stale(id, session.link_number());
+            self.timers.schedule(now + timeout, timer);
         }
     }
 
@@ -458,7 +450,7 @@ impl Core {
             None => return,
         };
         if due > now {
-            self.timers.schedule(due, Timer::Unused(id));
+            self.schedule(now, due, Timer::Unused(id));
         } else {
             self.remove_list(id, |list| {
                 list.queue.counts().members == 0 && list.last_used + after <= now
@@ -653,7 +645,8 @@ impl Core {
                 .for_each(|filter| self.feed_from(id, Receiver::Queue(id), filter)),
         }
         if !configured {
-            self.timers.schedule(
+            self.schedule(
+                now,
                 now + self.queues_settings.auto_delete_after,
                 Timer::Unused(id),
             );

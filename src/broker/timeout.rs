@@ -1,10 +1,15 @@
 //! All timed work, in one place.
 
+use std::time::Duration;
+
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::message::{SessionId, Time};
 use crate::protocol::ReasonCode;
 use crate::session::Close;
+
+/// How long a timer may stand for something that is gone.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 impl Core {
     /// Does what is due at `now`. When the next is due, [`super::Timers::sleep`] tells.
@@ -23,7 +28,7 @@ impl Core {
                         session.retry(&mut worker.effects);
                     }
                 }
-                Timer::Stale(session, number) => self.check_stale(worker, session, number),
+                Timer::Stale(session, number) => self.check_stale(worker, session, number, now),
                 Timer::Queue(queue) => self.handle_list_timeout(worker, queue, now),
                 Timer::Unused(queue) => self.handle_unused(queue, now),
             }
@@ -52,48 +57,51 @@ impl Core {
             );
             session.close(close, &mut worker.effects);
         } else {
-            self.timers
-                .schedule(last + silence_max, Timer::Silence(id, number));
+            self.schedule(now, last + silence_max, Timer::Silence(id, number));
         }
     }
 
     fn check_expiry(&self, worker: &mut Worker, id: SessionId, now: Time) {
-        let Some(session) = self
-            .sessions
-            .lock(id.0)
-            .filter(|session| !session.is_connected())
-        else {
-            return; // When it goes again, there is a new timer.
+        let Some(mut session) = self.sessions.lock(id.0) else {
+            return;
         };
-        if now < session.absent_since + session.terms.session_expiry {
+        if session.is_connected() {
+            session.expiry_watched = false; // Its next absence has a timer of its own.
             return;
         }
-        tracing::info!(client = ?session.identity.client, waiting = session.waiting_len(), "a session has expired");
+        let due = session.absent_since + session.terms.session_expiry;
+        if now < due {
+            drop(session);
+            return self.schedule(now, due, Timer::Expiry(id));
+        }
+        let (client, waiting) = (session.identity.client.clone(), session.waiting_len());
+        tracing::info!(?client, waiting, "a session has expired");
         drop(session);
         self.counters.sessions_expired.increment();
         let close = Close::new(ReasonCode::UnspecifiedError, "the session has expired");
         self.end(worker, id, None, super::connect::Ending::Ended(close), now);
     }
 
-    fn check_stale(&self, worker: &mut Worker, id: SessionId, number: u32) {
-        let Some(mut session) = self
-            .sessions
-            .lock(id.0)
-            .filter(|session| session.is_link(number))
-        else {
+    fn check_stale(&self, worker: &mut Worker, id: SessionId, number: u32, now: Time) {
+        let session = self.sessions.lock(id.0);
+        let Some(mut session) = session.filter(|session| session.is_link(number)) else {
             return;
         };
-        if session.window.is_full_of_stale() {
-            let client = session.identity.client.clone();
+        if session.stale_until.is_some_and(|until| until <= now) {
+            let client = &session.identity.client;
             tracing::warn!(
                 ?client,
                 "disconnected: it answers none of the jobs that fill its window"
             );
             let why = "all packet ids in flight belong to jobs that timed out or were refused";
-            session.close(
-                Close::new(ReasonCode::ReceiveMaximumExceeded, why),
-                &mut worker.effects,
-            );
+            let close = Close::new(ReasonCode::ReceiveMaximumExceeded, why);
+            session.close(close, &mut worker.effects);
         }
+    }
+
+    /// Whoever sets a timer for a far moment looks again before: what is gone
+    /// by then takes no place in between.
+    pub(super) fn schedule(&self, now: Time, at: Time, timer: Timer) {
+        self.timers.schedule(at.min(now + LOOK_AGAIN_AFTER), timer);
     }
 }

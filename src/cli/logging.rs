@@ -29,22 +29,26 @@ pub fn dispatch<W>(settings: &LogSettings, writer: W, colour: bool) -> tracing::
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let log = tracing_subscriber::fmt()
-        .with_max_level(match settings.level {
-            LogLevel::Error => LevelFilter::ERROR,
-            LogLevel::Warn => LevelFilter::WARN,
-            LogLevel::Info => LevelFilter::INFO,
-            LogLevel::Debug => LevelFilter::DEBUG,
-            LogLevel::Trace => LevelFilter::TRACE,
-        })
-        .with_writer(writer)
-        .with_ansi(colour);
+    let log = tracing_subscriber::fmt().with_max_level(match settings.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    });
     match settings.format {
         LogFormat::Text => log
+            .with_ansi(colour)
             .with_target(false)
             .fmt_fields(format::debug_fn(field))
+            .with_writer(writer)
             .into(),
-        LogFormat::Json => log.json().flatten_event(true).into(),
+        LogFormat::Json => log
+            .with_ansi(false)
+            .json()
+            .flatten_event(true)
+            .with_writer(Printable(writer))
+            .into(),
     }
 }
 
@@ -69,5 +73,44 @@ impl Write for Escaped<'_, '_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes writers of JSON that escape the control characters that JSON allows:
+/// to a terminal, U+009B is the begin of a command.
+struct Printable<W>(W);
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for Printable<W> {
+    type Writer = Printable<W::Writer>;
+
+    fn make_writer(&'w self) -> Printable<W::Writer> {
+        Printable(self.0.make_writer())
+    }
+}
+
+impl<W: io::Write> io::Write for Printable<W> {
+    /// Takes whole lines, as the log writes them.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let escapes = |char: char| ('\u{7f}'..='\u{9f}').contains(&char);
+        match std::str::from_utf8(line) {
+            Ok(text) if text.contains(escapes) => {
+                let mut escaped = String::with_capacity(2 * text.len());
+                for char in text.chars() {
+                    if escapes(char) {
+                        // Writing to a String cannot fail.
+                        _ = write!(escaped, "\\u{:04x}", u32::from(char));
+                    } else {
+                        escaped.push(char);
+                    }
+                }
+                self.0.write_all(escaped.as_bytes())?;
+            }
+            _ => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }

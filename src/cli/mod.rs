@@ -4,9 +4,14 @@
 //! for standard error; none of them ends the process itself.
 
 pub mod bench;
+mod client;
 pub mod config;
+pub mod format;
 pub mod logging;
+pub mod publish;
 pub mod serve;
+mod strftime;
+pub mod subscribe;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -24,6 +29,11 @@ pub struct Failure(String);
 impl Failure {
     pub fn new(text: impl Into<String>) -> Failure {
         Failure(text.into())
+    }
+
+    /// The same, and what follows from it.
+    fn and(self, more: &str) -> Failure {
+        Failure(format!("{}; {more}", self.0))
     }
 }
 

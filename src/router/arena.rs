@@ -149,3 +149,35 @@ impl<T> Chunk<T> {
 fn place(id: u32) -> (usize, usize) {
     (id as usize / STRIDE, id as usize % STRIDE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_used_again_and_empty_chunks_given_back() {
+        let mut arena = Arena::new();
+        let ids: Vec<u32> = (0..10_000).map(|value| arena.insert(value)).collect();
+        let last = ids[9_999];
+        // Of every chunk some, then of one chunk all.
+        for round in 0..3 {
+            for &id in ids.iter().step_by(3) {
+                assert!(arena.remove(id).is_some());
+                assert_eq!(arena.remove(id), None);
+                assert_eq!(arena.get(id), None);
+            }
+            assert_eq!(arena.len(), 6_666);
+            let mut again: Vec<u32> = (0..3_334).map(|_| arena.insert(round)).collect();
+            again.sort_unstable();
+            assert!(again.iter().eq(ids.iter().step_by(3)), "the same ids");
+            assert!(again.iter().all(|&id| arena[id] == round && id <= last));
+        }
+        for &id in &ids {
+            assert!(arena.remove(id).is_some());
+        }
+        assert_eq!(arena.len(), 0);
+        assert!(arena.chunks.iter().all(|chunk| chunk.slots.capacity() == 0));
+        assert_eq!(arena.get(last), None);
+        assert!(arena.insert(7) <= last);
+    }
+}

@@ -46,6 +46,10 @@ pub struct Session {
     pub will: Option<Box<Will>>,
     /// When the last connection ended.
     pub absent_since: Time,
+    /// Whether a timer looks after its absence.
+    pub expiry_watched: bool,
+    /// When a window full of stale jobs is to end the connection.
+    pub stale_until: Option<Time>,
     link: Option<Link>,
     link_number: u32,
     // Why the last connection had to go, for it to say so.
@@ -145,6 +149,15 @@ pub enum Delivered {
     Overflow,
 }
 
+/// What came of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobDelivered {
+    Taken,
+    /// Taken, and now there is no room for another.
+    TakenLast,
+    NoRoom,
+}
+
 /// What the connection finds when it looks after its session.
 pub enum Exchange {
     /// Go on; whether a held PUBLISH may find room now, and whether there is
@@ -197,6 +210,8 @@ impl Session {
             subscriptions: FxHashMap::default(),
             will: None,
             absent_since: Time::ZERO,
+            expiry_watched: false,
+            stale_until: None,
             link: None,
             link_number: 0,
             closing: None,
@@ -257,6 +272,7 @@ impl Session {
         self.window.set_max(terms.inflight_max);
         self.link_number = self.link_number.wrapping_add(1);
         self.closing = None;
+        self.stale_until = None;
         self.link = Some(Link {
             waker: None,
             idle: false,
@@ -488,8 +504,7 @@ impl Session {
             && self.kept_bytes + cost_bytes <= limits.session_bytes_max
     }
 
-    /// A job; whether there was room for it. If not, the queue is told when
-    /// there is.
+    /// A job. Once there is no room, the queue is told when there is again.
     pub fn deliver_job(
         &mut self,
         publication: &Publication<'_>,
@@ -498,16 +513,10 @@ impl Session {
         lease: LeaseId,
         queue_topic: bool,
         effects: &mut Effects,
-    ) -> bool {
-        let room = match qos {
-            Qos::AtMostOnce => self.link.is_some() && self.outbox.len() < OUTBOX_READY_BYTES_MAX,
-            _ => self.has_room(),
-        };
-        if !room {
-            if self.link.is_some() && !self.passed_over.contains(&queue) {
-                self.passed_over.push(queue);
-            }
-            return false;
+    ) -> JobDelivered {
+        if !self.has_room_for_job(qos) {
+            self.pass_over(queue);
+            return JobDelivered::NoRoom;
         }
         if qos == Qos::AtMostOnce {
             let form = self.form(qos, false, None, prefix(queue_topic));
@@ -524,7 +533,24 @@ impl Session {
             };
             self.send(publication, qos, false, Some(job), effects);
         }
-        true
+        if self.has_room_for_job(qos) {
+            return JobDelivered::Taken;
+        }
+        self.pass_over(queue);
+        JobDelivered::TakenLast
+    }
+
+    fn has_room_for_job(&self, qos: Qos) -> bool {
+        match qos {
+            Qos::AtMostOnce => self.link.is_some() && self.outbox.len() < OUTBOX_READY_BYTES_MAX,
+            _ => self.has_room(),
+        }
+    }
+
+    fn pass_over(&mut self, queue: QueueId) {
+        if self.link.is_some() && !self.passed_over.contains(&queue) {
+            self.passed_over.push(queue);
+        }
     }
 
     /// Queues that found no room and may now, if any.
@@ -671,6 +697,9 @@ impl Session {
     fn forget(&mut self, sent: Sent) -> Option<SentJob> {
         if let Some(message) = &sent.message {
             self.kept_bytes -= message.cost_bytes();
+        }
+        if self.stale_until.is_some() && !self.window.is_full_of_stale() {
+            self.stale_until = None;
         }
         sent.job.filter(|job| !job.stale)
     }

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::flow::{self, Plan};
 use super::net::Target;
+use super::report::grouped;
 use super::usage::{self, CpuTime};
 
 /// A run in which nothing moves for so long is given up.
@@ -18,6 +19,7 @@ const STALL: Duration = Duration::from_secs(10);
 /// After the last PUBLISH: what has not come after so long without a
 /// delivery is lost.
 const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What all threads are doing.
@@ -143,6 +145,16 @@ impl BrokerSample {
     }
 }
 
+/// What came of all that was published, warm-up included.
+#[derive(Clone, Copy, Debug)]
+pub struct Balance {
+    pub published: u64,
+    /// Deliveries that have not come.
+    pub lost: u64,
+    /// Deliveries beyond those that were due.
+    pub duplicates: u64,
+}
+
 /// A run, seen by the thread that conducts it.
 pub struct Course<'a> {
     board: &'a Board,
@@ -207,27 +219,35 @@ impl Course<'_> {
             }
             if now - shown.0 >= Duration::from_millis(500) && self.copies > 0 {
                 let rate = (moved.1 - shown.1) as f64 / (now - shown.0).as_secs_f64();
-                self.bar
-                    .set_message(format!("{}: {rate:.0} deliveries/s", self.name));
+                self.bar.set_message(format!(
+                    "{}: {} deliveries/s",
+                    self.name,
+                    grouped(rate as u64)
+                ));
                 shown = (now, moved.1);
             }
         }
         Ok(())
     }
 
-    /// Ends the publishing and waits for what is on its way; returns how many
-    /// deliveries are lost.
-    pub fn settle(&self) -> Result<u64, String> {
+    /// Ends the publishing and waits until nothing more is on its way.
+    pub fn settle(&self) -> Result<Balance, String> {
         self.board.set_phase(Phase::Settle);
-        let mut missing = self.missing();
+        let deadline = self.board.now() + SETTLE_MAX;
+        let mut delivered = self.delivered();
         let mut since = self.board.now();
         loop {
-            self.look(LOOK)?;
-            let missing_now = self.missing();
-            if missing_now != missing {
-                (missing, since) = (missing_now, self.board.now());
-            } else if missing == 0 || self.board.now() - since > SETTLE {
-                return Ok(missing);
+            self.look(2 * LOOK)?;
+            let now = self.board.now();
+            if self.delivered() != delivered && now < deadline {
+                (delivered, since) = (self.delivered(), now);
+            } else if self.missing() == 0 || now - since > SETTLE || now >= deadline {
+                let expected = self.published() * self.copies;
+                return Ok(Balance {
+                    published: self.published(),
+                    lost: expected.saturating_sub(delivered),
+                    duplicates: delivered.saturating_sub(expected),
+                });
             }
         }
     }

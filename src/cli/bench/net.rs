@@ -16,7 +16,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::frame::{DISCONNECT, Frame, Scanner};
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
-    self, Connect, Packet, Properties, Property, ReasonCode, Subscribe, SubscribeOptions, Version,
+    self, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode, Subscribe,
+    SubscribeOptions, Version,
 };
 
 /// So many connections may wait for their CONNACK at once: fewer than the
@@ -30,6 +31,8 @@ const FILTERS_PER_SUBSCRIBE: usize = 100;
 /// After so many full reads of one connection the others have their turn.
 const READS_PER_TURN: usize = 4;
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long MQTT 5 brokers keep the session of a client that is not clean.
+const SESSION_EXPIRY_SECS: u32 = 3600;
 const WAKE: Token = Token(usize::MAX);
 
 /// The broker, and what all clients say to it.
@@ -269,11 +272,15 @@ impl Net {
             receive_maximum: u16::MAX,
             client_id: client.id.into(),
         };
+        let mut properties = PropertiesBuf::new();
+        if self.target.version == Version::V5 && !client.clean {
+            properties.push(Property::SessionExpiryInterval(SESSION_EXPIRY_SECS));
+        }
         let connect = Connect {
             version: self.target.version,
             clean_start: client.clean,
             keep_alive_secs: 0, // whoever only listens would have to ping
-            properties: Properties::EMPTY,
+            properties: properties.as_properties(),
             client_id: &link.client_id,
             will: None,
             user_name: self.target.username.as_deref(),
@@ -339,6 +346,9 @@ impl Net {
             let properties = target.version == Version::V5;
             let mut scanner = std::mem::take(&mut link.scanner);
             scanner.scan(&input[..read], properties, |frame| match frame {
+                Frame::Other(packet) if packet[0] == DISCONNECT[0] => {
+                    Err(link.farewell(packet, target.version))
+                }
                 Frame::Other(packet) if link.state != State::Open => {
                     *opening -= usize::from(link.handle_opening(packet, target.version, output)?);
                     Ok(())
@@ -469,25 +479,34 @@ impl Link {
         Ok(self.state == State::Open)
     }
 
+    /// Why the broker closes, as far as it says so (MQTT 5).
+    fn farewell(&self, packet: &[u8], version: Version) -> String {
+        let reason = match protocol::decode(packet, version, usize::MAX) {
+            Ok(Some((Packet::Disconnect(disconnect), _))) => format!("{:?}", disconnect.reason),
+            _ => "for no reason that it gives".into(),
+        };
+        format!(
+            "the broker disconnected client {}: {reason}",
+            self.client_id
+        )
+    }
+
     fn failure(&self, target: &Target, error: &io::Error) -> String {
         let address = target.address;
         let client = &self.client_id;
-        match (error.kind(), &self.state) {
-            (io::ErrorKind::ConnectionRefused, _) => {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
                 format!("nobody listens at {address}: connection refused; start the broker first")
             }
-            (
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe,
-                State::Connack(_),
-            ) => format!("the broker at {address} closed client {client} before its CONNACK"),
-            (
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe,
-                _,
-            ) => format!("the broker at {address} closed the connection of client {client}"),
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => {
+                let when = match self.state {
+                    State::Connack(_) => " before its CONNACK",
+                    _ => "",
+                };
+                format!("the broker at {address} closed the connection of client {client}{when}")
+            }
             _ => format!("the connection of client {client} to {address} failed: {error}"),
         }
     }
@@ -522,8 +541,7 @@ fn is_loopback(address: SocketAddr) -> bool {
     matches!(address.ip(), IpAddr::V4(ip) if ip.is_loopback())
 }
 
-/// Shared by all who connect many clients: raises the soft limit of open
-/// files as far as it goes.
+/// Raises the soft limit of open files as far as it goes.
 ///
 /// Fails where `connections` do not fit the hard limit.
 pub fn allow_connections(connections: usize) -> Result<(), String> {
@@ -540,4 +558,90 @@ pub fn allow_connections(connections: usize) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn connects_from_further_loopback_addresses() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for (source, expected) in [(0, "127.0.0.1"), (1, "127.0.0.2"), (7, "127.0.0.8")] {
+            let _socket = start_connecting(address, source).unwrap();
+            let (_, peer) = listener.accept().unwrap();
+            assert_eq!(peer.ip().to_string(), expected);
+        }
+    }
+
+    fn target(address: SocketAddr) -> Target {
+        Target {
+            address,
+            version: Version::V3_1_1,
+            username: None,
+            password: None,
+        }
+    }
+
+    fn client() -> Client {
+        Client {
+            id: "c".into(),
+            clean: true,
+            filters: vec!["t".into()],
+            qos: Qos::AtMostOnce,
+        }
+    }
+
+    /// What a client says of a broker that answers its CONNECT with `answer`.
+    fn error_after(answer: &[u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut socket, _) = listener.accept().unwrap();
+                let mut connect = [0; 15];
+                socket.read_exact(&mut connect).unwrap();
+                socket.write_all(answer).unwrap();
+            });
+            let mut net = Net::new(&target(address), 0).unwrap();
+            let result = net.connect([client()], &mut Silence, |_| Ok(()));
+            result.expect_err("the client is subscribed")
+        })
+    }
+
+    #[test]
+    fn says_what_the_broker_did_to_a_client() {
+        for (answer, words) in [
+            (
+                &[][..],
+                "closed the connection of client c before its CONNACK",
+            ),
+            (&[0x20, 2, 0, 5], "refused client c: NotAuthorized"),
+            (
+                &[0x20, 2, 0, 0, 0x90, 3, 0, 1, 0x80],
+                "refused a subscription of client c",
+            ),
+            (&[0x20, 2, 0, 0, 0xD0, 0], "sent Pingresp to client c"),
+            (&[0x20, 2, 0, 0, 0x40, 1, 0], "too short for its fields"),
+        ] {
+            let error = error_after(answer);
+            assert!(error.contains(words), "{error:?} instead of {words:?}");
+        }
+    }
+
+    #[test]
+    fn says_that_nobody_listens() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let mut net = Net::new(&target(address), 0).unwrap();
+        let result = net.connect([client()], &mut Silence, |_| Ok(()));
+        let error = result.expect_err("nobody is connected");
+        assert!(error.contains("nobody listens at 127.0.0.1:"), "{error}");
+    }
 }

@@ -99,7 +99,6 @@ impl Report {
 fn show(row: &Row) -> String {
     match &row.value {
         Value::String(text) => text.clone(),
-        value if row.unit == "bytes" && value.is_u64() => grouped(value.as_u64().unwrap_or(0)),
         value => match (value.as_u64(), value.as_f64()) {
             (Some(whole), _) => grouped(whole),
             (_, Some(number)) if number.abs() >= 1000.0 => grouped(number.round() as u64),
@@ -109,7 +108,7 @@ fn show(row: &Row) -> String {
 }
 
 /// 1234567 as 1,234,567.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -146,7 +146,7 @@ impl Flood {
         let mut out = Vec::new();
         let mut sent = 0;
         let mut pinged = false;
-        let mut moved = ((0, 0), Instant::now());
+        let mut moved = ((0, 0, 0), Instant::now());
         while !self.acks.pong {
             let due = ((start.elapsed().as_secs_f64() * self.rate) as u64).min(self.total);
             while sent < due && self.net.pending_bytes(Flood::PUBLISHER) == 0 {
@@ -163,7 +163,8 @@ impl Flood {
                 self.write(&mut out)?;
             }
             self.net.poll(Duration::from_millis(1), &mut self.acks)?;
-            let now = (sent, self.acks.ids.in_use());
+            let pending_bytes = self.net.pending_bytes(Flood::PUBLISHER);
+            let now = (sent, self.acks.ids.in_use(), pending_bytes);
             if now != moved.0 {
                 moved = (now, Instant::now());
             } else if moved.1.elapsed() > STALL {

@@ -21,9 +21,19 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         Ok((before, after, course.settle()?))
     };
     let name = job.scenario.name();
-    let ((before, after, lost), latency) = course::run(name, plans, &job.target, job.pid, conduct)?;
+    let ((before, after, balance), latency) =
+        course::run(name, plans, &job.target, job.pid, conduct)?;
+    let shared = matches!(job.scenario, Scenario::Queue | Scenario::Share);
+    if shared && balance.duplicates > balance.published / 2 {
+        return Err(format!(
+            "{} messages came {} times: this broker does not share them among the members",
+            balance.published,
+            balance.published + balance.duplicates
+        ));
+    }
     add_rates(report, "", &before, &after);
-    report.add("lost", "lost", lost, "deliveries");
+    report.add("lost", "lost", balance.lost, "deliveries");
+    report.add("duplicates", "duplicates", balance.duplicates, "deliveries");
     report.add_latency(&latency);
     report.add_cpu(
         "delivery",
@@ -62,6 +72,7 @@ pub fn add_rates(report: &mut Report, suffix: &str, before: &Sample, after: &Sam
 /// Who publishes and subscribes what, a plan for each thread.
 pub fn plans(job: &Job) -> Vec<Plan> {
     let run = &job.run;
+    let load = job.load();
     let topic = |index| match job.scenario {
         Scenario::Queue => format!("$queue/bench/{run}"),
         _ => format!("bench/{run}/{index}"),
@@ -98,8 +109,8 @@ pub fn plans(job: &Job) -> Vec<Plan> {
             topics: publishers.clone().map(topic).collect(),
             copies,
             load: Load {
-                rate: job.rate * publishers.len() as f64 / job.publishers as f64,
-                ..job.load()
+                rate: load.rate * publishers.len() as f64 / job.publishers as f64,
+                ..load
             },
             connects_before,
         };

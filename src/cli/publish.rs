@@ -1,0 +1,253 @@
+//! `rotamq pub`: publishes messages, or puts them into queues.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::client::{self, Client, ConnectArguments, Sender};
+use super::{Failure, Outcome};
+use crate::message::{PacketId, Qos};
+use crate::protocol::{Ack, Packet, ReasonCode};
+
+/// Messages sent and not yet acknowledged.
+const WINDOW: usize = 20;
+
+#[derive(clap::Args, Clone)]
+#[command(disable_help_flag = true)]
+#[group(id = "publish")]
+pub struct PublishArguments {
+    #[command(flatten)]
+    connect: ConnectArguments,
+    /// The topic; $queue/NAME puts into the queue NAME
+    #[arg(short, long, value_parser = client::topic_name)]
+    topic: String,
+    #[command(flatten)]
+    source: SourceArguments,
+    /// The quality of service: 0, 1 or 2
+    #[arg(short, long, default_value = "0", value_parser = client::qos)]
+    qos: Qos,
+    /// Retain the message on the broker
+    #[arg(short, long)]
+    retain: bool,
+    /// Publish the message so many times
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 1,
+        conflicts_with = "stdin_line"
+    )]
+    repeat: u64,
+    /// Wait so long after each time
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = client::seconds)]
+    repeat_delay: Duration,
+}
+
+/// Where messages come from.
+#[derive(clap::Args, Clone, Debug)]
+#[group(id = "source", required = true, multiple = false)]
+struct SourceArguments {
+    /// Publish this message
+    #[arg(short, long, allow_hyphen_values = true)]
+    message: Option<OsString>,
+    /// Publish the content of this file
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// Publish each line of standard input
+    #[arg(short = 'l', long)]
+    stdin_line: bool,
+    /// Publish an empty message
+    #[arg(short, long)]
+    null_message: bool,
+    /// Publish all of standard input as one message
+    #[arg(short, long)]
+    stdin_file: bool,
+}
+
+/// # Errors
+/// The connection failed, or the broker refused a message.
+pub fn run(arguments: PublishArguments) -> Outcome {
+    let source = Source::open(&arguments)?;
+    client::run(&arguments.connect, async |client| {
+        let mut publishing = Publishing {
+            topic: &arguments.topic,
+            qos: arguments.qos,
+            retain: arguments.retain,
+            source,
+            unacknowledged: BTreeSet::new(),
+            refused: None,
+        };
+        publishing.run(client).await
+    })
+}
+
+/// What is still to be published.
+enum Source {
+    Once {
+        payload: Vec<u8>,
+        left: u64,
+        delay: Duration,
+        due: Instant,
+    },
+    Lines(mpsc::Receiver<io::Result<Vec<u8>>>),
+    Ended,
+}
+
+impl Source {
+    fn open(arguments: &PublishArguments) -> Result<Source, Failure> {
+        let from = &arguments.source;
+        let payload = if let Some(message) = &from.message {
+            message.clone().into_encoded_bytes()
+        } else if let Some(path) = &from.file {
+            client::read_payload(client::open(path)?, &path.display().to_string())?
+        } else if from.stdin_file {
+            client::read_payload(io::stdin().lock(), "standard input")?
+        } else if from.stdin_line {
+            return Ok(Source::Lines(client::stdin_lines()));
+        } else {
+            Vec::new()
+        };
+        Ok(Source::Once {
+            payload,
+            left: arguments.repeat,
+            delay: arguments.repeat_delay,
+            due: Instant::now(),
+        })
+    }
+
+    /// Waits for the next message; `None`: there is none. None is lost when
+    /// it is not waited for.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let next = match self {
+            Source::Once { left: 0, .. } | Source::Ended => None,
+            Source::Once {
+                payload, left, due, ..
+            } => {
+                sleep_until(*due).await;
+                *left -= 1;
+                Some(if *left == 0 {
+                    std::mem::take(payload)
+                } else {
+                    payload.clone()
+                })
+            }
+            Source::Lines(lines) => match lines.recv().await {
+                Some(Ok(line)) => Some(line),
+                Some(Err(error)) => {
+                    let text = format!("cannot read standard input: {error}");
+                    return Err(Failure::new(text));
+                }
+                None => None,
+            },
+        };
+        if next.is_none() {
+            *self = Source::Ended;
+        }
+        Ok(next)
+    }
+
+    /// A message is published, and acknowledged if it is to be.
+    fn delivered(&mut self) {
+        if let Source::Once { delay, due, .. } = self {
+            *due = Instant::now() + *delay;
+        }
+    }
+
+    /// How many may be sent and not yet acknowledged.
+    fn window(&self) -> usize {
+        match self {
+            Source::Once { .. } => 1,
+            Source::Lines(_) => WINDOW,
+            Source::Ended => 0,
+        }
+    }
+}
+
+/// The state of a run.
+struct Publishing<'a> {
+    topic: &'a str,
+    qos: Qos,
+    retain: bool,
+    source: Source,
+    unacknowledged: BTreeSet<PacketId>,
+    /// Why the broker refused a message.
+    refused: Option<ReasonCode>,
+}
+
+impl Publishing<'_> {
+    async fn run(&mut self, client: &mut Client) -> Outcome {
+        let receive_max = usize::from(client.receive_max);
+        let Client {
+            receiver, sender, ..
+        } = client;
+        loop {
+            while let Some(packet) = receiver.packet()? {
+                self.handle(&packet, sender);
+            }
+            sender.flush().await?;
+            if matches!(self.source, Source::Ended) && self.unacknowledged.is_empty() {
+                return match self.refused {
+                    Some(reason) => {
+                        let reason = client::words(reason);
+                        Err(Failure::new(format!(
+                            "the broker refused a message: {reason}"
+                        )))
+                    }
+                    None => Ok(ExitCode::SUCCESS),
+                };
+            }
+            let window = self.source.window().min(receive_max);
+            select! {
+                filled = receiver.fill() => filled.map_err(|error| self.lost(error))?,
+                idle = sender.keep_alive() => idle.map_err(|error| self.lost(error))?,
+                payload = self.source.next(), if self.unacknowledged.len() < window => {
+                    if let Some(payload) = payload? {
+                        self.publish(&payload, sender)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, payload: &[u8], sender: &mut Sender) -> Result<(), Failure> {
+        match sender.publish(self.topic, payload, self.qos, self.retain)? {
+            Some(packet_id) => _ = self.unacknowledged.insert(packet_id),
+            None => self.source.delivered(),
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, packet: &Packet<'_>, sender: &mut Sender) {
+        match packet {
+            Packet::Pubrec(ack) if !ack.reason.is_failure() => {
+                sender.send(&Packet::Pubrel(Ack::new(ack.packet_id))); // [MQTT-4.3.3-1]
+            }
+            Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubcomp(ack)
+                if self.unacknowledged.remove(&ack.packet_id) =>
+            {
+                self.source.delivered();
+                if ack.reason.is_failure() {
+                    self.refused = Some(ack.reason);
+                }
+            }
+            Packet::Pingresp => sender.pinged_back(),
+            // A message for a session that is resumed here waits, not being
+            // acknowledged, for a subscriber.
+            _ => {}
+        }
+    }
+
+    fn lost(&self, failure: Failure) -> Failure {
+        match self.unacknowledged.len() {
+            0 => failure,
+            1 => failure.and("a message is not acknowledged"),
+            count => failure.and(&format!("{count} messages are not acknowledged")),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What the commands print: format strings, and the log.
+
+mod format;
+mod logging;
