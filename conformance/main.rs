@@ -78,7 +78,7 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let address = match &arguments.address {
         Some(address) => resolve(address)?,
         None => {
-            let broker = Broker::start(&arguments.rotamq_arguments)?;
+            let broker = Broker::start(&folder.join("rotamq.toml"), &arguments.rotamq_arguments)?;
             started.insert(broker).address()
         }
     };
