@@ -7,7 +7,7 @@ use super::link::Link;
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
-use crate::message::{ClientId, Identity, Qos, SessionId, Time};
+use crate::message::{ClientId, Identity, SessionId, Time};
 use crate::protocol::{Connect, ReasonCode};
 use crate::router::{NodeId, Receiver};
 use crate::session::{Close, Publication, Session, Subscribed, Terms, Will, connack};
@@ -72,11 +72,14 @@ impl Core {
                 continue;
             };
             let Some(session) = self.sessions.lock(id.0) else {
-                // Whoever ended it has not come to the registry yet.
-                self.clients
-                    .remove_if(&identity.client, |_, held| *held == id);
+                self.forget_client(&identity.client, id);
                 continue;
             };
+            if session.has_ended() {
+                drop(session);
+                self.forget_client(&identity.client, id);
+                continue;
+            }
             if session.is_connected() || connect.clean_start || !session.terms.persists() {
                 drop(session);
                 let discard = connect.clean_start; // [MQTT-3.1.2-6]
@@ -171,7 +174,12 @@ impl Core {
         drop(session);
         for subscribed in members {
             if let Subscribed::Group(list) | Subscribed::Queue(list) = subscribed {
-                self.change_list(worker, list, now, |list| list.queue.attach(id));
+                self.change_list(worker, list, now, |list| {
+                    // It may have gone again meanwhile.
+                    if self.is_connected(id) {
+                        list.queue.attach(id);
+                    }
+                });
             }
         }
         number
@@ -236,15 +244,11 @@ impl Core {
         };
         let detached = session.detach(now, &mut worker.effects);
         let identity = session.identity.clone();
-        let subscriptions: Vec<(Subscribed, Qos)> = match over {
+        let subscriptions: Vec<Subscribed> = match over {
             true => std::mem::take(&mut session.subscriptions)
-                .into_iter()
+                .into_keys()
                 .collect(),
-            false => session
-                .subscriptions
-                .iter()
-                .map(|(key, qos)| (*key, *qos))
-                .collect(),
+            false => session.subscriptions.keys().copied().collect(),
         };
         if over {
             self.counters
@@ -257,8 +261,7 @@ impl Core {
             } else {
                 self.sessions.take(id.0, session);
             }
-            self.clients
-                .remove_if(&identity.client, |_, held| *held == id);
+            self.forget_client(&identity.client, id);
         } else {
             let expiry = session.terms.session_expiry;
             let watched = std::mem::replace(&mut session.expiry_watched, true);
@@ -270,17 +273,18 @@ impl Core {
         for (queue, lease) in detached.unwritten {
             self.change_list(worker, queue, now, |list| list.queue.release(lease));
         }
-        for (subscribed, _) in subscriptions {
+        for subscribed in subscriptions {
             match subscribed {
-                Subscribed::Filter(node) if over => {
-                    self.router.remove(NodeId(node), Receiver::Session(id));
-                }
+                _ if over => self.end_subscription(worker, id, subscribed, now),
                 Subscribed::Filter(_) => {}
-                Subscribed::Group(list) | Subscribed::Queue(list) if over => {
-                    self.leave_list(worker, list, id, true, now);
-                }
                 Subscribed::Group(list) | Subscribed::Queue(list) => {
-                    self.change_list(worker, list, now, |list| list.queue.detach(id));
+                    self.change_list(worker, list, now, |list| {
+                        list.queue.detach(id);
+                        // It may have come back meanwhile.
+                        if self.is_connected(id) {
+                            list.queue.attach(id);
+                        }
+                    });
                 }
             }
         }
@@ -314,6 +318,33 @@ impl Core {
             self.counters.refused_messages.increment();
             tracing::warn!(client = ?identity.client, topic = ?will.topic, "a will could not be published");
         }
+    }
+
+    /// The session is over, and with it this subscription.
+    pub(super) fn end_subscription(
+        &self,
+        worker: &mut Worker,
+        id: SessionId,
+        subscribed: Subscribed,
+        now: Time,
+    ) {
+        match subscribed {
+            Subscribed::Filter(node) => {
+                self.router.remove(NodeId(node), Receiver::Session(id));
+            }
+            Subscribed::Group(list) | Subscribed::Queue(list) => {
+                self.leave_list(worker, list, id, true, now)
+            }
+        }
+    }
+
+    fn is_connected(&self, id: SessionId) -> bool {
+        (self.sessions.lock(id.0)).is_some_and(|session| session.is_connected())
+    }
+
+    /// The client id leads to this session no longer, if it still did.
+    fn forget_client(&self, client: &ClientId, id: SessionId) {
+        self.clients.remove_if(client, |_, held| *held == id);
     }
 
     /// No two alike, and none that a client could guess.

@@ -136,9 +136,9 @@ impl Core {
                 );
             }
             Packet::Pubcomp(ack) => self.handle_pubcomp(worker, link, ack.packet_id, now),
-            Packet::Subscribe(subscribe) => self.handle_subscribe(worker, link, subscribe, now),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(worker, link, subscribe, now)?,
             Packet::Unsubscribe(unsubscribe) => {
-                self.handle_unsubscribe(worker, link, unsubscribe, now)
+                self.handle_unsubscribe(worker, link, unsubscribe, now)?
             }
             Packet::Pingreq => encode(&Packet::Pingresp, wire, &mut worker.answers), // [MQTT-3.12.4-1]
             Packet::Disconnect(_) => return Err(Stop::Disconnect),

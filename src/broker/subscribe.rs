@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE: ordinary filters, share groups, work queues, and
 //! the retained messages that a new subscription gets.
 
-use super::link::Link;
+use super::link::{Link, Stop};
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
 use crate::message::{Qos, SessionId, Time};
@@ -11,7 +11,7 @@ use crate::protocol::{
 };
 use crate::router::{Cursor, Receiver, Subscription};
 use crate::session::{Backlog, Close, Publication, Subscribed};
-use crate::topic::TopicFilter;
+use crate::topic::{TopicFilter, TopicLimits};
 
 /// Retained messages looked at before others get their turn.
 const RETAINED_PAGE_MAX: usize = 256;
@@ -32,14 +32,19 @@ impl Core {
         link: &Link,
         subscribe: &Subscribe<'_>,
         now: Time,
-    ) {
+    ) -> Result<(), Stop> {
+        check_grammar(subscribe.filters.iter().map(|(text, _)| *text))?;
         let mut new = Vec::new();
         // As if each had come in a packet of its own [MQTT-3.8.4-4].
         let reasons = (subscribe.filters.iter())
             .map(|(text, options)| {
                 let subscribed = self.subscribe(worker, link, text, *options, now);
                 subscribed.map_or_else(
-                    |close| close.reason,
+                    |close| {
+                        let client = &link.identity.client;
+                        tracing::info!(?client, filter = ?text, why = %close.why, "subscription refused");
+                        close.reason
+                    },
                     |(qos, filter)| {
                         new.extend(filter.map(|filter| (filter, qos)));
                         ReasonCode::granted(qos)
@@ -54,7 +59,7 @@ impl Core {
         });
         encode(&suback, link.terms.wire, &mut worker.answers);
         let Some(mut session) = self.sessions.lock(link.session.0) else {
-            return;
+            return Ok(());
         };
         // SUBACK goes out before the retained messages.
         session.append_answers(&worker.answers, &mut worker.effects);
@@ -68,6 +73,7 @@ impl Core {
         }
         drop(session);
         self.send_backlog(worker, link.session, now);
+        Ok(())
     }
 
     /// One filter; the QoS granted, and the filter whose retained messages are
@@ -108,8 +114,11 @@ impl Core {
                 (Subscribed::Queue(queue), granted, None)
             }
         };
-        if let Some(mut session) = self.sessions.lock(link.session.0) {
-            session.subscriptions.insert(subscribed, qos);
+        let session = self.sessions.lock(link.session.0);
+        match session.filter(|session| !session.has_ended()) {
+            Some(mut session) => drop(session.subscriptions.insert(subscribed, qos)),
+            // Whoever ended it has not seen this one.
+            None => self.end_subscription(worker, link.session, subscribed, now),
         }
         Ok((qos, filter))
     }
@@ -198,7 +207,8 @@ impl Core {
         link: &Link,
         unsubscribe: &Unsubscribe<'_>,
         now: Time,
-    ) {
+    ) -> Result<(), Stop> {
+        check_grammar(unsubscribe.filters.iter().copied())?;
         let reasons = (unsubscribe.filters.iter())
             .map(
                 |text| match self.unsubscribe(worker, link.session, text, now) {
@@ -214,6 +224,7 @@ impl Core {
             reasons,
         });
         encode(&unsuback, link.terms.wire, &mut worker.answers);
+        Ok(())
     }
 
     /// By the exact text [MQTT-3.10.4-1]; whether there was such a subscription.
@@ -313,4 +324,19 @@ impl Core {
         }
         more
     }
+}
+
+/// A filter that is none at all is a violation [MQTT-4.8.0-1]; one that is not
+/// granted is answered.
+fn check_grammar<'a>(mut filters: impl Iterator<Item = &'a str>) -> Result<(), Stop> {
+    filters.try_for_each(|text| match TopicFilter::parse(text, TopicLimits::NONE) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let why = format!("invalid topic filter: {error}");
+            Err(Stop::Closed(Close::new(
+                ReasonCode::TopicFilterInvalid,
+                why,
+            )))
+        }
+    })
 }

@@ -79,7 +79,9 @@ async fn read_connect(
             }
             Err(reason) => {
                 tracing::info!(%peer, client = ?connect.client_id, ?reason, "CONNECT refused");
-                Err(Some((connect.version, reason)))
+                Err(reason
+                    .fits_connack(connect.version)
+                    .then_some((connect.version, reason)))
             }
         };
     }

@@ -245,17 +245,13 @@ fn protocol_version(body: &mut Cursor<'_>) -> Result<Version, DecodeError> {
         (b"MQIsdp", 3) => Ok(Version::V3_1),
         (b"MQTT", 4) => Ok(Version::V3_1_1),
         (b"MQTT", 5) => Ok(Version::V5),
-        // [MQTT-3.1.2-2]: refused in the nearest form that the client can
-        // read. Mosquitto's bridges set the level's top bit, and come again
+        // [MQTT-3.1.2-2]: refused in the form that 3.1.1 demands and 5 leaves
+        // open. Mosquitto's bridges set the level's top bit, and come again
         // without it once they are refused.
-        (_, level) => Err(DecodeError {
+        _ => Err(DecodeError {
             reason: ReasonCode::UnsupportedProtocolVersion,
             what: "the protocol level is not one of 3 (MQIsdp), 4 and 5 (MQTT)",
-            connack: Some(if level & 0x7F < 5 {
-                Version::V3_1_1
-            } else {
-                Version::V5
-            }),
+            connack: Some(Version::V3_1_1),
         }),
     }
 }

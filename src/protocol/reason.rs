@@ -27,6 +27,12 @@ impl ReasonCode {
         }
     }
 
+    /// Whether a CONNACK of that version can say it. Otherwise the connection
+    /// is closed without one [MQTT-3.2.2-6].
+    pub fn fits_connack(self, version: Version) -> bool {
+        version == Version::V5 || self != ReasonCode::TopicNameInvalid
+    }
+
     /// The byte that says it in a packet of that type.
     pub(super) fn to_wire(self, packet: PacketType, version: Version) -> u8 {
         match (version, packet) {
@@ -42,7 +48,7 @@ impl ReasonCode {
     /// The CONNACK return code of 3.1.1 (3.2.2.3) nearest to it.
     fn to_return_code(self) -> u8 {
         let code = match self {
-            ReasonCode::Banned | ReasonCode::TopicNameInvalid => ReasonCode::NotAuthorized,
+            ReasonCode::Banned => ReasonCode::NotAuthorized,
             ReasonCode::BadAuthenticationMethod => ReasonCode::BadUserNameOrPassword,
             code => code,
         };

@@ -35,8 +35,10 @@ impl Terms {
         if connect.version == Version::V5 {
             return Err(ReasonCode::UnsupportedProtocolVersion); // [MQTT-3.1.2-2]
         }
-        // [MQTT-3.1.3-7], [MQTT-3.1.3-8]
-        if connect.client_id.is_empty() && !connect.clean_start {
+        // [MQTT-3.1.3-7], [MQTT-3.1.3-8]; 3.1 knows no empty id at all.
+        if connect.client_id.is_empty()
+            && (!connect.clean_start || connect.version == Version::V3_1)
+        {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
         if connect.client_id.len() > limits.client_id_bytes_max {
