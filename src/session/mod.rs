@@ -173,6 +173,8 @@ pub struct Detached {
     pub will: Option<Box<Will>>,
     /// QoS 2 jobs that were never written.
     pub unwritten: Vec<(QueueId, LeaseId)>,
+    /// Lists whose jobs it held, also those it has unsubscribed from.
+    pub held: SmallVec<[QueueId; 1]>,
 }
 
 /// What handling packets leaves behind for the worker to do, and buffers that
@@ -409,6 +411,15 @@ impl Session {
     /// The connection is gone. QoS 1 jobs go back by the queue's own account.
     pub fn detach(&mut self, now: Time, effects: &mut Effects) -> Detached {
         let mut unwritten = Vec::new();
+        let sent = self
+            .window
+            .sent()
+            .filter_map(|sent| sent.job.map(|job| job.queue));
+        let mut held: SmallVec<[QueueId; 1]> = sent
+            .chain(self.unconfirmed.iter().map(|(queue, _)| *queue))
+            .collect();
+        held.sort_unstable();
+        held.dedup();
         let filling = self.filling;
         self.window.retain(|sent| match sent.job {
             Some(_) if sent.qos == Qos::AtLeastOnce => false,
@@ -430,6 +441,7 @@ impl Session {
         Detached {
             will: self.will.take(),
             unwritten,
+            held,
         }
     }
 
