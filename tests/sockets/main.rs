@@ -1,0 +1,15 @@
+//! The broker over real sockets, with clients that are not its own:
+//! mosquitto's, paho-mqtt for Python, rumqttc; and raw bytes where no client
+//! would do such a thing. `tests/run` installs them.
+
+mod bad_input;
+mod clients;
+mod crowd;
+mod memory;
+mod process;
+mod program;
+mod pubsub;
+mod queues;
+mod raw;
+mod sessions;
+mod wait;

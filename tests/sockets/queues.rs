@@ -1,0 +1,242 @@
+//! Work queues and share groups.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::process::Stdio;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use crate::clients::{
+    Client, LIBRARIES, MOSQUITTO, MOSQUITTO_31, Options, PAHO, PAHO_31, Peer, RUMQTTC, Version,
+    broker, mosquitto_command,
+};
+use crate::wait::{DEADLINE, until};
+
+/// mosquitto_pub with a message a line.
+fn publish_lines(version: Version, address: std::net::SocketAddr, topic: &str, count: usize) {
+    let mut publisher = mosquitto_command("mosquitto_pub", version, address)
+        .args(["-t", topic, "-q", "1", "-l"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = publisher.stdin.take().expect("it is piped");
+    for number in 0..count {
+        writeln!(lines, "{number}").unwrap();
+    }
+    drop(lines);
+    assert!(publisher.wait().unwrap().success());
+}
+
+/// A worker that takes a while to be killed: it works 1,000 jobs off, then
+/// holds all it gets; what it holds when it has as many as it may.
+fn work_and_die(mut worker: Box<dyn Client>, prefetch: usize) -> (Vec<String>, Vec<String>) {
+    let mut done = Vec::new();
+    for _ in 0..1000 {
+        let job = worker.receive();
+        done.push(job.text().to_owned());
+        worker.acknowledge(&job);
+    }
+    let held = (0..prefetch).map(|_| worker.receive().text().to_owned());
+    let held = held.collect();
+    worker.kill();
+    (done, held)
+}
+
+/// Three workers, of three libraries, share 10,000 jobs. One is killed in the
+/// middle, with jobs in its hands: these come to the others, and no other job
+/// comes twice.
+#[test]
+fn a_killed_worker_loses_no_job() {
+    const JOBS: usize = 10_000;
+    const PREFETCH: usize = 16;
+    let broker = broker();
+    let address = broker.address();
+    for (killed, others, version) in [
+        (PAHO, [MOSQUITTO, RUMQTTC], Version::V311),
+        (PAHO_31, [MOSQUITTO_31, PAHO_31], Version::V31),
+    ] {
+        let topic = format!("$queue/jobs/{version:?}");
+        let join = |peer: Peer, id: &str| {
+            let mut options = Options::clean(address, id);
+            options.manual = peer != MOSQUITTO && peer != MOSQUITTO_31;
+            let mut worker = peer.open(options);
+            assert_eq!(worker.subscribe(&[&topic], 1), [1], "{peer:?}");
+            worker
+        };
+        let (sender, results) = channel();
+        let dying = join(killed, "dying");
+        let living = [join(others[0], "living 0"), join(others[1], "living 1")];
+        let dying = thread::spawn(move || work_and_die(dying, PREFETCH));
+        let living = ["living 0", "living 1"]
+            .into_iter()
+            .zip(living)
+            .map(|(id, mut worker)| {
+                let sender = sender.clone();
+                thread::spawn(move || {
+                    loop {
+                        let job = worker.receive();
+                        worker.acknowledge(&job);
+                        if job.text() == "stop" {
+                            return worker.disconnect();
+                        }
+                        sender.send((id, job)).expect("all are counted");
+                    }
+                })
+            });
+        let living: Vec<_> = living.collect();
+        drop(sender);
+        publish_lines(version, address, &topic, JOBS);
+        let (done, held) = dying.join().unwrap();
+        let mut by_whom: HashMap<String, Vec<&str>> = HashMap::new();
+        for job in done {
+            by_whom.entry(job).or_default().push("dying");
+        }
+        while by_whom.len() < JOBS {
+            let (id, job) = results.recv_timeout(DEADLINE).expect("jobs are left");
+            assert_eq!(job.topic, topic);
+            by_whom.entry(job.text().to_owned()).or_default().push(id);
+        }
+        // One each, for who has gone gets no second.
+        for _ in &living {
+            PAHO.publish(address, &topic, "stop", 1, false);
+        }
+        for worker in living {
+            worker.join().unwrap();
+        }
+        for (id, job) in results {
+            by_whom.entry(job.text().to_owned()).or_default().push(id);
+        }
+        // All were done, and those that the killed one held by somebody else.
+        let twice: Vec<_> = by_whom.iter().filter(|(_, who)| who.len() > 1).collect();
+        assert!(twice.is_empty(), "{version:?}: done twice: {twice:?}");
+        assert_eq!(held.len(), PREFETCH);
+        for number in 0..JOBS {
+            assert!(by_whom.contains_key(&number.to_string()), "{number}");
+        }
+    }
+}
+
+#[test]
+fn members_take_turns_and_jobs_wait_for_the_first_of_them() {
+    let broker = broker();
+    let address = broker.address();
+    for (producer, members) in [
+        (MOSQUITTO, [PAHO, RUMQTTC]),
+        (PAHO, [MOSQUITTO, MOSQUITTO_31]),
+        (MOSQUITTO_31, [PAHO_31, PAHO]),
+    ] {
+        let topic = format!("$queue/turns/{producer:?}");
+        // A producer may come first.
+        producer.publish(address, &topic, "early", 1, false);
+        let mut first = members[0].subscriber(address, "first", &topic, 1);
+        assert_eq!(first.receive().text(), "early");
+        let mut second = members[1].subscriber(address, "second", &topic, 1);
+        let mut sender = producer.connect(address, "producer");
+        let mut counts = [0, 0];
+        for number in 0..10 {
+            sender.publish(&topic, number.to_string().as_bytes(), 1, false);
+        }
+        for (member, count) in [&mut first, &mut second].into_iter().zip(&mut counts) {
+            for _ in 0..5 {
+                let job = member.receive();
+                assert_eq!((&*job.topic, job.qos), (&*topic, 1));
+                *count += 1;
+            }
+        }
+        assert_eq!(counts, [5, 5], "{producer:?}");
+        first.disconnect();
+        second.disconnect();
+    }
+}
+
+/// A queue is also fed by its plain topic, and ordinary subscribers are not
+/// disturbed.
+#[test]
+fn a_plain_topic_feeds_the_queue_of_its_name() {
+    let broker = broker();
+    let address = broker.address();
+    for peer in LIBRARIES {
+        let mut member = peer.subscriber(address, "member", "$queue/fed/+", 1);
+        let mut ordinary = peer.subscriber(address, "ordinary", "#", 1);
+        MOSQUITTO.publish(address, "fed/1", "both", 1, false);
+        MOSQUITTO.publish(address, "$queue/fed/1", "member only", 1, false);
+        MOSQUITTO.publish(address, "fence", "fence", 1, false);
+        let job = member.receive();
+        assert_eq!((&*job.topic, job.text()), ("$queue/fed/1", "both"));
+        assert_eq!(member.receive().text(), "member only");
+        let message = ordinary.receive();
+        assert_eq!((&*message.topic, message.text()), ("fed/1", "both"));
+        assert_eq!(ordinary.receive().text(), "fence");
+        member.disconnect();
+        ordinary.disconnect();
+    }
+}
+
+#[test]
+fn a_job_that_is_refused_comes_to_another_and_a_rejected_one_is_a_dead_letter() {
+    let broker = broker();
+    let address = broker.address();
+    for peer in LIBRARIES {
+        let mut first = peer.open(Options::clean(address, "first").manual());
+        first.subscribe(&["$queue/refused"], 1);
+        let mut second = peer.open(Options::clean(address, "second").manual());
+        second.subscribe(&["$queue/refused"], 1);
+        PAHO.publish(address, "$queue/refused", "job", 1, false);
+        let job = first.receive();
+        let nack = format!("{} 0", job.packet_id);
+        first.publish("$queue/$nack", nack.as_bytes(), 1, false);
+        let job = second.receive();
+        assert_eq!(job.text(), "job", "{peer:?}");
+        let reject = job.packet_id.to_string();
+        second.publish("$queue/$reject", reject.as_bytes(), 1, false);
+        let mut person = peer.subscriber(address, "person", "$queue/$dead/refused", 1);
+        let dead = person.receive();
+        assert_eq!((&*dead.topic, dead.text()), ("refused", "job"), "{peer:?}");
+        for client in [first, second, person] {
+            client.disconnect();
+        }
+    }
+}
+
+/// Each message comes to one of a share group; what a member that is killed
+/// has not acknowledged, to the next.
+#[test]
+fn a_share_group_goes_on_without_a_member_that_leaves() {
+    let broker = broker();
+    let address = broker.address();
+    for (leaving, staying) in [
+        (PAHO, RUMQTTC),
+        (RUMQTTC, MOSQUITTO),
+        (PAHO_31, MOSQUITTO_31),
+    ] {
+        for killed in [true, false] {
+            let filter = "$share/group/shared/+";
+            let mut leaver = leaving.open(Options::clean(address, "leaver").manual());
+            assert_eq!(leaver.subscribe(&[filter], 1), [1]);
+            let mut stayer = staying.subscriber(address, "stayer", filter, 1);
+            let mut publisher = PAHO.connect(address, "publisher");
+            for number in 0..20 {
+                let topic = format!("shared/{number}");
+                publisher.publish(&topic, number.to_string().as_bytes(), 1, false);
+            }
+            // Ten each, and the leaver acknowledges none.
+            for _ in 0..10 {
+                leaver.receive();
+            }
+            match killed {
+                true => leaver.kill(),
+                false => leaver.disconnect(),
+            }
+            let mut numbers: Vec<u32> = (0..20)
+                .map(|_| stayer.receive().text().parse().expect("a number"))
+                .collect();
+            numbers.sort_unstable();
+            assert_eq!(numbers, (0..20).collect::<Vec<_>>(), "{leaving:?}");
+            publisher.publish("shared/last", b"20", 1, false);
+            assert_eq!(stayer.receive().text(), "20");
+            stayer.disconnect();
+            publisher.disconnect();
+            until("the group is gone", || broker.subscriptions_len() == 0);
+        }
+    }
+}
