@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -17,9 +18,15 @@ pub struct Broker {
 
 impl Broker {
     /// Starts it on a free port, which it logs as `listening on ADDRESS`.
-    pub fn start(arguments: &[String]) -> Result<Broker, String> {
+    /// Its queues are those of `configuration`, unless the arguments name
+    /// another.
+    pub fn start(configuration: &Path, arguments: &[String]) -> Result<Broker, String> {
         const PATIENCE: Duration = Duration::from_secs(20);
-        let mut program = Command::new(env!("CARGO_BIN_EXE_rotamq"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rotamq"));
+        if !arguments.iter().any(|word| word.starts_with("--config")) {
+            command.arg("--config").arg(configuration);
+        }
+        let mut program = command
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdin(Stdio::null())

@@ -12,6 +12,12 @@ use toml::{Table, Value as Toml};
 
 use crate::packet::{self, Kind, Packet, Shape, Value};
 
+/// The protocol versions that cases may be of.
+pub const VERSIONS: [&str; 2] = ["3.1", "3.1.1"];
+
+/// The brokers of which cases may note that they fail.
+pub const BROKERS: [&str; 1] = ["mosquitto"];
+
 /// One case: what it shows, and what is played, once for each of its rows.
 pub struct Case {
     pub name: String,
@@ -171,7 +177,7 @@ fn load_file(path: &Path, run_id: &str, cases: &mut Vec<Case>) -> Result<(), Str
         .map_err(|error: toml::de::Error| error.to_string())?;
     let mut file = Fields::new(table);
     let version = file.text("version")?.ok_or("it needs a version")?;
-    if !["3.1", "3.1.1"].contains(&version.as_str()) {
+    if !VERSIONS.contains(&version.as_str()) {
         return Err(format!("the version {version} is not known"));
     }
     let rotamq_only = file.flag("rotamq_only")?.unwrap_or(false);
@@ -240,7 +246,6 @@ fn load_case(
 
 /// The brokers that are noted to fail, and why.
 fn read_notes(fields: &mut Fields) -> Result<BTreeMap<String, String>, String> {
-    const BROKERS: [&str; 1] = ["mosquitto"];
     let mut notes = BTreeMap::new();
     for broker in BROKERS {
         if let Some(note) = fields.text(broker)? {

@@ -25,6 +25,8 @@ pub struct Connection {
     /// How long anything may take before the case fails.
     patience: Duration,
     unread: Vec<u8>,
+    /// Packets that came before one that was waited for.
+    set_aside: VecDeque<Packet>,
     /// Bytes that go out with the next ones.
     held: Vec<u8>,
     /// Deliveries at QoS 2 of which the PUBREL is answered when it comes.
@@ -62,6 +64,7 @@ impl Connection {
             conversation,
             patience,
             unread: Vec::new(),
+            set_aside: VecDeque::new(),
             held: Vec::new(),
             completing: HashSet::new(),
             ignore_without: None,
@@ -131,6 +134,27 @@ impl Connection {
 
     /// The next packet for the case, or that the broker closed.
     pub fn receive(&mut self) -> Result<Event, String> {
+        match self.set_aside.pop_front() {
+            Some(packet) => Ok(Event::Packet(packet)),
+            None => self.receive_new(),
+        }
+    }
+
+    /// As [`Connection::receive`], but what is published meanwhile stays for
+    /// later: a broker may send messages before the SUBACK that they belong to
+    /// (3.8.4).
+    pub fn receive_beside_publications(&mut self) -> Result<Event, String> {
+        loop {
+            match self.receive_new()? {
+                Event::Packet(packet) if packet.kind == Kind::Publish => {
+                    self.set_aside.push_back(packet);
+                }
+                event => return Ok(event),
+            }
+        }
+    }
+
+    fn receive_new(&mut self) -> Result<Event, String> {
         let deadline = Instant::now() + self.patience;
         loop {
             let Some(packet) = self.read_packet(deadline)? else {

@@ -10,7 +10,7 @@ mod packet;
 mod play;
 mod statements;
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ use crate::play::Failure;
 
 /// Plays the conformance cases against an MQTT broker.
 #[derive(Parser)]
-#[command(name = "conformance/run")]
+#[command(bin_name = "conformance/run")]
 struct Arguments {
     /// The broker's HOST:PORT; without it, rotamq is built and started.
     #[arg(long)]
@@ -35,13 +35,13 @@ struct Arguments {
     #[arg(long, value_name = "CASE|STATEMENT")]
     only: Vec<String>,
     /// Play only cases of this protocol version.
-    #[arg(long, value_name = "3.1|3.1.1")]
+    #[arg(long, value_parser = case::VERSIONS)]
     version: Option<String>,
     /// The broker at the address is RotaMQ: play the cases of its queues too.
     #[arg(long)]
     rotamq: bool,
     /// Count failures that a case notes for this broker as known.
-    #[arg(long, value_name = "BROKER")]
+    #[arg(long, value_parser = case::BROKERS)]
     known: Option<String>,
     /// How long a step may take before it fails.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
@@ -78,11 +78,13 @@ fn run(arguments: &Arguments) -> Result<bool, String> {
     let address = match &arguments.address {
         Some(address) => resolve(address)?,
         None => {
-            let broker = Broker::start(&arguments.rotamq_arguments)?;
+            let broker = Broker::start(&folder.join("rotamq.toml"), &arguments.rotamq_arguments)?;
             started.insert(broker).address()
         }
     };
     let patience = Duration::from_secs(arguments.timeout.max(1));
+    TcpStream::connect_timeout(&address, patience)
+        .map_err(|error| format!("no broker can be reached at {address}: {error}"))?;
     let mut tally = Tally::default();
     tally.failed += faults.len();
     play_all(&cases, address, patience, |case, results| {

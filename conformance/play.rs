@@ -21,6 +21,8 @@ pub struct Failure {
     pub conversation: Vec<String>,
 }
 
+const CLOSED: &str = "the broker closed the connection";
+
 pub fn play(run: &Run, address: SocketAddr, patience: Duration) -> Result<(), Failure> {
     let mut player = Player {
         run,
@@ -100,13 +102,12 @@ impl<'a> Player<'a> {
             Action::Unordered(expected) => self.expect_unordered(client, expected)?,
             Action::Publish(publish) => self.publish(client, publish)?,
             Action::Subscribe { filters, granted } => {
-                let connection = self.connection(client)?;
-                let packet_id = connection.next_packet_id();
-                let subscribe = acknowledgement(Kind::Subscribe, packet_id);
-                connection.send(&subscribe.with("filters", filters.clone()));
-                let suback = acknowledgement(Kind::Suback, packet_id);
-                let suback = suback.with("codes", Value::Codes(granted.clone()));
-                self.expect(client, &plain(suback))?;
+                let suback = self.subscribe(client, filters)?;
+                if suback.fields.get("codes") != Some(&Value::Codes(granted.clone())) {
+                    return Err(format!(
+                        "{granted:02x?} was to be granted, but {suback} came"
+                    ));
+                }
             }
             Action::Unsubscribe { filters } => {
                 let connection = self.connection(client)?;
@@ -115,19 +116,14 @@ impl<'a> Player<'a> {
                 connection.send(&unsubscribe.with("filters", filters.clone()));
                 self.expect(client, &plain(acknowledgement(Kind::Unsuback, packet_id)))?;
             }
-            Action::SubscribeRefused { filters } => {
-                let connection = self.connection(client)?;
-                let packet_id = connection.next_packet_id();
-                let subscribe = acknowledgement(Kind::Subscribe, packet_id);
-                connection.send(&subscribe.with("filters", filters.clone()));
-                match connection.receive()? {
-                    Event::Closed => drop(self.take_connection(client)?),
-                    Event::Packet(packet) if is_refusal(&packet) => {}
-                    Event::Packet(packet) => {
-                        return Err(format!("the broker was to refuse, but {packet} came"));
-                    }
+            Action::SubscribeRefused { filters } => match self.subscribe(client, filters) {
+                Ok(suback) if is_refusal(&suback) => {}
+                Ok(packet) => return Err(format!("the broker was to refuse, but {packet} came")),
+                Err(fault) if fault == CLOSED => {
+                    self.take_connection(client)?;
                 }
-            }
+                Err(fault) => return Err(fault),
+            },
             Action::Fence => self.connection(client)?.fence()?,
             Action::FenceOrClose => {
                 let mut connection = self.take_connection(client)?;
@@ -270,6 +266,19 @@ impl<'a> Player<'a> {
             .send(&acknowledgement(Kind::Pubrel, packet_id));
         self.expect(client, &plain(acknowledgement(Kind::Pubcomp, packet_id)))
             .map(drop)
+    }
+
+    /// A SUBSCRIBE; the SUBACK to it, whatever it says.
+    fn subscribe(&mut self, client: &str, filters: &Value) -> Result<Packet, String> {
+        let connection = self.connection(client)?;
+        let packet_id = connection.next_packet_id();
+        let subscribe = acknowledgement(Kind::Subscribe, packet_id);
+        connection.send(&subscribe.with("filters", filters.clone()));
+        match connection.receive_beside_publications()? {
+            Event::Packet(packet) if packet.kind == Kind::Suback => Ok(packet),
+            Event::Packet(packet) => Err(format!("SUBACK was to come, but {packet} came")),
+            Event::Closed => Err(CLOSED.into()),
+        }
     }
 
     fn receive(&mut self, client: &str, wanted: &str) -> Result<Packet, String> {

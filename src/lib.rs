@@ -20,7 +20,7 @@
 //! | [`router`] | who gets a message: the topic tree, retained messages |
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
-//! | [`topic`], [`message`], [`slots`] | the nouns and the table that all use |
+//! | [`topic`], [`message`], `slots` | the nouns and the table that all use |
 //!
 //! # Invariants
 //!
@@ -46,7 +46,7 @@ pub mod queue;
 pub mod router;
 pub mod run;
 pub mod session;
-pub mod slots;
+mod slots;
 pub mod topic;
 
 pub use run::Broker;

@@ -244,17 +244,19 @@ impl Core {
         };
         let detached = session.detach(now, &mut worker.effects);
         let identity = session.identity.clone();
-        let subscriptions: Vec<Subscribed> = match over {
-            true => std::mem::take(&mut session.subscriptions)
-                .into_keys()
-                .collect(),
-            false => session.subscriptions.keys().copied().collect(),
-        };
+        let mut subscriptions: Vec<Subscribed> = session.subscriptions.keys().copied().collect();
+        for list in &detached.held {
+            let subscribed = [Subscribed::Queue(*list), Subscribed::Group(*list)];
+            if !(subscribed.iter()).any(|list| session.subscriptions.contains_key(list)) {
+                subscriptions.push(Subscribed::Queue(*list));
+            }
+        }
         if over {
             self.counters
                 .dropped_session_ended
                 .add(session.waiting_len());
             self.sessions_len.fetch_sub(1, Ordering::Relaxed);
+            session.subscriptions = Default::default();
             session.end();
             if connected && number.is_none() {
                 drop(session);

@@ -17,7 +17,7 @@ use crate::message::{LeaseId, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
 use crate::queue::{DeadLetter, Membership, Queue, Rules, Settings, Settlement};
 use crate::router::{NodeId, Receiver, Subscription, Target};
-use crate::session::{Close, Effects, JobDelivered, Publication};
+use crate::session::{Close, Effects, Hold, JobDelivered, Publication};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::publish::Refused;
@@ -389,8 +389,8 @@ impl Core {
                 "$extend" => session
                     .window
                     .get(packet_id)
-                    .and_then(|sent| sent.job.filter(|job| !job.stale)),
-                _ => session.window.make_stale(packet_id),
+                    .and_then(|sent| sent.job.filter(|job| job.hold == Hold::Current)),
+                _ => session.window.weaken(packet_id, Hold::Settled),
             });
         let Some(job) = job else {
             return Ok(()); // Settled before: the first settlement wins.
@@ -435,7 +435,7 @@ impl Core {
             if let Some(mut session) = self.sessions.lock(session.0)
                 && let Some(packet_id) = session.window.id_of(id, lease)
             {
-                session.window.make_stale(packet_id);
+                session.window.weaken(packet_id, Hold::TimedOut);
             }
             self.watch_stale(session, id, now);
         }
@@ -460,13 +460,13 @@ impl Core {
 
     // ---- members
 
-    /// A session subscribes to `$queue/NAME`.
+    /// A session subscribes to `$queue/NAME`. It gets its first jobs when the
+    /// list changes next.
     ///
     /// # Errors
     /// Why the queue cannot be joined, for the SUBACK.
     pub(super) fn join_queue(
         &self,
-        worker: &mut Worker,
         link: &Link,
         name: TopicFilter<'_>,
         qos: Qos,
@@ -476,38 +476,32 @@ impl Core {
         let client = link.identity.client.as_str();
         loop {
             let id = self.create_queue(name, false, now)?;
-            let joined = self.change_list(worker, id, now, |list| {
-                let Kind::Work { settings, .. } = &list.kind else {
-                    unreachable!("$queue/ names lead to work queues");
-                };
-                if granted == Qos::AtMostOnce && !settings.qos0_members {
-                    let why = "this queue takes no members of QoS 0; see qos0_members";
-                    return Err(Close::new(ReasonCode::ImplementationSpecificError, why));
-                }
-                let own = settings
-                    .members
-                    .iter()
-                    .find(|member| fits_client(&member.client, client));
-                let membership = Membership {
-                    qos: granted,
-                    prefetch: own.and_then(|own| own.prefetch),
-                    ack_timeout: own.and_then(|own| own.ack_timeout),
-                };
-                list.last_used = now;
-                list.queue.join(link.session, membership, now);
-                Ok(())
-            });
-            match joined {
-                Some(result) => return result.map(|()| (id, granted)),
-                None => continue, // deleted in between
+            let Some(mut list) = self.lists.lock(id.0) else {
+                continue; // deleted in between
+            };
+            let Kind::Work { settings, .. } = &list.kind else {
+                unreachable!("$queue/ names lead to work queues");
+            };
+            if granted == Qos::AtMostOnce && !settings.qos0_members {
+                let why = "this queue takes no members of QoS 0; see qos0_members";
+                return Err(Close::new(ReasonCode::ImplementationSpecificError, why));
             }
+            let mut members = settings.members.iter();
+            let own = members.find(|member| fits_client(&member.client, client));
+            let membership = Membership {
+                qos: granted,
+                prefetch: own.and_then(|own| own.prefetch),
+                ack_timeout: own.and_then(|own| own.ack_timeout),
+            };
+            list.last_used = now;
+            list.queue.join(link.session, membership, now);
+            return Ok((id, granted));
         }
     }
 
     /// A session subscribes to `$share/GROUP/FILTER`; `text` is all of it.
     pub(super) fn join_group(
         &self,
-        worker: &mut Worker,
         session: SessionId,
         text: &str,
         filter: TopicFilter<'_>,
@@ -516,17 +510,16 @@ impl Core {
     ) -> QueueId {
         loop {
             let id = self.create_group(text, filter, now);
+            let Some(mut list) = self.lists.lock(id.0) else {
+                continue; // its last member left in between
+            };
             let membership = Membership {
                 qos,
                 prefetch: None,
                 ack_timeout: None,
             };
-            let joined = self.change_list(worker, id, now, |list| {
-                list.queue.join(session, membership, now)
-            });
-            if joined.is_some() {
-                return id;
-            }
+            list.queue.join(session, membership, now);
+            return id;
         }
     }
 
@@ -595,10 +588,14 @@ impl Core {
         }
         let (settings, configured) = self.settings_of(name);
         let refused = |reason, why| Err(Close::new(reason, why));
-        if name.as_str().starts_with('$') && !name.as_str().starts_with("$dead/") {
+        let own_name = name
+            .as_str()
+            .strip_prefix("$dead/")
+            .unwrap_or(name.as_str());
+        if own_name.is_empty() || own_name.starts_with('$') {
             return refused(
                 ReasonCode::TopicFilterInvalid,
-                "no queue name begins with $",
+                "no queue name is empty or begins with $, but for $dead/NAME",
             );
         }
         if !configured && name.begins_with_wildcard() {

@@ -4,7 +4,7 @@
 use super::link::{Link, Stop};
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
-use crate::message::{Qos, SessionId, Time};
+use crate::message::{Qos, QueueId, SessionId, Time};
 use crate::protocol::{
     Packet, Properties, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
     encode,
@@ -25,6 +25,12 @@ enum Wanted<'a> {
     Queue(TopicFilter<'a>),
 }
 
+/// What a new subscription brings at once.
+enum Then {
+    Retained(Backlog),
+    Jobs(QueueId),
+}
+
 impl Core {
     pub(super) fn handle_subscribe(
         &self,
@@ -34,22 +40,21 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         check_grammar(subscribe.filters.iter().map(|(text, _)| *text))?;
-        let mut new = Vec::new();
+        let mut then = Vec::new();
         // As if each had come in a packet of its own [MQTT-3.8.4-4].
         let reasons = (subscribe.filters.iter())
             .map(|(text, options)| {
-                let subscribed = self.subscribe(worker, link, text, *options, now);
-                subscribed.map_or_else(
-                    |close| {
+                match self.subscribe(worker, link, text, *options, now) {
+                    Ok((qos, next)) => {
+                        then.push(next);
+                        ReasonCode::granted(qos)
+                    }
+                    Err(close) => {
                         let client = &link.identity.client;
                         tracing::info!(?client, filter = ?text, why = %close.why, "subscription refused");
                         close.reason
-                    },
-                    |(qos, filter)| {
-                        new.extend(filter.map(|filter| (filter, qos)));
-                        ReasonCode::granted(qos)
-                    },
-                )
+                    }
+                }
             })
             .collect();
         let suback = Packet::Suback(Suback {
@@ -61,31 +66,33 @@ impl Core {
         let Some(mut session) = self.sessions.lock(link.session.0) else {
             return Ok(());
         };
-        // SUBACK goes out before the retained messages.
+        // SUBACK goes out before what the subscriptions bring.
         session.append_answers(&worker.answers, &mut worker.effects);
         worker.answers.clear();
-        for (filter, qos) in new {
-            session.push_backlog(Backlog {
-                filter: filter.into(),
-                qos,
-                position: None,
-            });
-        }
         drop(session);
+        for next in then {
+            match next {
+                Then::Retained(backlog) => {
+                    if let Some(mut session) = self.sessions.lock(link.session.0) {
+                        session.push_backlog(backlog);
+                    }
+                }
+                Then::Jobs(list) => drop(self.change_list(worker, list, now, |_| ())),
+            }
+        }
         self.send_backlog(worker, link.session, now);
         Ok(())
     }
 
-    /// One filter; the QoS granted, and the filter whose retained messages are
-    /// to be sent.
-    fn subscribe<'a>(
+    /// One filter; the QoS granted, and what follows SUBACK.
+    fn subscribe(
         &self,
         worker: &mut Worker,
         link: &Link,
-        text: &'a str,
+        text: &str,
         options: SubscribeOptions,
         now: Time,
-    ) -> Result<(Qos, Option<&'a str>), Close> {
+    ) -> Result<(Qos, Then), Close> {
         let wanted = self.parse_filter(text)?;
         self.authorize_subscription(link, text, &wanted)?;
         let full = self.sessions.lock(link.session.0).is_none_or(|session| {
@@ -95,23 +102,30 @@ impl Core {
             let why = "the client has subscriptions_per_client_max subscriptions";
             return Err(Close::new(ReasonCode::QuotaExceeded, why));
         }
-        let (subscribed, qos, filter) = match wanted {
+        let (subscribed, qos, then) = match wanted {
             Wanted::Filter(filter) => {
                 let receiver = Receiver::Session(link.session);
-                let node = self
-                    .router
-                    .subscribe(filter, receiver, Subscription::new(options.qos))
-                    .node;
+                let subscription = Subscription::new(options.qos);
+                let node = self.router.subscribe(filter, receiver, subscription).node;
                 // An equal filter is replaced, and its retained messages come again [MQTT-3.8.4-3].
-                (Subscribed::Filter(node.0), options.qos, Some(text))
+                let backlog = Backlog {
+                    filter: text.into(),
+                    qos: options.qos,
+                    position: None,
+                };
+                (
+                    Subscribed::Filter(node.0),
+                    options.qos,
+                    Then::Retained(backlog),
+                )
             }
             Wanted::Group(filter) => {
-                let group = self.join_group(worker, link.session, text, filter, options.qos, now);
-                (Subscribed::Group(group), options.qos, None)
+                let group = self.join_group(link.session, text, filter, options.qos, now);
+                (Subscribed::Group(group), options.qos, Then::Jobs(group))
             }
             Wanted::Queue(name) => {
-                let (queue, granted) = self.join_queue(worker, link, name, options.qos, now)?;
-                (Subscribed::Queue(queue), granted, None)
+                let (queue, granted) = self.join_queue(link, name, options.qos, now)?;
+                (Subscribed::Queue(queue), granted, Then::Jobs(queue))
             }
         };
         let session = self.sessions.lock(link.session.0);
@@ -120,7 +134,7 @@ impl Core {
             // Whoever ended it has not seen this one.
             None => self.end_subscription(worker, link.session, subscribed, now),
         }
-        Ok((qos, filter))
+        Ok((qos, then))
     }
 
     fn parse_filter<'a>(&self, text: &'a str) -> Result<Wanted<'a>, Close> {

@@ -196,9 +196,9 @@ fn check_first(first: u8, version: Version) -> Result<PacketType, DecodeError> {
                 return Err(DecodeError::malformed("the QoS is 3")); // [MQTT-3.3.1-4]
             }
             // A sender sets no DUP at QoS 0 [MQTT-3.3.1-2], so a receiver that
-            // sees it sees a violation, and closes [MQTT-4.8.0-1]; mosquitto
-            // does too. MQTT 3.1 only says that the flag applies to QoS above
-            // 0: there it is ignored.
+            // sees it sees a violation, and closes [MQTT-4.8.0-1]; newer
+            // mosquittos do too, 2.0.11 does not look. MQTT 3.1 only says that
+            // the flag applies to QoS above 0: there it is ignored.
             flags & 0b1110 != 0b1000 || version == Version::V3_1
         }
         // [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1]. MQTT 3.1 marks
@@ -326,7 +326,7 @@ fn connack(mut body: Cursor<'_>, version: Version) -> Result<Connack<'_>, Decode
     let flags = body.u8()?;
     // MQTT 3.1 has no Session Present; the byte is unused there.
     if flags > 1 && version != Version::V3_1 {
-        return Err(DecodeError::malformed("a CONNACK's reserved flag is set")); // [MQTT-3.2.2-1]
+        return Err(DecodeError::malformed("a CONNACK's reserved flag is set")); // 3.2.2.1; in MQTT 5 [MQTT-3.2.2-1]
     }
     let session_present = flags == 1 && version != Version::V3_1;
     let reason = ReasonCode::from_wire(body.u8()?, PacketType::Connack, version)?;

@@ -239,8 +239,8 @@ pub struct Publish<'a> {
     pub dup: bool,
     pub qos: Qos,
     pub retain: bool,
-    /// UTF-8, not yet checked as a topic name; empty only in MQTT 5, with a
-    /// topic alias.
+    /// Text without control characters, not yet checked as a topic name; empty
+    /// in MQTT 5 only with a topic alias.
     pub topic: &'a str,
     pub packet_id: Option<PacketId>,
     pub properties: Properties<'a>,

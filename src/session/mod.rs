@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 pub use outbox::Outbox;
 pub use publication::{Form, Frames, Publication};
 pub use terms::Terms;
-pub use window::{Received, Sent, SentJob, Window};
+pub use window::{Hold, Received, Sent, SentJob, Window};
 
 use crate::config::{Limits, SessionFull};
 use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, Time};
@@ -173,6 +173,8 @@ pub struct Detached {
     pub will: Option<Box<Will>>,
     /// QoS 2 jobs that were never written.
     pub unwritten: Vec<(QueueId, LeaseId)>,
+    /// Lists whose jobs it held, also those it has unsubscribed from.
+    pub held: SmallVec<[QueueId; 1]>,
 }
 
 /// What handling packets leaves behind for the worker to do, and buffers that
@@ -409,11 +411,20 @@ impl Session {
     /// The connection is gone. QoS 1 jobs go back by the queue's own account.
     pub fn detach(&mut self, now: Time, effects: &mut Effects) -> Detached {
         let mut unwritten = Vec::new();
+        let sent = self
+            .window
+            .sent()
+            .filter_map(|sent| sent.job.map(|job| job.queue));
+        let mut held: SmallVec<[QueueId; 1]> = sent
+            .chain(self.unconfirmed.iter().map(|(queue, _)| *queue))
+            .collect();
+        held.sort_unstable();
+        held.dedup();
         let filling = self.filling;
         self.window.retain(|sent| match sent.job {
             Some(_) if sent.qos == Qos::AtLeastOnce => false,
             Some(job) if sent.filling == filling => {
-                if !job.stale {
+                if job.hold == Hold::Current {
                     unwritten.push((job.queue, job.lease));
                 }
                 false
@@ -430,6 +441,7 @@ impl Session {
         Detached {
             will: self.will.take(),
             unwritten,
+            held,
         }
     }
 
@@ -529,7 +541,7 @@ impl Session {
                 queue,
                 lease,
                 queue_topic,
-                stale: false,
+                hold: Hold::Current,
             };
             self.send(publication, qos, false, Some(job), effects);
         }
@@ -612,7 +624,7 @@ impl Session {
     /// What the last connection left unacknowledged, with its old ids and in
     /// its old order [MQTT-4.4.0-1], [MQTT-4.6.0-1].
     fn resend(&mut self, effects: &mut Effects) {
-        if self.window.len() == 0 {
+        if self.window.in_use() == 0 {
             return;
         }
         self.give_buffer(effects);
@@ -701,7 +713,7 @@ impl Session {
         if self.stale_until.is_some() && !self.window.is_full_of_stale() {
             self.stale_until = None;
         }
-        sent.job.filter(|job| !job.stale)
+        sent.job.filter(|job| job.hold != Hold::Settled)
     }
 
     // ---- small parts

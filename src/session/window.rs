@@ -19,7 +19,7 @@ pub struct Window {
     next: PacketId,
     // How many ids from `next` on are known to be free.
     known_free: u16,
-    // Ids whose job somebody else may have by now.
+    // Ids whose job the client does not hold any more.
     stale: u16,
 }
 
@@ -42,9 +42,24 @@ pub struct SentJob {
     pub lease: LeaseId,
     /// Whether its topic was sent with `$queue/` before it.
     pub queue_topic: bool,
-    /// Settled by other means, or timed out: the client's acknowledgement only
-    /// frees the id.
-    pub stale: bool,
+    pub hold: Hold,
+}
+
+/// What the client still has to say about a job that was sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// All.
+    Current,
+    /// Its time is up: an acknowledgement counts if nobody else has the job.
+    TimedOut,
+    /// Nothing more: an acknowledgement only frees the id.
+    Settled,
+}
+
+impl Sent {
+    fn is_stale(&self) -> bool {
+        self.job.is_some_and(|job| job.hold != Hold::Current)
+    }
 }
 
 /// What a PUBREC found.
@@ -75,12 +90,12 @@ impl Window {
     }
 
     /// Ids in use.
-    pub fn len(&self) -> usize {
+    pub fn in_use(&self) -> usize {
         self.sent.len() + self.releasing.len()
     }
 
     pub fn has_room(&self) -> bool {
-        self.len() < usize::from(self.max)
+        self.in_use() < usize::from(self.max)
     }
 
     /// Whether nothing but stale jobs fills it.
@@ -150,13 +165,14 @@ impl Window {
         at.is_some_and(|at| self.releasing.remove(at).is_some())
     }
 
-    /// Notes that the client's answer will only free the id; the job, if it
-    /// is there and was not stale before.
-    pub fn make_stale(&mut self, packet_id: PacketId) -> Option<SentJob> {
+    /// Weakens the client's hold on a job; the job, if it was held better
+    /// before.
+    pub fn weaken(&mut self, packet_id: PacketId, hold: Hold) -> Option<SentJob> {
         let at = self.position(packet_id)?;
-        let job = self.sent[at].job.as_mut().filter(|job| !job.stale)?;
-        job.stale = true;
-        self.stale += 1;
+        let job = self.sent[at].job.as_mut();
+        let job = job.filter(|job| job.hold != Hold::Settled && job.hold != hold)?;
+        self.stale += u16::from(job.hold == Hold::Current);
+        job.hold = hold;
         Some(*job)
     }
 
@@ -172,16 +188,13 @@ impl Window {
     /// Keeps what `keep` says.
     pub fn retain(&mut self, keep: impl FnMut(&Sent) -> bool) {
         self.sent.retain(keep);
-        let stale = self
-            .sent
-            .iter()
-            .filter(|sent| sent.job.is_some_and(|job| job.stale));
+        let stale = self.sent.iter().filter(|sent| sent.is_stale());
         self.stale = stale.count() as u16;
     }
 
     fn take(&mut self, at: usize) -> Option<Sent> {
         let sent = self.sent.remove(at)?;
-        if sent.job.is_some_and(|job| job.stale) {
+        if sent.is_stale() {
             self.stale -= 1;
         }
         Some(sent)

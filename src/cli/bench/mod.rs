@@ -6,9 +6,9 @@
 //! and the memory of its process; it shares no state with it, and no code on
 //! the way of a message.
 //!
-//! In reading order: [`publication`] and [`frame`] are what goes out and comes
-//! in, [`net`] the sockets, [`flow`] the traffic of one thread, [`course`] the
-//! run from start to end, then a file a kind of scenario, and [`report`].
+//! In reading order: `publication` and `frame` are what goes out and comes
+//! in, `net` the sockets, `flow` the traffic of one thread, `course` the
+//! run from start to end, then a file a kind of scenario, and `report`.
 
 mod course;
 mod drain;
@@ -85,21 +85,21 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub pairs: Option<usize>,
 
-    /// Publishers (fan-in [default: 100], queue, share [50], drain [10])
+    /// Publishers [default: fan-in 100, queue and share 50, drain 10]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub publishers: Option<usize>,
 
-    /// Subscribers or members (fan-out [default: 100], fan-in [2], queue,
-    /// share [10])
+    /// Subscribers or members [default: fan-out 100, fan-in 2, queue and share
+    /// 10]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub subscribers: Option<usize>,
 
-    /// Clients that are idle, or absent (idle [default: 1000], drain [100])
+    /// Clients that are idle, or absent [default: idle 1000, drain 100]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub clients: Option<usize>,
 
-    /// Messages for each absent client (drain [default: 1000]), or to the
-    /// stalled subscriber (stall [1000000])
+    /// Messages for each absent client, or to the stalled subscriber [default:
+    /// drain 1000, stall 1000000]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub messages: Option<usize>,
 

@@ -1,0 +1,240 @@
+//! Fuzz targets: what must hold for any bytes at all.
+//!
+//! `fuzz/run` builds this file with coverage instrumentation and `cfg(fuzzing)`
+//! and lets libFuzzer look for bytes that break a target. Built as any other
+//! test, it runs each target over its kept corpus, `fuzz/corpus/TARGET`.
+
+#![cfg_attr(fuzzing, no_main)]
+
+use rotamq::protocol::{
+    Packet, PacketType, Properties, PropertiesBuf, ReasonCode, Version, decode, decode_connect,
+    encode,
+};
+use rotamq::topic::{TopicFilter, TopicLimits, TopicName};
+
+/// Panics if something does not hold for these bytes.
+type Target = fn(&[u8]);
+
+/// By name; which one `fuzz/run` means stands in `FUZZ_TARGET`.
+const TARGETS: &[(&str, Target)] = &[("packets", packets), ("stream", stream), ("topics", topics)];
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    static TARGET: std::sync::LazyLock<Target> = std::sync::LazyLock::new(|| {
+        let name = std::env::var("FUZZ_TARGET").expect("fuzz/run sets FUZZ_TARGET");
+        let target = TARGETS.iter().find(|target| target.0 == name);
+        target.expect("FUZZ_TARGET is one of TARGETS").1
+    });
+    TARGET(bytes);
+});
+
+#[cfg(not(fuzzing))]
+#[test]
+fn the_kept_corpus_still_holds() {
+    for &(name, target) in TARGETS {
+        let corpus = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+        let mut inputs = 0;
+        for entry in std::fs::read_dir(&corpus).expect("every target has a corpus") {
+            let path = entry.expect("the corpus can be listed").path();
+            // A failure's output ends with the input that it is about.
+            println!("{}", path.display());
+            target(&std::fs::read(path).expect("the corpus can be read"));
+            inputs += 1;
+        }
+        assert!(inputs > 0, "{corpus} is empty");
+    }
+}
+
+const BYTES_MAX: usize = 1 << 20;
+
+/// Whatever is read is written and read again as the same, in every version;
+/// what is refused has a reason that the specification has for it.
+fn packets(bytes: &[u8]) {
+    for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
+        match decode(bytes, version, BYTES_MAX) {
+            Ok(Some((packet, used))) => {
+                assert!((2..=bytes.len()).contains(&used));
+                // A CONNECT says its version itself.
+                let mut written = vec![];
+                encode(&packet, version, &mut written);
+                assert!(
+                    written.len() <= used,
+                    "nothing is written longer than it was"
+                );
+                let again = decode(&written, version, BYTES_MAX);
+                assert_eq!(again, Ok(Some((packet.clone(), written.len()))));
+                check_properties(&packet);
+            }
+            Ok(None) => {}
+            Err(error) => check_reason(error.reason),
+        }
+    }
+    match decode_connect(bytes, BYTES_MAX) {
+        Ok(Some((connect, used))) => {
+            let again = decode(bytes, connect.version, BYTES_MAX);
+            assert_eq!(again, Ok(Some((Packet::Connect(connect), used))));
+        }
+        Ok(None) => {}
+        Err(error) => check_reason(error.reason),
+    }
+}
+
+fn check_reason(reason: ReasonCode) {
+    assert!(matches!(
+        reason,
+        ReasonCode::MalformedPacket
+            | ReasonCode::ProtocolError
+            | ReasonCode::UnsupportedProtocolVersion
+            | ReasonCode::PacketTooLarge
+    ));
+}
+
+/// Properties are what their parts say, in their order.
+fn check_properties(packet: &Packet<'_>) {
+    let all: &[(Properties<'_>, PacketType)] = match packet {
+        Packet::Connect(connect) => match &connect.will {
+            Some(will) => &[
+                (connect.properties, PacketType::Connect),
+                (will.properties, PacketType::Will),
+            ],
+            None => &[(connect.properties, PacketType::Connect)],
+        },
+        Packet::Publish(publish) => &[(publish.properties, PacketType::Publish)],
+        Packet::Puback(ack) => &[(ack.properties, PacketType::Puback)],
+        Packet::Disconnect(disconnect) => &[(disconnect.properties, PacketType::Disconnect)],
+        _ => &[],
+    };
+    for &(properties, packet_type) in all {
+        let mut again = PropertiesBuf::new();
+        for property in properties.iter() {
+            again.push(property);
+        }
+        assert_eq!(again.as_properties(), properties);
+        let parsed = Properties::parse(properties.as_bytes(), packet_type);
+        assert_eq!(parsed, Ok(properties));
+    }
+}
+
+/// A connection reads the same packets and ends with the same refusal however
+/// its bytes are split. The first byte says how they are.
+fn stream(bytes: &[u8]) {
+    let Some((&seed, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let whole = read_all(bytes, |_| bytes.len());
+    let byte_by_byte = read_all(bytes, |_| 1);
+    assert_eq!(byte_by_byte, whole);
+    let mut state = u32::from(seed) + 1;
+    let chunks = read_all(bytes, |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        1 + (state >> 16) as usize % 13
+    });
+    assert_eq!(chunks, whole);
+}
+
+/// What a connection's reading loop makes of `bytes` that come in chunks: the
+/// packets, written again one after the other, and why it ended.
+fn read_all(bytes: &[u8], mut chunk: impl FnMut(usize) -> usize) -> (Vec<u8>, Option<ReasonCode>) {
+    let mut version = None;
+    let mut packets = vec![];
+    let (mut read_to, mut arrived) = (0, 0);
+    while arrived < bytes.len() {
+        arrived = bytes.len().min(arrived + chunk(arrived));
+        loop {
+            let rest = &bytes[read_to..arrived];
+            let next = match version {
+                None => decode_connect(rest, 1000)
+                    .map(|next| next.map(|(connect, used)| (Packet::Connect(connect), used))),
+                Some(version) => decode(rest, version, 1000),
+            };
+            match next {
+                Ok(Some((packet, used))) => {
+                    if let Packet::Connect(connect) = &packet {
+                        version = version.or(Some(connect.version));
+                    }
+                    let version = version.expect("the first packet is a CONNECT");
+                    encode(&packet, version, &mut packets);
+                    read_to += used;
+                }
+                Ok(None) => break,
+                Err(error) => return (packets, Some(error.reason)),
+            }
+        }
+    }
+    (packets, None)
+}
+
+/// Names and filters are valid, and match, as a level-by-level reading of 4.7
+/// says. The first three bytes are the limits and the filter's length.
+fn topics(bytes: &[u8]) {
+    let [bytes_max, levels_max, filter_len, text @ ..] = bytes else {
+        return;
+    };
+    let filter_len = text.len().min(usize::from(*filter_len));
+    let (filter, name) = text.split_at(filter_len);
+    let (Ok(filter), Ok(name)) = (std::str::from_utf8(filter), std::str::from_utf8(name)) else {
+        return;
+    };
+    let limits = TopicLimits {
+        bytes_max: usize::from(*bytes_max),
+        levels_max: usize::from(*levels_max),
+    };
+    for limits in [limits, TopicLimits::NONE] {
+        for text in [filter, name] {
+            let as_name = TopicName::parse(text, limits);
+            assert_eq!(
+                as_name.is_ok(),
+                is_text(text, limits) && !text.contains(['+', '#'])
+            );
+            let as_filter = TopicFilter::parse(text, limits);
+            assert_eq!(
+                as_filter.is_ok(),
+                is_text(text, limits) && has_lone_wildcards(text)
+            );
+        }
+    }
+    let name = TopicName::parse(name, TopicLimits::NONE);
+    let filter = TopicFilter::parse(filter, TopicLimits::NONE);
+    if let (Ok(name), Ok(filter)) = (name, filter) {
+        let expected = matches(filter.as_str(), name.as_str());
+        assert_eq!(filter.matches(name), expected, "{filter:?} {name:?}");
+        assert_eq!(filter.is_plain(), !filter.as_str().contains(['+', '#']));
+        assert_eq!(
+            filter.begins_with_wildcard(),
+            filter.as_str().starts_with(['+', '#'])
+        );
+        assert_eq!(name.levels().collect::<Vec<_>>().join("/"), name.as_str());
+        let itself = TopicFilter::parse(name.as_str(), TopicLimits::NONE);
+        assert!(itself.expect("a name is a filter").matches(name));
+    }
+}
+
+fn is_text(text: &str, limits: TopicLimits) -> bool {
+    (1..=limits.bytes_max).contains(&text.len())
+        && text.split('/').count() <= limits.levels_max
+        && !text.chars().any(|c| c.is_ascii_control())
+}
+
+fn has_lone_wildcards(filter: &str) -> bool {
+    let levels: Vec<&str> = filter.split('/').collect();
+    let (last, others) = levels.split_last().expect("split gives at least one");
+    let lone = |level: &str| level == "+" || !level.contains(['+', '#']);
+    others.iter().all(|level| lone(level)) && (*last == "#" || lone(last))
+}
+
+fn matches(filter: &str, name: &str) -> bool {
+    let filter: Vec<&str> = filter.split('/').collect();
+    let name: Vec<&str> = name.split('/').collect();
+    if name[0].starts_with('$') && matches!(filter[0], "+" | "#") {
+        return false;
+    }
+    let (fixed, enough) = match filter.split_last() {
+        Some((&"#", fixed)) => (fixed, name.len() >= fixed.len()),
+        _ => (&filter[..], name.len() == filter.len()),
+    };
+    enough
+        && fixed
+            .iter()
+            .zip(&name)
+            .all(|(level, name)| *level == "+" || level == name)
+}
