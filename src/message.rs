@@ -158,6 +158,11 @@ impl LeaseId {
     }
 }
 
+/// What a kept message takes beside its body, so that limits in bytes are what
+/// memory shows: the message with its counters, what an allocator adds to two
+/// pieces, and a place in a list that has grown by doubling.
+const AROUND_BODY_BYTES: usize = size_of::<Message>() + 2 * 8 + 2 * 16 + 2 * 16;
+
 /// A published message that somebody keeps.
 ///
 /// Topic, properties and payload lie in one allocation.
@@ -241,12 +246,12 @@ impl Message {
 
     /// What it takes of a limit in bytes: its body and what surrounds it.
     pub fn cost_bytes(&self) -> usize {
-        self.body.len() + size_of::<Message>()
+        self.body.len() + AROUND_BODY_BYTES
     }
 
     /// What a message of these parts would take.
     pub fn cost_bytes_of(topic: TopicName<'_>, properties: &[u8], payload: &[u8]) -> usize {
-        topic.as_str().len() + properties.len() + payload.len() + size_of::<Message>()
+        topic.as_str().len() + properties.len() + payload.len() + AROUND_BODY_BYTES
     }
 }
 

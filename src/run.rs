@@ -62,16 +62,14 @@ impl Broker {
     /// # Errors
     /// An address that cannot be listened on; threads that cannot be made.
     pub fn start(config: Config) -> Result<Broker, ServeError> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        if config.threads > 0 {
-            builder.worker_threads(config.threads);
-        }
-        let runtime = (builder.enable_all().thread_name("rotamq").build())
-            .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
+        Broker::start_on(start_runtime(&config)?, &config)
+    }
+
+    fn start_on(runtime: Runtime, config: &Config) -> Result<Broker, ServeError> {
         let (stopping, stopped) = watch::channel(false);
         // The system's randomness, by way of the standard library's.
         let seed = RandomState::new().hash_one(0);
-        let shared = Arc::new(Shared::new(Core::new(&config, seed), stopped));
+        let shared = Arc::new(Shared::new(Core::new(config, seed), stopped));
         let mut addresses = Vec::new();
         for listener in &config.listeners {
             let address = listener.address;
@@ -174,26 +172,42 @@ impl Drop for Broker {
 /// # Errors
 /// Those of [`Broker::start`].
 pub fn serve(config: Config) -> Result<(), ServeError> {
-    let broker = Broker::start(config)?;
-    if let Some(runtime) = &broker.runtime {
-        let signal = runtime.block_on(stop_signal())?;
-        tracing::info!("stopping: {signal}");
-    }
+    let runtime = start_runtime(&config)?;
+    let handle = runtime.handle().clone();
+    // Before anybody can know that there is a broker to be stopped.
+    let signal = {
+        let _in_runtime = handle.enter();
+        stop_signal()?
+    };
+    let broker = Broker::start_on(runtime, &config)?;
+    let signal = handle.block_on(signal);
+    tracing::info!("stopping: {signal}");
     broker.stop();
     Ok(())
 }
 
-/// The name of the signal that came.
-async fn stop_signal() -> Result<&'static str, ServeError> {
+fn start_runtime(config: &Config) -> Result<Runtime, ServeError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.threads > 0 {
+        builder.worker_threads(config.threads);
+    }
+    (builder.enable_all().thread_name("rotamq").build())
+        .map_err(|error| ServeError(format!("cannot start threads: {error}")))
+}
+
+/// The name of the signal that comes. Listens from the call on.
+fn stop_signal() -> Result<impl Future<Output = &'static str>, ServeError> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| {
         signal(kind).map_err(|error| ServeError(format!("cannot listen for signals: {error}")))
     };
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     })
 }
 

@@ -160,8 +160,8 @@ impl Core {
         };
         let exchange = session.exchange(link.number, answers, writing, waker, heard, effects);
         answers.clear();
-        if session.has_unconfirmed() {
-            let written = session.take_unconfirmed();
+        if session.has_taken_jobs() {
+            let written = session.take_taken_jobs();
             let passed_over = session.take_passed_over();
             drop(session);
             self.settle_written(worker, written, now);

@@ -89,7 +89,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let waker = idle.then_some(cx.waker());
             let heard = std::mem::take(&mut heard).then_some(now);
             match core.exchange(worker, link, &mut self.writing, waker, heard, now) {
-                Exchange::Closing(close) => return Poll::Ready(Err(close.into())),
+                Exchange::Closing(close) => {
+                    let stop = Stop::from(close);
+                    if self.is_due(&stop) {
+                        return Poll::Ready(Err(stop));
+                    }
+                }
                 Exchange::Open { retry, backlog } => {
                     if backlog && core.send_backlog(worker, link.session, now) {
                         idle = false;
@@ -114,13 +119,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Answers never stay with the worker, whose next turn is another's.
         let link = self.link.as_mut().expect("it is given up only at the end");
         let heard = heard.then_some(now);
-        if let Exchange::Closing(close) =
-            core.exchange(&mut local.worker, link, &mut self.writing, None, heard, now)
-        {
-            return Poll::Ready(Err(close.into()));
+        let exchange = core.exchange(&mut local.worker, link, &mut self.writing, None, heard, now);
+        if let Exchange::Closing(close) = exchange {
+            let stop = Stop::from(close);
+            if self.is_due(&stop) {
+                return Poll::Ready(Err(stop));
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether there is nothing left to do before this end. When the broker
+    /// stops, all that was on its way to the client goes out first.
+    fn is_due(&self, stop: &Stop) -> bool {
+        *stop != Stop::BrokerStops || self.writing.is_empty()
     }
 
     /// Reads once and handles what came. Pending: nothing did.
@@ -240,15 +253,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 tracing::debug!(client = ?link.identity.client, peer = %self.peer, ?stop, "closed")
             }
         }
-        // What was handled before the end is answered.
-        core.exchange(
-            &mut local.worker,
-            &mut link,
-            &mut self.writing,
-            None,
-            None,
-            now,
-        );
+        let worker = &mut local.worker;
+        match stop {
+            // What is in the outbox was never written: its jobs are somebody else's.
+            Stop::Lost => worker.answers.clear(),
+            // What was handled before the end is answered.
+            _ => drop(core.exchange(worker, &mut link, &mut self.writing, None, None, now)),
+        }
         core.disconnect(&mut local.worker, link, stop, now);
         if !matches!(stop, Stop::Lost) && self.write(cx).is_pending() {
             tracing::debug!(peer = %self.peer, "not all that was on its way to the client could be written");

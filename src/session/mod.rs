@@ -56,6 +56,8 @@ pub struct Session {
     closing: Option<Close>,
     ended: bool,
     outbox: Outbox,
+    // Bytes that the connection had taken and not written when it last looked.
+    writing_len: usize,
     // Counts how often the outbox was taken to be written.
     filling: u32,
     waiting: VecDeque<Waiting>,
@@ -65,6 +67,8 @@ pub struct Session {
     received: FxHashSet<PacketId>,
     // Jobs in the outbox that are done as soon as they are written.
     unconfirmed: Vec<(QueueId, LeaseId)>,
+    // Those among them that the connection has taken.
+    taken: Vec<(QueueId, LeaseId)>,
     // Queues that had something and found no room.
     passed_over: SmallVec<[QueueId; 1]>,
     // Subscriptions whose retained messages are not all sent yet.
@@ -219,11 +223,13 @@ impl Session {
             closing: None,
             ended: false,
             outbox: Outbox::default(),
+            writing_len: 0,
             filling: 0,
             waiting: VecDeque::new(),
             kept_bytes: 0,
             received: FxHashSet::default(),
             unconfirmed: Vec::new(),
+            taken: Vec::new(),
             passed_over: SmallVec::new(),
             backlog: VecDeque::new(),
         }
@@ -319,10 +325,12 @@ impl Session {
             effects.recycle(writing);
             std::mem::swap(writing, &mut self.outbox);
             self.filling = self.filling.wrapping_add(1);
+            self.taken.append(&mut self.unconfirmed);
             if !self.waiting.is_empty() {
                 self.refill(effects);
             }
         }
+        self.writing_len = writing.len();
         if let Some(close) = &self.closing {
             return Exchange::Closing(close.clone());
         }
@@ -371,13 +379,13 @@ impl Session {
     }
 
     /// Whether the connection has taken jobs that count as done once written.
-    pub fn has_unconfirmed(&self) -> bool {
-        !self.unconfirmed.is_empty()
+    pub fn has_taken_jobs(&self) -> bool {
+        !self.taken.is_empty()
     }
 
     /// The jobs that were taken with the outbox.
-    pub fn take_unconfirmed(&mut self) -> Vec<(QueueId, LeaseId)> {
-        std::mem::take(&mut self.unconfirmed)
+    pub fn take_taken_jobs(&mut self) -> Vec<(QueueId, LeaseId)> {
+        std::mem::take(&mut self.taken)
     }
 
     /// Ends the connection when it looks next.
@@ -434,6 +442,7 @@ impl Session {
         self.link = None;
         self.absent_since = now;
         self.unconfirmed = Vec::new();
+        self.writing_len = 0;
         self.passed_over.clear();
         let mut outbox = std::mem::take(&mut self.outbox);
         effects.recycle(&mut outbox);
@@ -500,7 +509,8 @@ impl Session {
         if self.link.is_none() {
             return Delivered::DroppedAbsent;
         }
-        if self.outbox.len() + publication.payload.len() > limits.outbox_bytes_max {
+        let under_way = self.outbox.len() + self.writing_len;
+        if under_way + publication.payload.len() > limits.outbox_bytes_max {
             return Delivered::DroppedSlow;
         }
         let form = self.form(Qos::AtMostOnce, retain, None, "");

@@ -256,7 +256,6 @@ fn strangers_are_shown_the_door() {
         for (what, bytes) in strangers(version) {
             for by_byte in [false, true] {
                 let mut client = Raw::open(broker.address());
-                eprintln!("TRY {version:?} {what} {by_byte}");
                 send(&mut client, &bytes, by_byte);
                 let answers = client.until_closed();
                 let refusal = |answer: &Vec<u8>| answer[..3] == [0x20, 2, 0] && answer[3] > 0;
@@ -279,7 +278,6 @@ fn who_breaks_the_rules_is_closed() {
         for (what, bytes) in violations(version) {
             for by_byte in [false, bytes.len() < 1000] {
                 let mut client = Raw::connect(broker.address(), version, "violator");
-                eprintln!("TRY {version:?} {what} {by_byte}");
                 send(&mut client, &bytes, by_byte);
                 let answers = client.until_closed();
                 assert!(answers.is_empty(), "{version:?}, {what}: {answers:?}");

@@ -8,8 +8,9 @@ use std::thread;
 
 use crate::clients::{
     Client, LIBRARIES, MOSQUITTO, MOSQUITTO_31, Options, PAHO, PAHO_31, Peer, RUMQTTC, Version,
-    broker, mosquitto_command,
+    broker, broker_with, mosquitto_command,
 };
+use crate::raw::{self, Raw};
 use crate::wait::{DEADLINE, until};
 
 /// mosquitto_pub with a message a line.
@@ -238,5 +239,44 @@ fn a_share_group_goes_on_without_a_member_that_leaves() {
             publisher.disconnect();
             until("the group is gone", || broker.subscriptions_len() == 0);
         }
+    }
+}
+
+/// At QoS 0 a job is done once it is written to the socket: what a member that
+/// does not read has not been written goes to the next when it is gone.
+#[test]
+fn jobs_of_qos_0_that_were_not_written_come_to_the_next_member() {
+    const JOBS: usize = 16; // prefetch
+    let broker = broker_with(|config| {
+        config.limits.packet_bytes_max = 32 << 20;
+        config.limits.outbox_bytes_max = 64 << 20;
+    });
+    let address = broker.address();
+    for version in [Version::V31, Version::V311] {
+        let mut deaf = Raw::connect(address, version, "deaf");
+        for filter in ["clog", "$queue/small"] {
+            deaf.send(&raw::subscribe(1, filter, 0));
+            assert_eq!(deaf.packet(), [0x90, 3, 0, 1, 0]);
+        }
+        let mut producer = Raw::connect(address, version, "producer");
+        // Many times what the sockets hold: what comes behind it is not written.
+        producer.send(&raw::publish("clog", &vec![0; 30 << 20], 0, 0));
+        producer.fence();
+        for number in 0..JOBS {
+            let job = number.to_string();
+            producer.send(&raw::publish("$queue/small", job.as_bytes(), 1, 1));
+            assert_eq!(producer.packet(), [0x40, 2, 0, 1]);
+        }
+        // The broker hears from it, and still writes nothing to it.
+        for _ in 0..20 {
+            deaf.send(&[0xC0, 0]);
+            producer.fence();
+        }
+        let mut living = PAHO.subscriber(address, "living", "$queue/small", 1);
+        drop(deaf);
+        for number in 0..JOBS {
+            assert_eq!(living.receive().text(), number.to_string(), "{version:?}");
+        }
+        living.disconnect();
     }
 }
