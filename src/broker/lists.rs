@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::link::Link;
 use super::timers::Timer;
@@ -17,7 +18,7 @@ use crate::message::{LeaseId, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
 use crate::queue::{DeadLetter, Membership, Queue, Rules, Settings, Settlement};
 use crate::router::{NodeId, Receiver, Subscription, Target};
-use crate::session::{Close, Effects, Hold, JobDelivered, Publication};
+use crate::session::{Close, Effects, Hold, JobDelivered, Publication, Subscribed};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::publish::Refused;
@@ -32,10 +33,15 @@ pub(super) struct List {
     name: Arc<str>,
     kind: Kind,
     nodes: Vec<NodeId>,
-    // Connections that hold PUBLISHes back until there is room.
-    waiters: VecDeque<SessionId>,
-    // Dead letters that found their queue full.
-    aside: VecDeque<DeadLetter>,
+    /// Connections that hold PUBLISHes back until there is room.
+    pub waiters: VecDeque<(SessionId, u32)>,
+    // Dead letters on their way to their queue, or that found it full; and
+    // whether the queue keeps room for each.
+    aside: VecDeque<(DeadLetter, bool)>,
+    // When the next of them is tried.
+    aside_due: Time,
+    // Of those that a share group dropped, how many are counted.
+    counted: u64,
     last_used: Time,
     // When the timer that is set for it is due.
     alarm: Time,
@@ -76,7 +82,7 @@ impl Core {
     // ---- feeding
 
     /// Puts a message into every list among its targets: into all queues, or
-    /// into none if one refuses.
+    /// into none if one refuses. Whether any queue was still there.
     pub(super) fn feed(
         &self,
         effects: &mut Effects,
@@ -84,7 +90,7 @@ impl Core {
         feed: Feed,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let queues = || {
             targets.iter().filter_map(|target| match target.receiver {
                 Receiver::Queue(queue) => Some(queue),
@@ -92,10 +98,13 @@ impl Core {
             })
         };
         let mut first = queues();
-        match (first.next(), first.next()) {
-            (None, _) => {}
-            (Some(queue), None) => self.feed_one(effects, queue, feed, publication, now)?,
-            (Some(_), Some(_)) => self.feed_many(effects, queues, feed, publication, now)?,
+        let fed = match (first.next(), first.next()) {
+            (None, _) => Ok(false),
+            (Some(queue), None) => self.feed_one(effects, queue, feed, publication, now),
+            (Some(_), Some(_)) => self.feed_many(effects, queues, feed, publication, now),
+        };
+        if fed.is_err() && publication.qos > Qos::AtMostOnce {
+            return fed;
         }
         for target in targets {
             if let Receiver::Group(group) = target.receiver {
@@ -107,9 +116,10 @@ impl Core {
                 }
             }
         }
-        Ok(())
+        fed
     }
 
+    /// Whether the queue was still there.
     pub(super) fn feed_one(
         &self,
         effects: &mut Effects,
@@ -117,7 +127,7 @@ impl Core {
         feed: Feed,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let message = publication.message().clone();
         let taken = self.change_list_with(effects, queue, now, |list| {
             if feed == Feed::Direct {
@@ -126,8 +136,12 @@ impl Core {
             list.queue.enqueue(message, now)
         });
         match taken {
-            Some(Err(_)) => Err(Refused::QueueFull(queue)),
-            Some(Ok(())) | None => Ok(()),
+            Some(Err(_)) => Err(Refused::QueueFull {
+                queue,
+                cost_bytes: publication.cost_bytes(),
+            }),
+            Some(Ok(())) => Ok(true),
+            None => Ok(false),
         }
     }
 
@@ -139,7 +153,7 @@ impl Core {
         feed: Feed,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let cost = publication.cost_bytes();
         for (reserved, queue) in queues().enumerate() {
             let Some(mut list) = self.lists.lock(queue.0) else {
@@ -154,18 +168,23 @@ impl Core {
                     list.queue.cancel_reservation(cost);
                 }
             }
-            return Err(Refused::QueueFull(queue));
+            return Err(Refused::QueueFull {
+                queue,
+                cost_bytes: cost,
+            });
         }
+        let mut fed = false;
         for queue in queues() {
             let message = publication.message().clone();
-            self.change_list_with(effects, queue, now, |list| {
+            let put_in = self.change_list_with(effects, queue, now, |list| {
                 if feed == Feed::Direct {
                     list.last_used = now;
                 }
                 list.queue.enqueue_reserved(message, now);
             });
+            fed |= put_in.is_some();
         }
-        Ok(())
+        Ok(fed)
     }
 
     /// The connection of `waiter` holds a PUBLISH back until `queue` has room.
@@ -173,7 +192,7 @@ impl Core {
     pub(super) fn wait_for_room(
         &self,
         queue: QueueId,
-        waiter: SessionId,
+        waiter: (SessionId, u32),
         cost_bytes: usize,
     ) -> bool {
         match self.lists.lock(queue.0) {
@@ -212,28 +231,35 @@ impl Core {
         let mut list = self.lists.lock(id.0)?;
         let result = change(&mut list);
         self.give_out(&mut list, id, effects, now);
+        if matches!(list.kind, Kind::Share) {
+            let totals = list.queue.counts().totals;
+            let dropped = totals.dropped + totals.discarded;
+            self.counters
+                .dropped_group
+                .add((dropped - list.counted) as usize);
+            list.counted = dropped;
+        }
         while let Some(letter) = list.queue.poll_dead() {
-            list.aside.push_back(letter);
+            // It gave up its own room just now.
+            let reserved = list.queue.reserve(letter.message.cost_bytes()).is_ok();
+            list.aside.push_back((letter, reserved));
         }
         // One at a time: who finds room left calls the next by putting in.
         while list.queue.has_room(0)
-            && let Some(waiter) = list.waiters.pop_front()
+            && let Some((waiter, number)) = list.waiters.pop_front()
         {
-            let told = self
-                .sessions
-                .lock(waiter.0)
-                .is_some_and(|mut session| session.retry(effects));
-            if told {
+            let session = self.sessions.lock(waiter.0);
+            let session = session.filter(|session| session.is_link(number));
+            if session.is_some_and(|mut session| session.retry(effects)) {
                 break;
             }
         }
         if let Some(due) = list.queue.next_timeout()
             && due < list.alarm
         {
-            list.alarm = due;
-            self.schedule(now, due, Timer::Queue(id));
+            list.alarm = self.schedule(now, due, Timer::Queue(id));
         }
-        if !list.aside.is_empty() {
+        if !list.aside.is_empty() && list.aside_due <= now {
             let letters = std::mem::take(&mut list.aside);
             let name = list.queue_name().map(Arc::<str>::from);
             drop(list);
@@ -273,27 +299,29 @@ impl Core {
     }
 
     /// Moves dead letters to `$dead/NAME`. Where that is full they are set
-    /// aside, and tried again.
+    /// aside, take room in their own queue, and are tried again.
     fn bury(
         &self,
         effects: &mut Effects,
         id: QueueId,
         name: Option<Arc<str>>,
-        mut letters: VecDeque<DeadLetter>,
+        mut letters: VecDeque<(DeadLetter, bool)>,
         now: Time,
     ) {
         let Some(name) = name else {
             return; // A share group has none.
         };
         let dead_name = format!("$dead/{name}");
-        let limits = TopicLimits::NONE;
-        while let Some(letter) = letters.front() {
+        let mut room = Vec::new();
+        while let Some((letter, reserved)) = letters.front() {
             let message = letter.message.clone();
-            let taken = TopicFilter::parse(&dead_name, limits)
+            let cost_bytes = message.cost_bytes();
+            let taken = TopicFilter::parse(&dead_name, TopicLimits::NONE)
                 .map_err(|error| Close::new(ReasonCode::TopicNameInvalid, error.to_string()))
                 .and_then(|filter| self.create_queue(filter, true, now))
                 .map(|queue| {
                     self.change_list_with(effects, queue, now, |list| {
+                        list.last_used = now;
                         list.queue.enqueue(message, now)
                     })
                 });
@@ -302,17 +330,30 @@ impl Core {
             }
             tracing::debug!(queue = ?name, reason = ?letter.reason, deliveries = letter.deliveries, "dead letter");
             self.counters.dead_letters.increment();
+            room.extend(reserved.then_some(cost_bytes));
             letters.pop_front();
         }
-        if letters.is_empty() {
-            return;
-        }
-        tracing::error!(queue = ?name, letters = letters.len(), "the dead-letter queue is full; dead letters are set aside");
-        if let Some(mut list) = self.lists.lock(id.0) {
+        let left = letters.len();
+        let returned = self.change_list_with(effects, id, now, |list| {
+            room.into_iter()
+                .for_each(|cost_bytes| list.queue.cancel_reservation(cost_bytes));
+            if left > 0 && list.aside_due == Time::ZERO {
+                tracing::error!(queue = ?name, "the dead-letter queue is full; dead letters are set aside");
+            }
+            list.aside_due = match left {
+                0 => Time::ZERO,
+                _ => now + DEAD_QUEUE_BACKOFF,
+            };
             letters.append(&mut list.aside);
             list.aside = letters;
-            self.timers
-                .schedule(now + DEAD_QUEUE_BACKOFF, Timer::Queue(id));
+        });
+        match returned {
+            None => self.counters.dropped_queue_deleted.add(left),
+            Some(()) if left > 0 => {
+                self.timers
+                    .schedule(now + DEAD_QUEUE_BACKOFF, Timer::Queue(id));
+            }
+            Some(()) => {}
         }
     }
 
@@ -351,16 +392,19 @@ impl Core {
         }
     }
 
-    /// A session that had no room for these queues has some now.
+    /// Queues that found no room in a session, `next` first, give it jobs as
+    /// long as there is some.
     pub(super) fn offer_room(
         &self,
         worker: &mut Worker,
         session: SessionId,
-        queues: impl IntoIterator<Item = QueueId>,
+        mut next: Option<QueueId>,
         now: Time,
     ) {
-        for queue in queues {
+        while let Some(queue) = next {
             self.change_list(worker, queue, now, |list| list.queue.room(session));
+            let locked = self.sessions.lock(session.0);
+            next = locked.and_then(|mut session| session.take_passed_over());
         }
     }
 
@@ -428,7 +472,10 @@ impl Core {
     pub(super) fn handle_list_timeout(&self, worker: &mut Worker, id: QueueId, now: Time) {
         let mut timed_out = Vec::new();
         self.change_list(worker, id, now, |list| {
-            list.alarm = Time::MAX;
+            // Timers that an earlier one has made needless set no other.
+            if list.alarm <= now {
+                list.alarm = Time::MAX;
+            }
             list.queue.handle_timeout(now, &mut timed_out);
         });
         for (session, lease) in timed_out {
@@ -460,8 +507,7 @@ impl Core {
 
     // ---- members
 
-    /// A session subscribes to `$queue/NAME`. It gets its first jobs when the
-    /// list changes next.
+    /// A session subscribes to `$queue/NAME`.
     ///
     /// # Errors
     /// Why the queue cannot be joined, for the SUBACK.
@@ -471,7 +517,7 @@ impl Core {
         name: TopicFilter<'_>,
         qos: Qos,
         now: Time,
-    ) -> Result<(QueueId, Qos), Close> {
+    ) -> Result<Qos, Close> {
         let granted = qos.min(link.terms.queue_qos_max());
         let client = link.identity.client.as_str();
         loop {
@@ -493,21 +539,23 @@ impl Core {
                 prefetch: own.and_then(|own| own.prefetch),
                 ack_timeout: own.and_then(|own| own.ack_timeout),
             };
-            list.last_used = now;
-            list.queue.join(link.session, membership, now);
-            return Ok((id, granted));
+            self.add_member(&mut list, id, link, membership, now)?;
+            return Ok(granted);
         }
     }
 
     /// A session subscribes to `$share/GROUP/FILTER`; `text` is all of it.
+    ///
+    /// # Errors
+    /// Why it cannot, for the SUBACK.
     pub(super) fn join_group(
         &self,
-        session: SessionId,
+        link: &Link,
         text: &str,
         filter: TopicFilter<'_>,
         qos: Qos,
         now: Time,
-    ) -> QueueId {
+    ) -> Result<Qos, Close> {
         loop {
             let id = self.create_group(text, filter, now);
             let Some(mut list) = self.lists.lock(id.0) else {
@@ -518,9 +566,39 @@ impl Core {
                 prefetch: None,
                 ack_timeout: None,
             };
-            list.queue.join(session, membership, now);
-            return id;
+            let joined = self.add_member(&mut list, id, link, membership, now);
+            drop(list);
+            if joined.is_err() {
+                self.remove_list(id, |list| list.queue.counts().members == 0);
+            }
+            return joined.map(|()| qos);
         }
+    }
+
+    /// With the list locked: whoever ends the session comes before, or finds
+    /// it a member. It gets its first jobs behind SUBACK, when the connection
+    /// looks after its session.
+    fn add_member(
+        &self,
+        list: &mut List,
+        id: QueueId,
+        link: &Link,
+        membership: Membership,
+        now: Time,
+    ) -> Result<(), Close> {
+        let subscribed = match list.kind {
+            Kind::Work { .. } => Subscribed::Queue(id),
+            Kind::Share => Subscribed::Group(id),
+        };
+        let mut session = self.session_to_subscribe(link)?;
+        self.check_subscriptions(&session, Some(subscribed))?;
+        session.subscriptions.insert(subscribed, membership.qos);
+        session.pass_over(id);
+        drop(session);
+        list.last_used = now;
+        list.queue.join(link.session, membership, now);
+        list.queue.pass_over(link.session);
+        Ok(())
     }
 
     /// The list of that full name, if there is one.
@@ -610,7 +688,8 @@ impl Core {
         if let Some(id) = self.list_named(&full_name) {
             return Ok(id);
         }
-        if self.lists.len() >= self.limits.queues_max && !dead_letters {
+        let queues = self.queues_len.load(Ordering::Relaxed);
+        if queues >= self.limits.queues_max && !dead_letters {
             return refused(ReasonCode::QuotaExceeded, "there are queues_max queues");
         }
         let dead = name.as_str().starts_with("$dead/");
@@ -635,6 +714,7 @@ impl Core {
             queue_topic,
         };
         let id = self.add_list(Arc::from(full_name), queue, kind, now);
+        self.queues_len.fetch_add(1, Ordering::Relaxed);
         match filters.is_empty() {
             true => self.feed_from(id, Receiver::Queue(id), name),
             false => (filters.iter())
@@ -682,6 +762,8 @@ impl Core {
             nodes: Vec::new(),
             waiters: VecDeque::new(),
             aside: VecDeque::new(),
+            aside_due: Time::ZERO,
+            counted: 0,
             last_used: now,
             alarm: Time::MAX,
         }));
@@ -717,6 +799,7 @@ impl Core {
         let messages = counts.ready + counts.in_flight + counts.delayed + list.aside.len();
         match list.kind {
             Kind::Work { .. } => {
+                self.queues_len.fetch_sub(1, Ordering::Relaxed);
                 self.counters.dropped_queue_deleted.add(messages);
                 tracing::info!(queue = ?list.name, messages, "a queue that nobody used is deleted");
             }

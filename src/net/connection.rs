@@ -96,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 Exchange::Open { retry, backlog } => {
-                    if backlog && core.send_backlog(worker, link.session, now) {
+                    if backlog && core.send_backlog(worker, link.session) {
                         idle = false;
                     }
                     if retry {
