@@ -35,6 +35,9 @@ use crate::slots::Slots;
 use crate::topic::TopicLimits;
 use lists::List;
 
+/// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].
+const TOPIC_BYTES_MAX: usize = 65_535 - "$queue/".len();
+
 /// The broker, without sockets, disk or clock.
 pub struct Core {
     limits: Limits,
@@ -85,7 +88,7 @@ impl Core {
         let limits = config.limits.clone();
         let core = Core {
             topic_limits: TopicLimits {
-                bytes_max: limits.topic_bytes_max,
+                bytes_max: limits.topic_bytes_max.min(TOPIC_BYTES_MAX),
                 levels_max: limits.topic_levels_max,
             },
             session_settings: config.session.clone(),
