@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::Barrier;
 use tokio::time::timeout;
 
@@ -14,6 +15,10 @@ const CLIENTS: usize = 500;
 /// Each sends to the next, and one to all.
 #[test]
 fn five_hundred_clients_at_once() {
+    // Two open files a client: more than some systems give unasked.
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).unwrap();
     let broker = broker();
     let port = broker.address().port();
     runtime().block_on(async {

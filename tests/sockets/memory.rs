@@ -64,7 +64,6 @@ fn read_answers(mut stream: TcpStream, pubacks: usize) {
 fn check(program: &Program, before: usize, limit_bytes: usize) {
     let most = program.memory_bytes("VmHWM");
     let (grown, allowed) = (most - before.min(most), limit_bytes + FIXED_BYTES);
-    eprintln!("GROWN {} KiB", grown >> 10);
     assert!(
         grown <= allowed,
         "{} KiB more than before, {} KiB at most were expected",

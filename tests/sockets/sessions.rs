@@ -90,6 +90,7 @@ fn a_qos_2_message_is_delivered_once_whatever_connections_are_lost() {
         to.send(&raw::subscribe(1, "exactly", 2));
         assert_eq!(to.packet(), [0x90, 3, 0, 1, 2]);
         drop(to);
+        until("it is gone", || broker.connections_len() == 0);
 
         // Towards the broker: PUBLISH, again with DUP, PUBREL, PUBREL again.
         let mut publish = raw::publish("exactly", b"once", 2, 7);
