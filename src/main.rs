@@ -19,16 +19,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the broker.
+    /// Run the broker
     Serve(serve::ServeArguments),
     /// Publish messages, or put them into queues
     Pub(publish::PublishArguments),
     /// Subscribe to topics, or work on queues, and print what comes
     Sub(subscribe::SubscribeArguments),
-    /// Check a configuration, or show what holds.
+    /// Check a configuration, or show what holds
     Config(config::ConfigArguments),
     /// Put load on a broker, this one or another, and measure
-    Bench(bench::Args),
+    Bench(bench::BenchArguments),
 }
 
 fn main() -> ExitCode {
@@ -39,9 +39,7 @@ fn main() -> ExitCode {
         Command::Pub(arguments) => publish::run(arguments),
         Command::Sub(arguments) => subscribe::run(arguments),
         Command::Config(arguments) => config::run(arguments),
-        Command::Bench(arguments) => bench::run(&arguments)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
+        Command::Bench(arguments) => bench::run(&arguments),
     })
 }
 

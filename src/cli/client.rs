@@ -140,7 +140,8 @@ fn field(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn version(text: &str) -> Result<Version, String> {
+/// Parses a version of MQTT, also as mosquitto's clients name it.
+pub fn version(text: &str) -> Result<Version, String> {
     match text {
         "3.1" | "31" | "mqttv31" => Ok(Version::V3_1),
         "3.1.1" | "311" | "mqttv311" => Ok(Version::V3_1_1),
