@@ -28,6 +28,10 @@ enum Command {
     /// Check a configuration, or show what holds
     Config(config::ConfigArguments),
     /// Put load on a broker, this one or another, and measure
+    ///
+    /// Prints rates, latencies and, given --pid, what the broker uses for it. A
+    /// message is delivered when its subscriber has read it; each publisher has
+    /// at most --window messages published and not yet delivered.
     Bench(bench::BenchArguments),
 }
 

@@ -35,11 +35,7 @@ use net::{Client, Target};
 use publication::Stamp;
 use report::Report;
 
-/// Put load on an MQTT broker and measure it.
-///
-/// Rates, latencies and, given --pid, what the broker uses for it. A message
-/// is delivered when its subscriber has read it; each publisher has at most
-/// --window messages published and not yet delivered.
+/// What `rotamq bench` is told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArguments {
     /// What is done
@@ -131,6 +127,7 @@ pub struct BenchArguments {
     pub json: bool,
 }
 
+/// Who publishes to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// Each publisher has a topic and a subscriber of its own
