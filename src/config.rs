@@ -23,7 +23,7 @@ pub use value::{Shape, Value};
 pub struct Config {
     /// Worker threads; 0: one a core.
     pub threads: usize,
-    /// Whether clients without a user name may connect.
+    /// Whether clients may connect that are no known users, as none are so far.
     pub allow_anonymous: bool,
     pub listeners: Vec<Listener>,
     pub limits: Limits,
