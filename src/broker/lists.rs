@@ -23,6 +23,9 @@ use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::publish::Refused;
 
+/// The longest that a client may put a job off: a year.
+const SPAN_SECS_MAX: u64 = 365 * 24 * 60 * 60;
+
 /// What is refused in a dead-letter queue comes again after so long.
 const DEAD_QUEUE_BACKOFF: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -32,7 +35,8 @@ pub(super) struct List {
     /// `$queue/NAME` or `$share/GROUP/FILTER`.
     name: Arc<str>,
     kind: Kind,
-    nodes: Vec<NodeId>,
+    // Where in the topic tree it stands, and as what.
+    feeders: Vec<(NodeId, Receiver)>,
     /// Connections that hold PUBLISHes back until there is room.
     pub waiters: VecDeque<(SessionId, u32)>,
     // Dead letters on their way to their queue, or that found it full; and
@@ -94,6 +98,11 @@ impl Core {
         let queues = || {
             targets.iter().filter_map(|target| match target.receiver {
                 Receiver::Queue(queue) => Some(queue),
+                // Once, though its name matches too.
+                Receiver::Fed(queue) => {
+                    let named = |target: &Target| target.receiver == Receiver::Queue(queue);
+                    (!targets.iter().any(named)).then_some(queue)
+                }
                 Receiver::Session(_) | Receiver::Group(_) => None,
             })
         };
@@ -715,12 +724,10 @@ impl Core {
         };
         let id = self.add_list(Arc::from(full_name), queue, kind, now);
         self.queues_len.fetch_add(1, Ordering::Relaxed);
-        match filters.is_empty() {
-            true => self.feed_from(id, Receiver::Queue(id), name),
-            false => (filters.iter())
-                .filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
-                .for_each(|filter| self.feed_from(id, Receiver::Queue(id), filter)),
-        }
+        self.feed_from(id, Receiver::Queue(id), name);
+        (filters.iter())
+            .filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
+            .for_each(|filter| self.feed_from(id, Receiver::Fed(id), filter));
         if !configured {
             self.schedule(
                 now,
@@ -759,7 +766,7 @@ impl Core {
             queue,
             name: name.clone(),
             kind,
-            nodes: Vec::new(),
+            feeders: Vec::new(),
             waiters: VecDeque::new(),
             aside: VecDeque::new(),
             aside_due: Time::ZERO,
@@ -776,7 +783,7 @@ impl Core {
             self.router
                 .subscribe(filter, receiver, Subscription::new(Qos::ExactlyOnce));
         if let Some(mut list) = self.lists.lock(id.0) {
-            list.nodes.push(subscribed.node);
+            list.feeders.push((subscribed.node, receiver));
         }
     }
 
@@ -788,12 +795,8 @@ impl Core {
         };
         let list = self.lists.take(id.0, list);
         self.names.remove(&list.name);
-        let receiver = match list.kind {
-            Kind::Work { .. } => Receiver::Queue(id),
-            Kind::Share => Receiver::Group(id),
-        };
-        for node in &list.nodes {
-            self.router.remove(*node, receiver);
+        for (node, receiver) in &list.feeders {
+            self.router.remove(*node, *receiver);
         }
         let counts = list.queue.counts();
         let messages = counts.ready + counts.in_flight + counts.delayed + list.aside.len();
@@ -810,10 +813,9 @@ impl Core {
     /// What feeds the queue of that name.
     pub(super) fn feeding_filters(&self, name: TopicFilter<'_>) -> Vec<String> {
         let (settings, _) = self.settings_of(name);
-        match settings.filters.is_empty() {
-            true => vec![name.as_str().to_owned()],
-            false => settings.filters.clone(),
-        }
+        let mut filters = settings.filters.clone();
+        filters.push(name.as_str().to_owned());
+        filters
     }
 
     /// The settings for a queue's name, and whether they name it.
@@ -838,7 +840,13 @@ fn parse_control(payload: &[u8]) -> Option<(PacketId, Option<std::time::Duration
     let mut words = std::str::from_utf8(payload).ok()?.split_ascii_whitespace();
     let packet_id = words.next()?.parse().ok()?;
     let span = match words.next() {
-        Some(seconds) => Some(std::time::Duration::from_secs(seconds.parse().ok()?)),
+        Some(seconds) => {
+            let seconds = seconds
+                .parse()
+                .ok()
+                .filter(|seconds| *seconds <= SPAN_SECS_MAX)?;
+            Some(std::time::Duration::from_secs(seconds))
+        }
         None => None,
     };
     words.next().is_none().then_some((packet_id, span))
@@ -891,7 +899,16 @@ mod tests {
         assert_eq!(parse_control(b"7"), Some((id(7), None)));
         let thirty = std::time::Duration::from_secs(30);
         assert_eq!(parse_control(b" 7 30\n"), Some((id(7), Some(thirty))));
-        for bad in [&b""[..], b"0", b"65536", b"x", b"7 x", b"7 1 2", b"\xff"] {
+        for bad in [
+            &b""[..],
+            b"0",
+            b"65536",
+            b"x",
+            b"7 x",
+            b"7 1 2",
+            b"7 31536001",
+            b"\xff",
+        ] {
             assert_eq!(parse_control(bad), None, "{bad:?}");
         }
     }
