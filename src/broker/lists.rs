@@ -98,11 +98,6 @@ impl Core {
         let queues = || {
             targets.iter().filter_map(|target| match target.receiver {
                 Receiver::Queue(queue) => Some(queue),
-                // Once, though its name matches too.
-                Receiver::Fed(queue) => {
-                    let named = |target: &Target| target.receiver == Receiver::Queue(queue);
-                    (!targets.iter().any(named)).then_some(queue)
-                }
                 Receiver::Session(_) | Receiver::Group(_) => None,
             })
         };
@@ -727,7 +722,7 @@ impl Core {
         self.feed_from(id, Receiver::Queue(id), name);
         (filters.iter())
             .filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
-            .for_each(|filter| self.feed_from(id, Receiver::Fed(id), filter));
+            .for_each(|filter| self.feed_from(id, Receiver::Queue(id), filter));
         if !configured {
             self.schedule(
                 now,

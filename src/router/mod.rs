@@ -43,11 +43,7 @@ pub enum Receiver {
     Session(SessionId),
     /// A share group, once for all its members.
     Group(QueueId),
-    /// A work queue, for one of the filters that feed it beside its name:
-    /// what is published to `$queue/` goes by names alone.
-    Fed(QueueId),
-    /// A work queue, by its name. The last variant: a node's queues end its
-    /// receivers.
+    /// A work queue. The last variant: a node's queues end its receivers.
     Queue(QueueId),
 }
 
