@@ -155,6 +155,7 @@ impl Core {
     }
 
     /// [MQTT-3.1.2-4], [MQTT-3.2.2-2]
+    // Called once: a struct for its arguments would only be another name for them.
     #[allow(clippy::too_many_arguments)]
     fn resume_session(
         &self,

@@ -680,11 +680,17 @@ impl Core {
                 "no queue name is empty or begins with $, but for $dead/NAME",
             );
         }
+        let dead = own_name.len() < name.as_str().len();
+        // Whoever configured a queue may look at its dead letters.
+        let known = configured
+            || dead
+                && TopicFilter::parse(own_name, TopicLimits::NONE)
+                    .is_ok_and(|own_name| self.settings_of(own_name).1);
         if !configured && name.begins_with_wildcard() {
             let why = "a queue whose name begins with a wildcard has to be configured";
             return refused(ReasonCode::NotAuthorized, why);
         }
-        if !configured && !dead_letters && !self.queues_settings.auto_create {
+        if !known && !dead_letters && !self.queues_settings.auto_create {
             let why = "this queue is not configured, and auto_create is off";
             return refused(ReasonCode::NotAuthorized, why);
         }
@@ -696,7 +702,6 @@ impl Core {
         if queues >= self.limits.queues_max && !dead_letters {
             return refused(ReasonCode::QuotaExceeded, "there are queues_max queues");
         }
-        let dead = name.as_str().starts_with("$dead/");
         let queue = Queue::new(Settings {
             prefetch: settings.prefetch,
             ack_timeout: settings.ack_timeout,
