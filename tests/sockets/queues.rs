@@ -1,7 +1,7 @@
 //! Work queues and share groups.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::clients::{
     Client, LIBRARIES, MOSQUITTO, MOSQUITTO_31, Options, PAHO, PAHO_31, Peer, RUMQTTC, Version,
     broker, broker_with, mosquitto_command,
 };
+use crate::process::rotamq;
 use crate::raw::{self, Raw};
 use crate::wait::{DEADLINE, until};
 
@@ -127,6 +128,37 @@ fn a_killed_worker_loses_no_job() {
         for number in 0..JOBS {
             assert!(by_whom.contains_key(&number.to_string()), "{number}");
         }
+    }
+}
+
+/// The program's own worker, which acknowledges what it is told to.
+#[test]
+fn jobs_in_the_hands_of_rotamq_sub_come_to_others_when_it_is_killed() {
+    let broker = broker();
+    let port = broker.address().port().to_string();
+    let mut worker = rotamq(&["sub", "-p", &port, "-t", "$queue/jobs", "-q", "1"])
+        .args(["--ack", "manual"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(worker.stdout.take().expect("it is piped")).lines();
+    until("it is a member", || broker.subscriptions_len() == 1);
+    publish_lines(Version::V311, broker.address(), "$queue/jobs", 0..5);
+    let jobs: Vec<String> = (0..5).map(|_| lines.next().unwrap().unwrap()).collect();
+    let (packet_id, job) = jobs[0].split_once(' ').expect("ID JOB");
+    assert_eq!(job, "0");
+    let mut input = worker.stdin.take().expect("it is piped");
+    writeln!(input, "ack {packet_id}").unwrap();
+    let (packet_id, _) = jobs[1].split_once(' ').expect("ID JOB");
+    writeln!(input, "nack {packet_id} 0").unwrap();
+    let again = lines.next().unwrap().unwrap();
+    assert!(again.ends_with(" 1") && again != jobs[1], "{again}");
+    let mut other = PAHO.subscriber(broker.address(), "other", "$queue/jobs", 1);
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    for job in ["1", "2", "3", "4"] {
+        assert_eq!(other.receive().text(), job);
     }
 }
 
