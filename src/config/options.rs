@@ -176,7 +176,7 @@ pub(super) const QUEUE_NAMING: &[Opt<QueueSettings>] = &[
          stands for all queues whose names fit as topics would, and for the queue of that very \
          name. The first [[queue]] that fits counts."),
     option!("filters", filters: FilterTexts,
-        "The topics that feed a queue of a plain name; an empty array: its name."),
+        "Topics that feed a queue of a plain name, beside those that its name matches."),
 ];
 
 /// What a `[[queue]]` says, and `[queues]` for the others.

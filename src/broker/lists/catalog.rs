@@ -1,0 +1,220 @@
+//! How queues and share groups come to be, and go.
+//!
+//! Owns the names, and which settings a name has. Making and removing a list
+//! is done by one thread at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Kind, List};
+use crate::broker::Core;
+use crate::broker::timers::Timer;
+use crate::config::{QueueSettings, QueueTopic, Undecided};
+use crate::message::{Qos, QueueId, Time};
+use crate::protocol::ReasonCode;
+use crate::queue::{Queue, Rules, Settings};
+use crate::router::{Receiver, Subscription};
+use crate::session::Close;
+use crate::topic::{TopicFilter, TopicLimits, TopicName};
+
+impl Core {
+    pub(in crate::broker) fn create_configured_queues(&self) {
+        for settings in &self.queue_settings {
+            let name = TopicFilter::parse(&settings.name, TopicLimits::NONE);
+            if let Ok(name) = name
+                && (name.is_plain() || !settings.filters.is_empty())
+                && let Err(close) = self.create_queue(name, false, Time::ZERO)
+            {
+                tracing::error!(queue = ?settings.name, why = %close.why, "a configured queue could not be made");
+            }
+        }
+    }
+
+    /// The queue that `$queue/` and a topic names, which nothing feeds yet.
+    pub(in crate::broker) fn create_queue_for(
+        &self,
+        topic: TopicName<'_>,
+        now: Time,
+    ) -> Result<QueueId, Close> {
+        let name = TopicFilter::parse(topic.as_str(), TopicLimits::NONE);
+        self.create_queue(name.expect("a topic name is a filter too"), false, now)
+    }
+
+    /// The queue of that name, made if it does not exist and may be.
+    pub(super) fn create_queue(
+        &self,
+        name: TopicFilter<'_>,
+        dead_letters: bool,
+        now: Time,
+    ) -> Result<QueueId, Close> {
+        let full_name = format!("$queue/{}", name.as_str());
+        if let Some(id) = self.list_named(&full_name) {
+            return Ok(id);
+        }
+        let (settings, configured) = self.settings_of(name);
+        let refused = |reason, why| Err(Close::new(reason, why));
+        let own_name = name
+            .as_str()
+            .strip_prefix("$dead/")
+            .unwrap_or(name.as_str());
+        if own_name.is_empty() || own_name.starts_with('$') {
+            return refused(
+                ReasonCode::TopicFilterInvalid,
+                "no queue name is empty or begins with $, but for $dead/NAME",
+            );
+        }
+        let dead = own_name.len() < name.as_str().len();
+        // Whoever configured a queue may look at its dead letters.
+        let known = configured
+            || dead
+                && TopicFilter::parse(own_name, TopicLimits::NONE)
+                    .is_ok_and(|own_name| self.settings_of(own_name).1);
+        if !configured && name.begins_with_wildcard() {
+            let why = "a queue whose name begins with a wildcard has to be configured";
+            return refused(ReasonCode::NotAuthorized, why);
+        }
+        if !known && !dead_letters && !self.queues_settings.auto_create {
+            let why = "this queue is not configured, and auto_create is off";
+            return refused(ReasonCode::NotAuthorized, why);
+        }
+        let _changes = self.list_changes.lock();
+        if let Some(id) = self.list_named(&full_name) {
+            return Ok(id);
+        }
+        let queues = self.queues_len.load(Ordering::Relaxed);
+        if queues >= self.limits.queues_max && !dead_letters {
+            return refused(ReasonCode::QuotaExceeded, "there are queues_max queues");
+        }
+        let queue = Queue::new(Settings {
+            prefetch: settings.prefetch,
+            ack_timeout: settings.ack_timeout,
+            undecided: if dead {
+                Undecided::Redeliver
+            } else {
+                settings.undecided
+            },
+            undecided_after: settings.undecided_after,
+            exclusive: settings.exclusive,
+            messages_max: settings.messages_max,
+            bytes_max: settings.bytes_max,
+            rules: Rules::Work,
+        });
+        let queue_topic = settings.topic == QueueTopic::Queue && !dead;
+        let filters = settings.filters.clone();
+        let kind = Kind::Work {
+            settings,
+            queue_topic,
+        };
+        let id = self.add_list(Arc::from(full_name), queue, kind, now);
+        self.queues_len.fetch_add(1, Ordering::Relaxed);
+        self.feed_from(id, Receiver::Queue(id), name);
+        (filters.iter())
+            .filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
+            .for_each(|filter| self.feed_from(id, Receiver::Queue(id), filter));
+        if !configured {
+            self.schedule(
+                now,
+                now + self.queues_settings.auto_delete_after,
+                Timer::Unused(id),
+            );
+        }
+        Ok(id)
+    }
+
+    pub(super) fn create_group(&self, text: &str, filter: TopicFilter<'_>, now: Time) -> QueueId {
+        if let Some(id) = self.list_named(text) {
+            return id;
+        }
+        let _changes = self.list_changes.lock();
+        if let Some(id) = self.list_named(text) {
+            return id;
+        }
+        let queue = Queue::new(Settings {
+            prefetch: u32::MAX,
+            ack_timeout: None,
+            undecided: Undecided::DeadLetter,
+            undecided_after: std::time::Duration::MAX,
+            exclusive: false,
+            messages_max: self.limits.session_messages_max,
+            bytes_max: self.limits.session_bytes_max,
+            rules: Rules::Share,
+        });
+        let id = self.add_list(Arc::from(text), queue, Kind::Share, now);
+        self.feed_from(id, Receiver::Group(id), filter);
+        id
+    }
+
+    fn add_list(&self, name: Arc<str>, queue: Queue, kind: Kind, now: Time) -> QueueId {
+        let id = QueueId(self.lists.insert(List {
+            queue,
+            name: name.clone(),
+            kind,
+            feeders: Vec::new(),
+            waiters: VecDeque::new(),
+            aside: VecDeque::new(),
+            aside_due: Time::ZERO,
+            counted: 0,
+            last_used: now,
+            alarm: Time::MAX,
+        }));
+        self.names.insert(name, id);
+        id
+    }
+
+    fn feed_from(&self, id: QueueId, receiver: Receiver, filter: TopicFilter<'_>) {
+        let subscribed =
+            self.router
+                .subscribe(filter, receiver, Subscription::new(Qos::ExactlyOnce));
+        if let Some(mut list) = self.lists.lock(id.0) {
+            list.feeders.push((subscribed.node, receiver));
+        }
+    }
+
+    /// Removes a list if `still` says so when nobody else can change that.
+    pub(super) fn remove_list(&self, id: QueueId, still: impl FnOnce(&List) -> bool) {
+        let _changes = self.list_changes.lock();
+        let Some(list) = self.lists.lock(id.0).filter(|list| still(list)) else {
+            return;
+        };
+        let list = self.lists.take(id.0, list);
+        self.names.remove(&list.name);
+        for (node, receiver) in &list.feeders {
+            self.router.remove(*node, *receiver);
+        }
+        let counts = list.queue.counts();
+        let messages = counts.ready + counts.in_flight + counts.delayed + list.aside.len();
+        match list.kind {
+            Kind::Work { .. } => {
+                self.queues_len.fetch_sub(1, Ordering::Relaxed);
+                self.counters.dropped_queue_deleted.add(messages);
+                tracing::info!(queue = ?list.name, messages, "a queue that nobody used is deleted");
+            }
+            Kind::Share => self.counters.dropped_group.add(messages),
+        }
+    }
+
+    /// What feeds the queue of that name.
+    pub(in crate::broker) fn feeding_filters(&self, name: TopicFilter<'_>) -> Vec<String> {
+        let (settings, _) = self.settings_of(name);
+        let mut filters = settings.filters.clone();
+        filters.push(name.as_str().to_owned());
+        filters
+    }
+
+    /// The settings for a queue's name, and whether they name it.
+    fn settings_of(&self, name: TopicFilter<'_>) -> (Arc<QueueSettings>, bool) {
+        let topic = TopicName::parse(name.as_str(), TopicLimits::NONE).ok();
+        let fits = |settings: &&QueueSettings| {
+            settings.name == name.as_str()
+                || topic.is_some_and(|topic| {
+                    TopicFilter::parse(&settings.name, TopicLimits::NONE)
+                        .is_ok_and(|pattern| pattern.matches(topic))
+                })
+        };
+        match self.queue_settings.iter().find(fits) {
+            Some(settings) => (Arc::new(settings.clone()), true),
+            None => (Arc::new(self.queues_settings.default.clone()), false),
+        }
+    }
+}

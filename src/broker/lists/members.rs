@@ -1,0 +1,329 @@
+//! The members of queues and share groups: joining, leaving, and settling what
+//! they hold, by acknowledgement or by control topic.
+
+use super::{DEAD_QUEUE_BACKOFF, Kind, List};
+use crate::broker::link::Link;
+use crate::broker::timers::Timer;
+use crate::broker::{Core, Worker};
+use crate::message::{LeaseId, PacketId, Qos, QueueId, SessionId, Time};
+use crate::protocol::ReasonCode;
+use crate::queue::{Membership, Settlement};
+use crate::session::{Close, Hold, Subscribed};
+use crate::topic::TopicFilter;
+
+/// The longest that a client may put a job off: a year.
+const SPAN_SECS_MAX: u64 = 365 * 24 * 60 * 60;
+
+impl Core {
+    // ---- joining and leaving
+
+    /// A session subscribes to `$queue/NAME`.
+    ///
+    /// # Errors
+    /// Why the queue cannot be joined, for the SUBACK.
+    pub(in crate::broker) fn join_queue(
+        &self,
+        link: &Link,
+        name: TopicFilter<'_>,
+        qos: Qos,
+        now: Time,
+    ) -> Result<Qos, Close> {
+        let granted = qos.min(link.terms.queue_qos_max());
+        let client = link.identity.client.as_str();
+        loop {
+            let id = self.create_queue(name, false, now)?;
+            let Some(mut list) = self.lists.lock(id.0) else {
+                continue; // deleted in between
+            };
+            let Kind::Work { settings, .. } = &list.kind else {
+                unreachable!("$queue/ names lead to work queues");
+            };
+            if granted == Qos::AtMostOnce && !settings.qos0_members {
+                let why = "this queue takes no members of QoS 0; see qos0_members";
+                return Err(Close::new(ReasonCode::ImplementationSpecificError, why));
+            }
+            let mut members = settings.members.iter();
+            let own = members.find(|member| fits_client(&member.client, client));
+            let membership = Membership {
+                qos: granted,
+                prefetch: own.and_then(|own| own.prefetch),
+                ack_timeout: own.and_then(|own| own.ack_timeout),
+            };
+            self.add_member(&mut list, id, link, membership, now)?;
+            return Ok(granted);
+        }
+    }
+
+    /// A session subscribes to `$share/GROUP/FILTER`; `text` is all of it.
+    ///
+    /// # Errors
+    /// Why it cannot, for the SUBACK.
+    pub(in crate::broker) fn join_group(
+        &self,
+        link: &Link,
+        text: &str,
+        filter: TopicFilter<'_>,
+        qos: Qos,
+        now: Time,
+    ) -> Result<Qos, Close> {
+        loop {
+            let id = self.create_group(text, filter, now);
+            let Some(mut list) = self.lists.lock(id.0) else {
+                continue; // its last member left in between
+            };
+            let membership = Membership {
+                qos,
+                prefetch: None,
+                ack_timeout: None,
+            };
+            let joined = self.add_member(&mut list, id, link, membership, now);
+            drop(list);
+            if joined.is_err() {
+                self.remove_list(id, |list| list.queue.counts().members == 0);
+            }
+            return joined.map(|()| qos);
+        }
+    }
+
+    /// With the list locked: whoever ends the session comes before, or finds
+    /// it a member. It gets its first jobs behind SUBACK, when the connection
+    /// looks after its session.
+    fn add_member(
+        &self,
+        list: &mut List,
+        id: QueueId,
+        link: &Link,
+        membership: Membership,
+        now: Time,
+    ) -> Result<(), Close> {
+        let subscribed = match list.kind {
+            Kind::Work { .. } => Subscribed::Queue(id),
+            Kind::Share => Subscribed::Group(id),
+        };
+        let mut session = self.session_to_subscribe(link)?;
+        self.check_subscriptions(&session, Some(subscribed))?;
+        session.subscriptions.insert(subscribed, membership.qos);
+        session.pass_over(id);
+        drop(session);
+        list.last_used = now;
+        list.queue.join(link.session, membership, now);
+        list.queue.pass_over(link.session);
+        Ok(())
+    }
+
+    /// The list of that full name, if there is one.
+    pub(in crate::broker) fn list_named(&self, name: &str) -> Option<QueueId> {
+        self.names.get(name).map(|entry| *entry.value())
+    }
+
+    /// A member unsubscribes (`gone` false) or its session is over. A share
+    /// group ends with its last member.
+    pub(in crate::broker) fn leave_list(
+        &self,
+        worker: &mut Worker,
+        id: QueueId,
+        session: SessionId,
+        gone: bool,
+        now: Time,
+    ) {
+        let last_of_group = self.change_list(worker, id, now, |list| {
+            match gone {
+                true => list.queue.remove(session, now),
+                false => list.queue.leave(session, now),
+            }
+            list.last_used = now;
+            matches!(list.kind, Kind::Share) && list.queue.counts().members == 0
+        });
+        if last_of_group == Some(true) {
+            self.remove_list(id, |list| list.queue.counts().members == 0);
+        }
+    }
+
+    // ---- settling
+
+    /// The client's acknowledgement of a job.
+    pub(in crate::broker) fn settle(
+        &self,
+        worker: &mut Worker,
+        queue: QueueId,
+        lease: LeaseId,
+        settlement: Settlement,
+        now: Time,
+    ) {
+        self.change_list(worker, queue, now, |list| {
+            let settlement = match settlement {
+                // A dead-letter queue has no dead letters of its own.
+                Settlement::Reject if list.is_dead_letters() => Settlement::Refuse {
+                    delay: Some(DEAD_QUEUE_BACKOFF),
+                },
+                other => other,
+            };
+            list.queue.settle(lease, settlement, now)
+        });
+    }
+
+    /// QoS 0 jobs that are on their way to the socket.
+    pub(in crate::broker) fn settle_written(
+        &self,
+        worker: &mut Worker,
+        written: Vec<(QueueId, LeaseId)>,
+        now: Time,
+    ) {
+        for (queue, lease) in written {
+            self.settle(worker, queue, lease, Settlement::Done, now);
+        }
+    }
+
+    /// Queues that found no room in a session, `next` first, give it jobs as
+    /// long as there is some.
+    pub(in crate::broker) fn offer_room(
+        &self,
+        worker: &mut Worker,
+        session: SessionId,
+        mut next: Option<QueueId>,
+        now: Time,
+    ) {
+        while let Some(queue) = next {
+            self.change_list(worker, queue, now, |list| list.queue.room(session));
+            let locked = self.sessions.lock(session.0);
+            next = locked.and_then(|mut session| session.take_passed_over());
+        }
+    }
+
+    /// `$nack`, `$reject` and `$extend`, by which a client of any version says
+    /// what is to become of a delivery that it holds.
+    pub(in crate::broker) fn accept_control(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        name: &str,
+        payload: &[u8],
+        now: Time,
+    ) -> Result<(), Close> {
+        if !matches!(name, "$nack" | "$reject" | "$extend") {
+            let why = "no queue name begins with $; to settle a delivery there are $queue/$nack, $reject and $extend";
+            return Err(Close::new(ReasonCode::TopicNameInvalid, why));
+        }
+        let Some((packet_id, span)) = parse_control(payload) else {
+            let why = format!("the payload of $queue/{name} is PACKET-ID [SECONDS]");
+            return Err(Close::new(ReasonCode::PayloadFormatInvalid, why));
+        };
+        let job = self
+            .sessions
+            .lock(link.session.0)
+            .and_then(|mut session| match name {
+                "$extend" => session
+                    .window
+                    .get(packet_id)
+                    .and_then(|sent| sent.job.filter(|job| job.hold == Hold::Current)),
+                _ => session.window.weaken(packet_id, Hold::Settled),
+            });
+        let Some(job) = job else {
+            return Ok(()); // Settled before: the first settlement wins.
+        };
+        let settlement = match name {
+            "$nack" => Settlement::Refuse { delay: span },
+            "$reject" => Settlement::Reject,
+            _ => Settlement::Extend(span),
+        };
+        self.settle(worker, job.queue, job.lease, settlement, now);
+        self.watch_stale(link.session, job.queue, now);
+        Ok(())
+    }
+
+    /// A window that only stale jobs fill gets nothing any more: such a client
+    /// is disconnected after a while.
+    pub(in crate::broker) fn watch_stale(&self, id: SessionId, queue: QueueId, now: Time) {
+        let list = self.lists.lock(queue.0);
+        let Some(timeout) = list.and_then(|list| list.queue.settings().ack_timeout) else {
+            return;
+        };
+        if let Some(mut session) = self.sessions.lock(id.0)
+            && session.window.is_full_of_stale()
+            && session.stale_until.is_none()
+        {
+            session.stale_until = Some(now + timeout);
+            let timer = Timer::Stale(id, session.link_number());
+            self.timers.schedule(now + timeout, timer);
+        }
+    }
+}
+
+/// `PACKET-ID [SECONDS]`
+fn parse_control(payload: &[u8]) -> Option<(PacketId, Option<std::time::Duration>)> {
+    let mut words = std::str::from_utf8(payload).ok()?.split_ascii_whitespace();
+    let packet_id = words.next()?.parse().ok()?;
+    let span = match words.next() {
+        Some(seconds) => {
+            let seconds = seconds
+                .parse()
+                .ok()
+                .filter(|seconds| *seconds <= SPAN_SECS_MAX)?;
+            Some(std::time::Duration::from_secs(seconds))
+        }
+        None => None,
+    };
+    words.next().is_none().then_some((packet_id, span))
+}
+
+/// Whether a client id fits a pattern in which `*` stands for any text.
+fn fits_client(pattern: &str, client: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = client.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty(); // no star
+    };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_patterns() {
+        for (pattern, client, fits) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c", "abc", true),
+            ("a*c", "ac", true),
+            ("a*a", "a", false),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "aXcYb", false),
+        ] {
+            assert_eq!(fits_client(pattern, client), fits, "{pattern} {client}");
+        }
+    }
+
+    #[test]
+    fn control_payloads() {
+        let id = |id| PacketId::new(id).unwrap();
+        assert_eq!(parse_control(b"7"), Some((id(7), None)));
+        let thirty = std::time::Duration::from_secs(30);
+        assert_eq!(parse_control(b" 7 30\n"), Some((id(7), Some(thirty))));
+        for bad in [
+            &b""[..],
+            b"0",
+            b"65536",
+            b"x",
+            b"7 x",
+            b"7 1 2",
+            b"7 31536001",
+            b"\xff",
+        ] {
+            assert_eq!(parse_control(bad), None, "{bad:?}");
+        }
+    }
+}
