@@ -23,7 +23,7 @@ pub use value::{Shape, Value};
 pub struct Config {
     /// Worker threads; 0: one a core.
     pub threads: usize,
-    /// Whether clients without a user name may connect.
+    /// Whether clients may connect that are no known users, as none are so far.
     pub allow_anonymous: bool,
     pub listeners: Vec<Listener>,
     pub limits: Limits,
@@ -44,22 +44,28 @@ pub struct Listener {
 /// What one client, and all of them, may take of the machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
+    /// Open connections, those included that have not sent CONNECT yet.
     pub connections_max: usize,
     /// From the first byte to a whole CONNECT; dribbling does not extend it.
     pub connect_timeout: Duration,
-    /// Before CONNECT is accepted.
+    /// A packet before CONNECT is accepted.
     pub connect_packet_bytes_max: usize,
+    /// A packet after that.
     pub packet_bytes_max: usize,
     pub client_id_bytes_max: usize,
+    /// A topic name or filter; what is beyond 65,528 counts as that.
     pub topic_bytes_max: usize,
+    /// One more than a topic's slashes.
     pub topic_levels_max: usize,
+    /// Its queues and share groups included.
     pub subscriptions_per_client_max: usize,
     /// Sessions, connected or not.
     pub sessions_max: usize,
     /// Messages of QoS 1 and 2 sent to a client and not acknowledged.
     pub inflight_max: u16,
-    /// Messages waiting in a session.
+    /// Messages waiting in a session, or in a share group.
     pub session_messages_max: usize,
+    /// Of messages kept for a session, waiting or in flight.
     pub session_bytes_max: usize,
     /// Bytes encoded for a client that it has not read; QoS 0 messages beyond
     /// are dropped and counted.
@@ -68,8 +74,11 @@ pub struct Limits {
     pub held_bytes_max: usize,
     /// How long a PUBLISH is held back before the connection is closed.
     pub held_timeout: Duration,
+    /// Retained messages, one a topic.
     pub retained_messages_max: usize,
+    /// Of all retained messages.
     pub retained_bytes_max: usize,
+    /// Work queues; share groups do not count.
     pub queues_max: usize,
     /// Of each worker thread's cache of topics and their receivers.
     pub match_cache_bytes_max: usize,
@@ -115,17 +124,23 @@ pub struct QueueSettings {
     /// A queue's name, or a pattern: a topic filter that names fit as topics
     /// do; a name with wildcards of its own fits by being equal.
     pub name: String,
-    /// What feeds a queue of a plain name; empty: its name.
+    /// What feeds the queue beside its name.
     pub filters: Vec<String>,
+    /// Jobs that a member may have in its hands.
     pub prefetch: u32,
-    /// `None`: never.
+    /// How long a member may take for a job; `None`: for ever.
     pub ack_timeout: Option<Duration>,
+    /// Only the longest-standing member gets jobs.
     pub exclusive: bool,
     pub topic: QueueTopic,
+    /// Whether members of QoS 0 are let in: what is written to them is done.
     pub qos0_members: bool,
     pub undecided: Undecided,
+    /// How long a QoS 2 delivery waits for its member.
     pub undecided_after: Duration,
+    /// Jobs that are not done.
     pub messages_max: usize,
+    /// Of these jobs.
     pub bytes_max: usize,
     /// Settings of members by client id, the first that fits counts.
     pub members: Vec<MemberSettings>,

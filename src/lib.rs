@@ -27,10 +27,10 @@
 //! - Dependencies point one way: `main → cli → run → net → broker → {session →
 //!   protocol, router, queue} → topic, message`. Session, router and queue do
 //!   not name each other, and nothing names `net`.
-//! - Everything but `net`, `run` and `cli` is pure: no sockets, no files, no
-//!   clock. A moment is an argument.
-//! - Locks are taken in this order: router, queue, session; never two of a
-//!   kind at once, never across an await.
+//! - Everything but `net`, `run` and `cli` is pure: no sockets, no clock, no
+//!   files but the one that `config` reads. A moment is an argument.
+//! - Locks are taken in this order: list changes, router, queue, session; never
+//!   two of a kind at once, never across an await.
 //! - A message is acknowledged after everybody who must have it has it.
 
 #![forbid(unsafe_code)]

@@ -57,7 +57,9 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {}
 
 impl Broker {
-    /// Starts to serve on all listeners of `config`.
+    /// Starts to serve on all listeners of `config`, whose values it takes as
+    /// they are: bounds, and the guard against letting everybody in from other
+    /// machines, are for [`crate::config::Effective::load`].
     ///
     /// # Errors
     /// An address that cannot be listened on; threads that cannot be made.

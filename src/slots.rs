@@ -5,7 +5,6 @@
 //! the values; holds no two locks at once.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -15,7 +14,6 @@ use crate::message::Place;
 pub struct Slots<T> {
     slots: boxcar::Vec<Mutex<Slot<T>>>,
     free: Mutex<Vec<u32>>,
-    len: AtomicUsize,
 }
 
 struct Slot<T> {
@@ -29,18 +27,11 @@ impl<T> Slots<T> {
         Slots {
             slots: boxcar::Vec::new(),
             free: Mutex::new(Vec::new()),
-            len: AtomicUsize::new(0),
         }
-    }
-
-    /// How many values there are.
-    pub fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
     }
 
     pub fn insert(&self, value: T) -> Place {
         let value = Some(Box::new(value));
-        self.len.fetch_add(1, Ordering::Relaxed);
         let reused = self.free.lock().pop();
         if let Some(slot) = reused {
             let mut entry = self.slots[slot as usize].lock();
@@ -76,7 +67,6 @@ impl<T> Slots<T> {
         let value = locked.slot.value.take().expect("a locked value is there");
         locked.slot.generation = locked.slot.generation.wrapping_add(1);
         drop(locked);
-        self.len.fetch_sub(1, Ordering::Relaxed);
         self.free.lock().push(place.slot);
         value
     }

@@ -5,3 +5,4 @@ mod codec;
 mod config;
 mod queue;
 mod router;
+mod world;

@@ -22,6 +22,8 @@ pub(super) enum Ending {
     Lost,
     /// Another connection uses the client id [MQTT-3.1.4-2].
     TakenOver { discard: bool },
+    /// The client has stayed away for too long, if it still does.
+    Expired,
     /// The session is ended whether its client is there or not.
     Ended(Close),
 }
@@ -110,11 +112,7 @@ impl Core {
         let Some(will) = &connect.will else {
             return Ok(());
         };
-        let name = will.topic.strip_prefix("$queue/").unwrap_or(will.topic);
-        let valid = TopicName::parse(name, self.topic_limits).is_ok()
-            && will.topic != "$queue"
-            && !(name.len() < will.topic.len() && name.starts_with('$'));
-        if !valid {
+        if self.parse_topic(will.topic).is_err() {
             return Err(ReasonCode::TopicNameInvalid);
         }
         match self
@@ -142,6 +140,7 @@ impl Core {
         session.will = connect.will.as_ref().map(keep_will);
         // [MQTT-3.2.2-1], [MQTT-3.2.2-3]
         let number = session.attach(terms, &connack(false), now, &mut worker.effects);
+        session.take_part(); // It has no queues yet.
         let id = SessionId(self.sessions.insert(session));
         match self.clients.entry(identity.client.clone()) {
             dashmap::Entry::Vacant(vacant) => drop(vacant.insert(id)),
@@ -156,6 +155,7 @@ impl Core {
     }
 
     /// [MQTT-3.1.2-4], [MQTT-3.2.2-2]
+    // Called once: a struct for its arguments would only be another name for them.
     #[allow(clippy::too_many_arguments)]
     fn resume_session(
         &self,
@@ -176,25 +176,33 @@ impl Core {
             if let Subscribed::Group(list) | Subscribed::Queue(list) = subscribed {
                 self.change_list(worker, list, now, |list| {
                     // It may have gone again meanwhile.
-                    if self.is_connected(id) {
+                    if self.is_link(id, number) {
+                        // Whoever ended the last connection may still be on
+                        // the way here.
+                        list.queue.detach(id);
                         list.queue.attach(id);
                     }
                 });
             }
         }
+        let session = self.sessions.lock(id.0);
+        if let Some(mut session) = session.filter(|session| session.is_link(number)) {
+            session.take_part();
+            let next = session.take_passed_over();
+            drop(session);
+            self.offer_room(worker, id, next, now);
+        }
         number
     }
 
     /// The connection is over. Whoever has taken the session since keeps it.
-    pub fn disconnect(&self, worker: &mut Worker, link: Link, stop: &super::Stop, now: Time) {
+    pub fn disconnect(&self, worker: &mut Worker, mut link: Link, stop: &super::Stop, now: Time) {
         let ending = match stop {
             super::Stop::Disconnect | super::Stop::BrokerStops => Ending::Disconnect,
             _ => Ending::Lost,
         };
         self.end(worker, link.session, Some(link.number), ending, now);
-        if let Some(queue) = link.held_for() {
-            self.change_list(worker, queue, now, |_| ()); // the next in line may try
-        }
+        self.leave_line(worker, &mut link, now);
     }
 
     /// Ends a connection (`number`: only that one), and the session where it
@@ -220,7 +228,7 @@ impl Core {
         if number.is_some_and(|number| !session.is_link(number)) {
             return;
         }
-        let connected = session.is_connected();
+        let (connected, ended) = (session.is_connected(), session.link_number());
         if matches!(ending, Ending::Disconnect) {
             session.will = None; // [MQTT-3.14.4-3]
         }
@@ -236,6 +244,22 @@ impl Core {
                 session.close(close, &mut worker.effects);
                 *discard || !session.terms.persists()
             }
+            Ending::Expired if connected => {
+                session.expiry_watched = false;
+                return;
+            }
+            Ending::Expired if now < session.absent_since + session.terms.session_expiry => {
+                // It came and went just now.
+                let due = session.absent_since + session.terms.session_expiry;
+                self.schedule(now, due, Timer::Expiry(id));
+                return;
+            }
+            Ending::Expired => {
+                let (client, waiting) = (&session.identity.client, session.waiting_len());
+                tracing::info!(?client, waiting, "a session has expired");
+                self.counters.sessions_expired.increment();
+                true
+            }
             Ending::Ended(close) => {
                 session.close(close.clone(), &mut worker.effects);
                 true
@@ -244,13 +268,7 @@ impl Core {
         };
         let detached = session.detach(now, &mut worker.effects);
         let identity = session.identity.clone();
-        let mut subscriptions: Vec<Subscribed> = session.subscriptions.keys().copied().collect();
-        for list in &detached.held {
-            let subscribed = [Subscribed::Queue(*list), Subscribed::Group(*list)];
-            if !(subscribed.iter()).any(|list| session.subscriptions.contains_key(list)) {
-                subscriptions.push(Subscribed::Queue(*list));
-            }
-        }
+        let subscriptions: Vec<Subscribed> = session.subscriptions.keys().copied().collect();
         if over {
             self.counters
                 .dropped_session_ended
@@ -281,18 +299,42 @@ impl Core {
                 Subscribed::Filter(_) => {}
                 Subscribed::Group(list) | Subscribed::Queue(list) => {
                     self.change_list(worker, list, now, |list| {
-                        list.queue.detach(id);
-                        // It may have come back meanwhile.
-                        if self.is_connected(id) {
-                            list.queue.attach(id);
+                        // A later connection sees to that itself.
+                        if !self.is_later_link(id, ended) {
+                            list.queue.detach(id);
                         }
                     });
                 }
             }
         }
+        for list in detached.left {
+            self.change_list(worker, list, now, |list| match over {
+                true => list.queue.remove(id, now),
+                false => {
+                    list.queue.detach(id);
+                    // It may have come back, and joined again, meanwhile.
+                    if self.is_later_link(id, ended) {
+                        list.queue.attach(id);
+                    }
+                }
+            });
+        }
         if let Some(will) = detached.will {
+            worker.wills.push_back((will, identity));
+            self.publish_wills(worker, now);
+        }
+    }
+
+    /// One after the other: a will may fill and end a session that has a will,
+    /// and so on for as many as there are.
+    fn publish_wills(&self, worker: &mut Worker, now: Time) {
+        if std::mem::replace(&mut worker.publishing_wills, true) {
+            return;
+        }
+        while let Some((will, identity)) = worker.wills.pop_front() {
             self.publish_will(worker, &will, &identity, now);
         }
+        worker.publishing_wills = false;
     }
 
     /// [MQTT-3.1.2-8]; decided again, for a right can be lost meanwhile.
@@ -340,8 +382,14 @@ impl Core {
         }
     }
 
-    fn is_connected(&self, id: SessionId) -> bool {
-        (self.sessions.lock(id.0)).is_some_and(|session| session.is_connected())
+    fn is_link(&self, id: SessionId, number: u32) -> bool {
+        (self.sessions.lock(id.0)).is_some_and(|session| session.is_link(number))
+    }
+
+    /// Whether a connection after that of `number` has the session.
+    fn is_later_link(&self, id: SessionId, number: u32) -> bool {
+        let session = self.sessions.lock(id.0);
+        session.is_some_and(|session| session.is_connected() && session.link_number() != number)
     }
 
     /// The client id leads to this session no longer, if it still did.

@@ -46,7 +46,8 @@ counters! {
     dropped_denied,
     /// QoS 0 messages that a full queue refused.
     dropped_queue_full,
-    /// Messages that a share group had no room or no member for.
+    /// Messages that a share group had no room or no member for, or that went
+    /// with the session of the member that had them.
     dropped_group,
     /// Retained messages and wills that were refused.
     refused_messages,

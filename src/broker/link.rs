@@ -54,6 +54,7 @@ impl From<Close> for Stop {
 struct Held {
     publishes: VecDeque<HeldPublish>,
     bytes: usize,
+    // The queue in whose line the connection stands.
     queue: Option<QueueId>,
     // Since when the first of them waits.
     since: Time,
@@ -100,9 +101,16 @@ impl Link {
         }
     }
 
-    /// The queue that has no room for the first held PUBLISH.
-    pub(super) fn held_for(&self) -> Option<QueueId> {
-        self.held.as_ref().and_then(|held| held.queue)
+    /// The first held PUBLISH is through.
+    fn let_go_of_first(&mut self, now: Time) {
+        if let Some(held) = &mut self.held {
+            let first = held.publishes.pop_front();
+            held.bytes -= first.map_or(0, |first| first.cost_bytes());
+            held.since = now;
+            if held.publishes.is_empty() {
+                self.held = None; // The next PUBLISH goes straight on.
+            }
+        }
     }
 }
 
@@ -124,7 +132,7 @@ impl Core {
             Packet::Puback(ack) => self.handle_puback(worker, link, ack.packet_id, now)?,
             Packet::Pubrec(ack) => self.handle_pubrec(worker, link, ack.packet_id, now)?,
             Packet::Pubrel(ack) => {
-                if let Some(mut session) = self.sessions.lock(link.session.0) {
+                if let Some(mut session) = self.session_of(link) {
                     session.release(ack.packet_id); // [MQTT-4.3.3-2]
                 }
                 encode_ack(
@@ -203,7 +211,7 @@ impl Core {
             now + self.limits.held_timeout,
             Timer::Held(link.session, link.number),
         );
-        if self.wait_for(link, refused, now) {
+        if self.wait_for(worker, link, refused, now) {
             self.retry_held(worker, link, now)?;
         }
         Ok(())
@@ -225,10 +233,8 @@ impl Core {
         if qos == Qos::ExactlyOnce
             && let Some(packet_id) = packet_id
         {
-            let new = self
-                .sessions
-                .lock(link.session.0)
-                .is_some_and(|mut session| session.receive(packet_id));
+            let session = self.session_of(link);
+            let new = session.is_some_and(|mut session| session.receive(packet_id));
             if !new {
                 encode_ack(
                     AckKind::Pubrec,
@@ -257,7 +263,7 @@ impl Core {
             Err(refused) => {
                 if qos == Qos::ExactlyOnce
                     && let Some(packet_id) = packet_id
-                    && let Some(mut session) = self.sessions.lock(link.session.0)
+                    && let Some(mut session) = self.session_of(link)
                 {
                     session.release(packet_id);
                 }
@@ -274,16 +280,16 @@ impl Core {
     /// # Errors
     /// The connection is to be closed.
     pub fn retry_held(&self, worker: &mut Worker, link: &mut Link, now: Time) -> Result<(), Stop> {
-        while let Some(mut held) = link.held.take() {
-            let Some(first) = held.publishes.front() else {
-                return Ok(()); // All are in; the next PUBLISH goes straight on.
-            };
+        if let Some(mut session) = self.session_of(link) {
+            session.retried();
+        }
+        while let Some(first) = link.held.as_ref().and_then(|held| held.publishes.front()) {
             let (parts, flags) = ((&*first.topic, &*first.payload), (first.qos, first.retain));
-            let refused = self.try_publish(worker, link, parts, flags, first.packet_id, now)?;
+            let packet_id = first.packet_id;
+            let refused = self.try_publish(worker, link, parts, flags, packet_id, now)?;
             match refused {
-                Some(refused) if first.packet_id.is_some() => {
-                    link.held = Some(held);
-                    if !self.wait_for(link, refused, now) {
+                Some(refused) if packet_id.is_some() => {
+                    if !self.wait_for(worker, link, refused, now) {
                         return Ok(());
                     }
                 }
@@ -291,12 +297,8 @@ impl Core {
                     if refused.is_some() {
                         self.counters.dropped_queue_full.increment();
                     }
-                    held.bytes -= first.cost_bytes();
-                    held.publishes.pop_front();
-                    if !held.publishes.is_empty() {
-                        held.since = now;
-                        link.held = Some(held);
-                    }
+                    self.leave_line(worker, link, now);
+                    link.let_go_of_first(now);
                 }
             }
         }
@@ -305,22 +307,40 @@ impl Core {
 
     /// Sees to it that the connection is told when there may be room; whether
     /// there is already.
-    fn wait_for(&self, link: &mut Link, refused: Refused, now: Time) -> bool {
+    fn wait_for(&self, worker: &mut Worker, link: &mut Link, refused: Refused, now: Time) -> bool {
+        let queue = match refused {
+            Refused::QueueFull { queue, .. } => Some(queue),
+            Refused::SessionFull | Refused::Never(_) => None,
+        };
+        if link.held.as_ref().is_some_and(|held| held.queue != queue) {
+            self.leave_line(worker, link, now);
+        }
         let Some(held) = &mut link.held else {
             return false;
         };
-        let cost = held.publishes.front().map_or(0, HeldPublish::cost_bytes);
+        held.queue = queue;
+        let waiter = (link.session, link.number);
         match refused {
-            Refused::QueueFull(queue) => {
-                held.queue = Some(queue);
-                self.wait_for_room(queue, link.session, cost)
+            Refused::QueueFull { queue, cost_bytes } => {
+                self.wait_for_room(queue, waiter, cost_bytes)
             }
             Refused::SessionFull | Refused::Never(_) => {
-                held.queue = None;
                 self.timers
                     .schedule(now + RETRY_AFTER, Timer::Retry(link.session, link.number));
                 false
             }
+        }
+    }
+
+    /// The connection waits no longer for the queue that it waited for: whoever
+    /// is next may try.
+    pub(super) fn leave_line(&self, worker: &mut Worker, link: &mut Link, now: Time) {
+        let held = link.held.as_mut();
+        if let Some(queue) = held.and_then(|held| held.queue.take()) {
+            let waiter = (link.session, link.number);
+            self.change_list(worker, queue, now, |list| {
+                list.waiters.retain(|other| *other != waiter)
+            });
         }
     }
 
@@ -388,24 +408,26 @@ impl Core {
         now: Time,
         acknowledge: impl FnOnce(&mut crate::session::Session) -> Result<Option<SentJob>, Close>,
     ) -> Result<(), Stop> {
-        let Some(mut session) = self.sessions.lock(link.session.0) else {
+        let Some(mut session) = self.session_of(link) else {
             return Ok(());
         };
         let job = acknowledge(&mut session).map_err(Stop::Closed)?;
         session.refill(&mut worker.effects);
-        let mut passed_over = session.take_passed_over();
+        let mut next = session.take_passed_over();
         drop(session);
         if let Some(job) = job {
-            let room = passed_over.contains(&job.queue);
+            let room = next.take_if(|next| *next == job.queue).is_some();
             self.change_list(worker, job.queue, now, |list| {
                 list.queue.settle(job.lease, Settlement::Done, now);
                 if room {
                     list.queue.room(link.session);
                 }
             });
-            passed_over.retain(|queue| *queue != job.queue);
+            if room && let Some(mut session) = self.session_of(link) {
+                next = session.take_passed_over();
+            }
         }
-        self.offer_room(worker, link.session, passed_over, now);
+        self.offer_room(worker, link.session, next, now);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::link::Link;
 use super::timers::Timer;
@@ -17,10 +18,13 @@ use crate::message::{LeaseId, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
 use crate::queue::{DeadLetter, Membership, Queue, Rules, Settings, Settlement};
 use crate::router::{NodeId, Receiver, Subscription, Target};
-use crate::session::{Close, Effects, Hold, JobDelivered, Publication};
+use crate::session::{Close, Effects, Hold, JobDelivered, Publication, Subscribed};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 use super::publish::Refused;
+
+/// The longest that a client may put a job off: a year.
+const SPAN_SECS_MAX: u64 = 365 * 24 * 60 * 60;
 
 /// What is refused in a dead-letter queue comes again after so long.
 const DEAD_QUEUE_BACKOFF: std::time::Duration = std::time::Duration::from_secs(1);
@@ -31,11 +35,17 @@ pub(super) struct List {
     /// `$queue/NAME` or `$share/GROUP/FILTER`.
     name: Arc<str>,
     kind: Kind,
-    nodes: Vec<NodeId>,
-    // Connections that hold PUBLISHes back until there is room.
-    waiters: VecDeque<SessionId>,
-    // Dead letters that found their queue full.
-    aside: VecDeque<DeadLetter>,
+    // Where in the topic tree it stands, and as what.
+    feeders: Vec<(NodeId, Receiver)>,
+    /// Connections that hold PUBLISHes back until there is room.
+    pub waiters: VecDeque<(SessionId, u32)>,
+    // Dead letters on their way to their queue, or that found it full; and
+    // whether the queue keeps room for each.
+    aside: VecDeque<(DeadLetter, bool)>,
+    // When the next of them is tried.
+    aside_due: Time,
+    // Of those that a share group dropped, how many are counted.
+    counted: u64,
     last_used: Time,
     // When the timer that is set for it is due.
     alarm: Time,
@@ -76,7 +86,7 @@ impl Core {
     // ---- feeding
 
     /// Puts a message into every list among its targets: into all queues, or
-    /// into none if one refuses.
+    /// into none if one refuses. Whether any queue was still there.
     pub(super) fn feed(
         &self,
         effects: &mut Effects,
@@ -84,7 +94,7 @@ impl Core {
         feed: Feed,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let queues = || {
             targets.iter().filter_map(|target| match target.receiver {
                 Receiver::Queue(queue) => Some(queue),
@@ -92,10 +102,13 @@ impl Core {
             })
         };
         let mut first = queues();
-        match (first.next(), first.next()) {
-            (None, _) => {}
-            (Some(queue), None) => self.feed_one(effects, queue, feed, publication, now)?,
-            (Some(_), Some(_)) => self.feed_many(effects, queues, feed, publication, now)?,
+        let fed = match (first.next(), first.next()) {
+            (None, _) => Ok(false),
+            (Some(queue), None) => self.feed_one(effects, queue, feed, publication, now),
+            (Some(_), Some(_)) => self.feed_many(effects, queues, feed, publication, now),
+        };
+        if fed.is_err() && publication.qos > Qos::AtMostOnce {
+            return fed;
         }
         for target in targets {
             if let Receiver::Group(group) = target.receiver {
@@ -107,9 +120,10 @@ impl Core {
                 }
             }
         }
-        Ok(())
+        fed
     }
 
+    /// Whether the queue was still there.
     pub(super) fn feed_one(
         &self,
         effects: &mut Effects,
@@ -117,7 +131,7 @@ impl Core {
         feed: Feed,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let message = publication.message().clone();
         let taken = self.change_list_with(effects, queue, now, |list| {
             if feed == Feed::Direct {
@@ -126,8 +140,12 @@ impl Core {
             list.queue.enqueue(message, now)
         });
         match taken {
-            Some(Err(_)) => Err(Refused::QueueFull(queue)),
-            Some(Ok(())) | None => Ok(()),
+            Some(Err(_)) => Err(Refused::QueueFull {
+                queue,
+                cost_bytes: publication.cost_bytes(),
+            }),
+            Some(Ok(())) => Ok(true),
+            None => Ok(false),
         }
     }
 
@@ -139,7 +157,7 @@ impl Core {
         feed: Feed,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let cost = publication.cost_bytes();
         for (reserved, queue) in queues().enumerate() {
             let Some(mut list) = self.lists.lock(queue.0) else {
@@ -154,18 +172,23 @@ impl Core {
                     list.queue.cancel_reservation(cost);
                 }
             }
-            return Err(Refused::QueueFull(queue));
+            return Err(Refused::QueueFull {
+                queue,
+                cost_bytes: cost,
+            });
         }
+        let mut fed = false;
         for queue in queues() {
             let message = publication.message().clone();
-            self.change_list_with(effects, queue, now, |list| {
+            let put_in = self.change_list_with(effects, queue, now, |list| {
                 if feed == Feed::Direct {
                     list.last_used = now;
                 }
                 list.queue.enqueue_reserved(message, now);
             });
+            fed |= put_in.is_some();
         }
-        Ok(())
+        Ok(fed)
     }
 
     /// The connection of `waiter` holds a PUBLISH back until `queue` has room.
@@ -173,7 +196,7 @@ impl Core {
     pub(super) fn wait_for_room(
         &self,
         queue: QueueId,
-        waiter: SessionId,
+        waiter: (SessionId, u32),
         cost_bytes: usize,
     ) -> bool {
         match self.lists.lock(queue.0) {
@@ -212,28 +235,35 @@ impl Core {
         let mut list = self.lists.lock(id.0)?;
         let result = change(&mut list);
         self.give_out(&mut list, id, effects, now);
+        if matches!(list.kind, Kind::Share) {
+            let totals = list.queue.counts().totals;
+            let dropped = totals.dropped + totals.discarded;
+            self.counters
+                .dropped_group
+                .add((dropped - list.counted) as usize);
+            list.counted = dropped;
+        }
         while let Some(letter) = list.queue.poll_dead() {
-            list.aside.push_back(letter);
+            // It gave up its own room just now.
+            let reserved = list.queue.reserve(letter.message.cost_bytes()).is_ok();
+            list.aside.push_back((letter, reserved));
         }
         // One at a time: who finds room left calls the next by putting in.
         while list.queue.has_room(0)
-            && let Some(waiter) = list.waiters.pop_front()
+            && let Some((waiter, number)) = list.waiters.pop_front()
         {
-            let told = self
-                .sessions
-                .lock(waiter.0)
-                .is_some_and(|mut session| session.retry(effects));
-            if told {
+            let session = self.sessions.lock(waiter.0);
+            let session = session.filter(|session| session.is_link(number));
+            if session.is_some_and(|mut session| session.retry(effects)) {
                 break;
             }
         }
         if let Some(due) = list.queue.next_timeout()
             && due < list.alarm
         {
-            list.alarm = due;
-            self.schedule(now, due, Timer::Queue(id));
+            list.alarm = self.schedule(now, due, Timer::Queue(id));
         }
-        if !list.aside.is_empty() {
+        if !list.aside.is_empty() && list.aside_due <= now {
             let letters = std::mem::take(&mut list.aside);
             let name = list.queue_name().map(Arc::<str>::from);
             drop(list);
@@ -273,27 +303,29 @@ impl Core {
     }
 
     /// Moves dead letters to `$dead/NAME`. Where that is full they are set
-    /// aside, and tried again.
+    /// aside, take room in their own queue, and are tried again.
     fn bury(
         &self,
         effects: &mut Effects,
         id: QueueId,
         name: Option<Arc<str>>,
-        mut letters: VecDeque<DeadLetter>,
+        mut letters: VecDeque<(DeadLetter, bool)>,
         now: Time,
     ) {
         let Some(name) = name else {
             return; // A share group has none.
         };
         let dead_name = format!("$dead/{name}");
-        let limits = TopicLimits::NONE;
-        while let Some(letter) = letters.front() {
+        let mut room = Vec::new();
+        while let Some((letter, reserved)) = letters.front() {
             let message = letter.message.clone();
-            let taken = TopicFilter::parse(&dead_name, limits)
+            let cost_bytes = message.cost_bytes();
+            let taken = TopicFilter::parse(&dead_name, TopicLimits::NONE)
                 .map_err(|error| Close::new(ReasonCode::TopicNameInvalid, error.to_string()))
                 .and_then(|filter| self.create_queue(filter, true, now))
                 .map(|queue| {
                     self.change_list_with(effects, queue, now, |list| {
+                        list.last_used = now;
                         list.queue.enqueue(message, now)
                     })
                 });
@@ -302,17 +334,30 @@ impl Core {
             }
             tracing::debug!(queue = ?name, reason = ?letter.reason, deliveries = letter.deliveries, "dead letter");
             self.counters.dead_letters.increment();
+            room.extend(reserved.then_some(cost_bytes));
             letters.pop_front();
         }
-        if letters.is_empty() {
-            return;
-        }
-        tracing::error!(queue = ?name, letters = letters.len(), "the dead-letter queue is full; dead letters are set aside");
-        if let Some(mut list) = self.lists.lock(id.0) {
+        let left = letters.len();
+        let returned = self.change_list_with(effects, id, now, |list| {
+            room.into_iter()
+                .for_each(|cost_bytes| list.queue.cancel_reservation(cost_bytes));
+            if left > 0 && list.aside_due == Time::ZERO {
+                tracing::error!(queue = ?name, "the dead-letter queue is full; dead letters are set aside");
+            }
+            list.aside_due = match left {
+                0 => Time::ZERO,
+                _ => now + DEAD_QUEUE_BACKOFF,
+            };
             letters.append(&mut list.aside);
             list.aside = letters;
-            self.timers
-                .schedule(now + DEAD_QUEUE_BACKOFF, Timer::Queue(id));
+        });
+        match returned {
+            None => self.counters.dropped_queue_deleted.add(left),
+            Some(()) if left > 0 => {
+                self.timers
+                    .schedule(now + DEAD_QUEUE_BACKOFF, Timer::Queue(id));
+            }
+            Some(()) => {}
         }
     }
 
@@ -351,16 +396,19 @@ impl Core {
         }
     }
 
-    /// A session that had no room for these queues has some now.
+    /// Queues that found no room in a session, `next` first, give it jobs as
+    /// long as there is some.
     pub(super) fn offer_room(
         &self,
         worker: &mut Worker,
         session: SessionId,
-        queues: impl IntoIterator<Item = QueueId>,
+        mut next: Option<QueueId>,
         now: Time,
     ) {
-        for queue in queues {
+        while let Some(queue) = next {
             self.change_list(worker, queue, now, |list| list.queue.room(session));
+            let locked = self.sessions.lock(session.0);
+            next = locked.and_then(|mut session| session.take_passed_over());
         }
     }
 
@@ -428,7 +476,10 @@ impl Core {
     pub(super) fn handle_list_timeout(&self, worker: &mut Worker, id: QueueId, now: Time) {
         let mut timed_out = Vec::new();
         self.change_list(worker, id, now, |list| {
-            list.alarm = Time::MAX;
+            // Timers that an earlier one has made needless set no other.
+            if list.alarm <= now {
+                list.alarm = Time::MAX;
+            }
             list.queue.handle_timeout(now, &mut timed_out);
         });
         for (session, lease) in timed_out {
@@ -460,8 +511,7 @@ impl Core {
 
     // ---- members
 
-    /// A session subscribes to `$queue/NAME`. It gets its first jobs when the
-    /// list changes next.
+    /// A session subscribes to `$queue/NAME`.
     ///
     /// # Errors
     /// Why the queue cannot be joined, for the SUBACK.
@@ -471,7 +521,7 @@ impl Core {
         name: TopicFilter<'_>,
         qos: Qos,
         now: Time,
-    ) -> Result<(QueueId, Qos), Close> {
+    ) -> Result<Qos, Close> {
         let granted = qos.min(link.terms.queue_qos_max());
         let client = link.identity.client.as_str();
         loop {
@@ -493,21 +543,23 @@ impl Core {
                 prefetch: own.and_then(|own| own.prefetch),
                 ack_timeout: own.and_then(|own| own.ack_timeout),
             };
-            list.last_used = now;
-            list.queue.join(link.session, membership, now);
-            return Ok((id, granted));
+            self.add_member(&mut list, id, link, membership, now)?;
+            return Ok(granted);
         }
     }
 
     /// A session subscribes to `$share/GROUP/FILTER`; `text` is all of it.
+    ///
+    /// # Errors
+    /// Why it cannot, for the SUBACK.
     pub(super) fn join_group(
         &self,
-        session: SessionId,
+        link: &Link,
         text: &str,
         filter: TopicFilter<'_>,
         qos: Qos,
         now: Time,
-    ) -> QueueId {
+    ) -> Result<Qos, Close> {
         loop {
             let id = self.create_group(text, filter, now);
             let Some(mut list) = self.lists.lock(id.0) else {
@@ -518,9 +570,39 @@ impl Core {
                 prefetch: None,
                 ack_timeout: None,
             };
-            list.queue.join(session, membership, now);
-            return id;
+            let joined = self.add_member(&mut list, id, link, membership, now);
+            drop(list);
+            if joined.is_err() {
+                self.remove_list(id, |list| list.queue.counts().members == 0);
+            }
+            return joined.map(|()| qos);
         }
+    }
+
+    /// With the list locked: whoever ends the session comes before, or finds
+    /// it a member. It gets its first jobs behind SUBACK, when the connection
+    /// looks after its session.
+    fn add_member(
+        &self,
+        list: &mut List,
+        id: QueueId,
+        link: &Link,
+        membership: Membership,
+        now: Time,
+    ) -> Result<(), Close> {
+        let subscribed = match list.kind {
+            Kind::Work { .. } => Subscribed::Queue(id),
+            Kind::Share => Subscribed::Group(id),
+        };
+        let mut session = self.session_to_subscribe(link)?;
+        self.check_subscriptions(&session, Some(subscribed))?;
+        session.subscriptions.insert(subscribed, membership.qos);
+        session.pass_over(id);
+        drop(session);
+        list.last_used = now;
+        list.queue.join(link.session, membership, now);
+        list.queue.pass_over(link.session);
+        Ok(())
     }
 
     /// The list of that full name, if there is one.
@@ -598,11 +680,17 @@ impl Core {
                 "no queue name is empty or begins with $, but for $dead/NAME",
             );
         }
+        let dead = own_name.len() < name.as_str().len();
+        // Whoever configured a queue may look at its dead letters.
+        let known = configured
+            || dead
+                && TopicFilter::parse(own_name, TopicLimits::NONE)
+                    .is_ok_and(|own_name| self.settings_of(own_name).1);
         if !configured && name.begins_with_wildcard() {
             let why = "a queue whose name begins with a wildcard has to be configured";
             return refused(ReasonCode::NotAuthorized, why);
         }
-        if !configured && !dead_letters && !self.queues_settings.auto_create {
+        if !known && !dead_letters && !self.queues_settings.auto_create {
             let why = "this queue is not configured, and auto_create is off";
             return refused(ReasonCode::NotAuthorized, why);
         }
@@ -610,10 +698,10 @@ impl Core {
         if let Some(id) = self.list_named(&full_name) {
             return Ok(id);
         }
-        if self.lists.len() >= self.limits.queues_max && !dead_letters {
+        let queues = self.queues_len.load(Ordering::Relaxed);
+        if queues >= self.limits.queues_max && !dead_letters {
             return refused(ReasonCode::QuotaExceeded, "there are queues_max queues");
         }
-        let dead = name.as_str().starts_with("$dead/");
         let queue = Queue::new(Settings {
             prefetch: settings.prefetch,
             ack_timeout: settings.ack_timeout,
@@ -635,12 +723,11 @@ impl Core {
             queue_topic,
         };
         let id = self.add_list(Arc::from(full_name), queue, kind, now);
-        match filters.is_empty() {
-            true => self.feed_from(id, Receiver::Queue(id), name),
-            false => (filters.iter())
-                .filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
-                .for_each(|filter| self.feed_from(id, Receiver::Queue(id), filter)),
-        }
+        self.queues_len.fetch_add(1, Ordering::Relaxed);
+        self.feed_from(id, Receiver::Queue(id), name);
+        (filters.iter())
+            .filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
+            .for_each(|filter| self.feed_from(id, Receiver::Queue(id), filter));
         if !configured {
             self.schedule(
                 now,
@@ -679,9 +766,11 @@ impl Core {
             queue,
             name: name.clone(),
             kind,
-            nodes: Vec::new(),
+            feeders: Vec::new(),
             waiters: VecDeque::new(),
             aside: VecDeque::new(),
+            aside_due: Time::ZERO,
+            counted: 0,
             last_used: now,
             alarm: Time::MAX,
         }));
@@ -694,7 +783,7 @@ impl Core {
             self.router
                 .subscribe(filter, receiver, Subscription::new(Qos::ExactlyOnce));
         if let Some(mut list) = self.lists.lock(id.0) {
-            list.nodes.push(subscribed.node);
+            list.feeders.push((subscribed.node, receiver));
         }
     }
 
@@ -706,17 +795,14 @@ impl Core {
         };
         let list = self.lists.take(id.0, list);
         self.names.remove(&list.name);
-        let receiver = match list.kind {
-            Kind::Work { .. } => Receiver::Queue(id),
-            Kind::Share => Receiver::Group(id),
-        };
-        for node in &list.nodes {
-            self.router.remove(*node, receiver);
+        for (node, receiver) in &list.feeders {
+            self.router.remove(*node, *receiver);
         }
         let counts = list.queue.counts();
         let messages = counts.ready + counts.in_flight + counts.delayed + list.aside.len();
         match list.kind {
             Kind::Work { .. } => {
+                self.queues_len.fetch_sub(1, Ordering::Relaxed);
                 self.counters.dropped_queue_deleted.add(messages);
                 tracing::info!(queue = ?list.name, messages, "a queue that nobody used is deleted");
             }
@@ -727,10 +813,9 @@ impl Core {
     /// What feeds the queue of that name.
     pub(super) fn feeding_filters(&self, name: TopicFilter<'_>) -> Vec<String> {
         let (settings, _) = self.settings_of(name);
-        match settings.filters.is_empty() {
-            true => vec![name.as_str().to_owned()],
-            false => settings.filters.clone(),
-        }
+        let mut filters = settings.filters.clone();
+        filters.push(name.as_str().to_owned());
+        filters
     }
 
     /// The settings for a queue's name, and whether they name it.
@@ -755,7 +840,13 @@ fn parse_control(payload: &[u8]) -> Option<(PacketId, Option<std::time::Duration
     let mut words = std::str::from_utf8(payload).ok()?.split_ascii_whitespace();
     let packet_id = words.next()?.parse().ok()?;
     let span = match words.next() {
-        Some(seconds) => Some(std::time::Duration::from_secs(seconds.parse().ok()?)),
+        Some(seconds) => {
+            let seconds = seconds
+                .parse()
+                .ok()
+                .filter(|seconds| *seconds <= SPAN_SECS_MAX)?;
+            Some(std::time::Duration::from_secs(seconds))
+        }
         None => None,
     };
     words.next().is_none().then_some((packet_id, span))
@@ -808,7 +899,16 @@ mod tests {
         assert_eq!(parse_control(b"7"), Some((id(7), None)));
         let thirty = std::time::Duration::from_secs(30);
         assert_eq!(parse_control(b" 7 30\n"), Some((id(7), Some(thirty))));
-        for bad in [&b""[..], b"0", b"65536", b"x", b"7 x", b"7 1 2", b"\xff"] {
+        for bad in [
+            &b""[..],
+            b"0",
+            b"65536",
+            b"x",
+            b"7 x",
+            b"7 1 2",
+            b"7 31536001",
+            b"\xff",
+        ] {
             assert_eq!(parse_control(bad), None, "{bad:?}");
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Owns who is there (the client ids), the queues' names, and the order in
 //! which locks are taken: router, queue, session; never two of a kind at once.
+//! What locks for itself alone and calls nobody (the topic tree, the retained
+//! messages, the timers) may be asked whatever else is locked.
 //! No I/O and no clock: a moment is an argument. A PUBLISH comes from the
 //! connection that read it (`link`), is routed (`publish`), goes through queues
 //! (`lists`) or straight into its receivers' sessions, and leaves when their
@@ -16,6 +18,7 @@ mod subscribe;
 mod timeout;
 mod timers;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -28,10 +31,10 @@ pub use timers::Timers;
 
 use crate::access::Access;
 use crate::config::{Config, Limits, QueueSettings, QueuesSettings, SessionSettings};
-use crate::message::{ClientId, PacketId, QueueId, SessionId, Time};
+use crate::message::{ClientId, Identity, PacketId, QueueId, SessionId, Time};
 use crate::router::{MatchCache, RetainedStore, Router};
-use crate::session::{Effects, Exchange, Outbox, Session};
-use crate::slots::Slots;
+use crate::session::{Effects, Exchange, Outbox, Session, Will};
+use crate::slots::{Locked, Slots};
 use crate::topic::TopicLimits;
 use lists::List;
 
@@ -50,6 +53,8 @@ pub struct Core {
     sessions_len: AtomicUsize,
     clients: DashMap<ClientId, SessionId, ahash::RandomState>,
     lists: Slots<List>,
+    // Of the lists, those that are queues.
+    queues_len: AtomicUsize,
     // `$queue/NAME` and `$share/GROUP/FILTER`, to the list behind it.
     names: DashMap<Arc<str>, QueueId, ahash::RandomState>,
     // Held while a list is made or removed; taken before any other lock.
@@ -68,6 +73,9 @@ pub struct Worker {
     pub answers: Vec<u8>,
     cache: MatchCache,
     overflowed: Vec<SessionId>,
+    // Wills to publish, and whether somebody further up is about to.
+    wills: VecDeque<(Box<Will>, Arc<Identity>)>,
+    publishing_wills: bool,
 }
 
 impl Worker {
@@ -77,6 +85,8 @@ impl Worker {
             answers: Vec::new(),
             cache: MatchCache::new(limits.match_cache_bytes_max),
             overflowed: Vec::new(),
+            wills: VecDeque::new(),
+            publishing_wills: false,
         }
     }
 }
@@ -99,6 +109,7 @@ impl Core {
             sessions_len: AtomicUsize::new(0),
             clients: DashMap::default(),
             lists: Slots::new(),
+            queues_len: AtomicUsize::new(0),
             names: DashMap::default(),
             list_changes: Mutex::new(()),
             router: Router::new(),
@@ -163,18 +174,18 @@ impl Core {
         };
         let exchange = session.exchange(link.number, answers, writing, waker, heard, effects);
         answers.clear();
-        if session.has_taken_jobs() {
-            let written = session.take_taken_jobs();
-            let passed_over = session.take_passed_over();
-            drop(session);
-            self.settle_written(worker, written, now);
-            self.offer_room(worker, link.session, passed_over, now);
-        } else {
-            let passed_over = session.take_passed_over();
-            drop(session);
-            self.offer_room(worker, link.session, passed_over, now);
-        }
+        let written = session.take_taken_jobs();
+        let next = session.take_passed_over();
+        drop(session);
+        self.settle_written(worker, written, now);
+        self.offer_room(worker, link.session, next, now);
         exchange
+    }
+
+    /// The session of a connection, unless that was taken from it or is over.
+    fn session_of(&self, link: &Link) -> Option<Locked<'_, Session>> {
+        let session = self.sessions.lock(link.session.0);
+        session.filter(|session| session.is_link(link.number))
     }
 
     /// A number that nobody can guess from outside without knowing the seed.

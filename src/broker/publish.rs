@@ -9,13 +9,17 @@ use crate::message::{Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
 use crate::router::{Receiver, Target};
 use crate::session::{Close, Delivered, Effects, Publication};
-use crate::topic::{TopicError, TopicName};
+use crate::topic::TopicName;
 
 /// Why a PUBLISH was not taken.
 #[derive(Debug)]
 pub(super) enum Refused {
     /// This queue is full; there may be room later.
-    QueueFull(QueueId),
+    QueueFull {
+        queue: QueueId,
+        /// The room that it needs there.
+        cost_bytes: usize,
+    },
     /// A session is full, and set to refuse; there may be room later.
     SessionFull,
     /// It can never be taken.
@@ -34,20 +38,14 @@ impl Core {
         (qos, retain): (Qos, bool),
         now: Time,
     ) -> Result<(), Refused> {
-        let name = topic.strip_prefix("$queue/").unwrap_or(topic);
-        if name.len() < topic.len() && name.starts_with('$') {
+        if let Some(control) = topic.strip_prefix("$queue/")
+            && control.starts_with('$')
+        {
             return self
-                .accept_control(worker, link, name, payload, now)
+                .accept_control(worker, link, control, payload, now)
                 .map_err(Refused::Never);
         }
-        let name = TopicName::parse(name, self.topic_limits).map_err(invalid_topic)?;
-        if topic == "$queue" || topic.starts_with("$share/") || topic.starts_with("$dead/") {
-            let why = "clients do not publish to $queue, $share/ or $dead/; $queue/NAME is a queue";
-            return Err(Refused::Never(Close::new(
-                ReasonCode::TopicNameInvalid,
-                why,
-            )));
-        }
+        let name = self.parse_topic(topic).map_err(Refused::Never)?;
         if self
             .access
             .decide(&link.identity, Action::Publish { topic })
@@ -59,6 +57,21 @@ impl Core {
         }
         let publication = Publication::new(name, &[], payload, qos, retain, &link.identity, now);
         self.publish(worker, &publication, topic, now)
+    }
+
+    /// The topic that a client publishes to, without `$queue/`.
+    pub(super) fn parse_topic<'a>(&self, topic: &'a str) -> Result<TopicName<'a>, Close> {
+        let invalid = |why| Err(Close::new(ReasonCode::TopicNameInvalid, why));
+        if topic == "$queue" || topic.starts_with("$share/") || topic.starts_with("$dead/") {
+            let why = "clients do not publish to $queue, $share/ or $dead/; $queue/NAME is a queue";
+            return invalid(why.to_owned());
+        }
+        let name = topic.strip_prefix("$queue/").unwrap_or(topic);
+        if name.len() < topic.len() && name.starts_with('$') {
+            return invalid("no queue name begins with $".to_owned());
+        }
+        TopicName::parse(name, self.topic_limits)
+            .or_else(|error| invalid(format!("invalid topic name: {error}")))
     }
 
     /// Routes it. `full_topic`: with the `$queue/` that its topic is without.
@@ -85,13 +98,18 @@ impl Core {
     ) -> Result<(), Refused> {
         let Worker { effects, cache, .. } = worker;
         let targets = self.router.queues(TopicName::of_valid(full_topic), cache);
-        if !targets.is_empty() {
-            return self.feed(effects, targets, Feed::Direct, publication, now);
+        // None, or all gone just now: one is made.
+        if self.feed(effects, targets, Feed::Direct, publication, now)? {
+            return Ok(());
         }
-        let queue = self
-            .create_queue_for(publication.topic, now)
-            .map_err(Refused::Never)?;
-        self.feed_one(effects, queue, Feed::Direct, publication, now)
+        loop {
+            let queue = self
+                .create_queue_for(publication.topic, now)
+                .map_err(Refused::Never)?;
+            if self.feed_one(effects, queue, Feed::Direct, publication, now)? {
+                return Ok(());
+            }
+        }
     }
 
     fn publish_to_all(
@@ -113,11 +131,18 @@ impl Core {
         if self.session_settings.full == SessionFull::Refuse {
             self.check_sessions(publication, targets)?;
         }
+        if to_lists {
+            let fed = self.feed(effects, targets, Feed::Copy, publication, now);
+            match fed {
+                // Nobody waits for it: a full queue takes it from nobody else.
+                Err(_) if publication.qos == Qos::AtMostOnce => {
+                    self.counters.dropped_queue_full.increment();
+                }
+                fed => _ = fed?,
+            }
+        }
         if publication.retain {
             self.retain(publication)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
-        }
-        if to_lists {
-            self.feed(effects, targets, Feed::Copy, publication, now)?;
         }
         effects.frames.begin(targets.len());
         for target in targets {
@@ -221,9 +246,4 @@ impl Core {
             Refused::Never(Close::new(ReasonCode::QuotaExceeded, why))
         })
     }
-}
-
-fn invalid_topic(error: TopicError) -> Refused {
-    let why = format!("invalid topic name: {error}");
-    Refused::Never(Close::new(ReasonCode::TopicNameInvalid, why))
 }

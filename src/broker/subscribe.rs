@@ -4,13 +4,14 @@
 use super::link::{Link, Stop};
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
-use crate::message::{Qos, QueueId, SessionId, Time};
+use crate::message::{Qos, SessionId, Time};
 use crate::protocol::{
     Packet, Properties, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
     encode,
 };
-use crate::router::{Cursor, Receiver, Subscription};
-use crate::session::{Backlog, Close, Publication, Subscribed};
+use crate::router::{Cursor, NodeId, Receiver, Subscription};
+use crate::session::{Close, Publication, Session, Subscribed};
+use crate::slots::Locked;
 use crate::topic::{TopicFilter, TopicLimits};
 
 /// Retained messages looked at before others get their turn.
@@ -25,12 +26,6 @@ enum Wanted<'a> {
     Queue(TopicFilter<'a>),
 }
 
-/// What a new subscription brings at once.
-enum Then {
-    Retained(Backlog),
-    Jobs(QueueId),
-}
-
 impl Core {
     pub(super) fn handle_subscribe(
         &self,
@@ -40,101 +35,90 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         check_grammar(subscribe.filters.iter().map(|(text, _)| *text))?;
-        let mut then = Vec::new();
         // As if each had come in a packet of its own [MQTT-3.8.4-4].
         let reasons = (subscribe.filters.iter())
             .map(|(text, options)| {
-                match self.subscribe(worker, link, text, *options, now) {
-                    Ok((qos, next)) => {
-                        then.push(next);
-                        ReasonCode::granted(qos)
-                    }
-                    Err(close) => {
+                let granted = self.subscribe(link, text, *options, now);
+                granted.map_or_else(
+                    |close| {
                         let client = &link.identity.client;
                         tracing::info!(?client, filter = ?text, why = %close.why, "subscription refused");
                         close.reason
-                    }
-                }
+                    },
+                    ReasonCode::granted,
+                )
             })
             .collect();
+        // What the subscriptions bring goes out behind it: the connection finds
+        // it when it looks after its session.
         let suback = Packet::Suback(Suback {
             packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
             properties: Properties::EMPTY,
             reasons, // [MQTT-3.9.3-1]
         });
         encode(&suback, link.terms.wire, &mut worker.answers);
-        let Some(mut session) = self.sessions.lock(link.session.0) else {
-            return Ok(());
-        };
-        // SUBACK goes out before what the subscriptions bring.
-        session.append_answers(&worker.answers, &mut worker.effects);
-        worker.answers.clear();
-        drop(session);
-        for next in then {
-            match next {
-                Then::Retained(backlog) => {
-                    if let Some(mut session) = self.sessions.lock(link.session.0) {
-                        session.push_backlog(backlog);
-                    }
-                }
-                Then::Jobs(list) => drop(self.change_list(worker, list, now, |_| ())),
-            }
-        }
-        self.send_backlog(worker, link.session, now);
         Ok(())
     }
 
-    /// One filter; the QoS granted, and what follows SUBACK.
+    /// One filter; the QoS granted.
     fn subscribe(
         &self,
-        worker: &mut Worker,
         link: &Link,
         text: &str,
         options: SubscribeOptions,
         now: Time,
-    ) -> Result<(Qos, Then), Close> {
+    ) -> Result<Qos, Close> {
         let wanted = self.parse_filter(text)?;
         self.authorize_subscription(link, text, &wanted)?;
-        let full = self.sessions.lock(link.session.0).is_none_or(|session| {
-            session.subscriptions.len() >= self.limits.subscriptions_per_client_max
-        });
-        if full && !self.is_subscribed(link.session, &wanted, text) {
-            let why = "the client has subscriptions_per_client_max subscriptions";
-            return Err(Close::new(ReasonCode::QuotaExceeded, why));
-        }
-        let (subscribed, qos, then) = match wanted {
+        match wanted {
             Wanted::Filter(filter) => {
+                let mut session = self.session_to_subscribe(link)?;
+                let held = self.router.find(filter);
+                let held = held.map(|node| Subscribed::Filter(node.0));
+                self.check_subscriptions(&session, held)?;
+                // With the session locked: whoever ends it comes before, or
+                // finds this one. An equal filter is replaced.
                 let receiver = Receiver::Session(link.session);
                 let subscription = Subscription::new(options.qos);
                 let node = self.router.subscribe(filter, receiver, subscription).node;
-                // An equal filter is replaced, and its retained messages come again [MQTT-3.8.4-3].
-                let backlog = Backlog {
-                    filter: text.into(),
-                    qos: options.qos,
-                    position: None,
-                };
-                (
-                    Subscribed::Filter(node.0),
-                    options.qos,
-                    Then::Retained(backlog),
-                )
+                let subscribed = Subscribed::Filter(node.0);
+                session.subscriptions.insert(subscribed, options.qos);
+                // Retained messages come again too [MQTT-3.8.4-3].
+                session.backlog.push(node.0, options.qos);
+                Ok(options.qos)
             }
             Wanted::Group(filter) => {
-                let group = self.join_group(link.session, text, filter, options.qos, now);
-                (Subscribed::Group(group), options.qos, Then::Jobs(group))
+                let held = self.list_named(text).map(Subscribed::Group);
+                self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
+                self.join_group(link, text, filter, options.qos, now)
             }
             Wanted::Queue(name) => {
-                let (queue, granted) = self.join_queue(link, name, options.qos, now)?;
-                (Subscribed::Queue(queue), granted, Then::Jobs(queue))
+                let held = self.list_named(text).map(Subscribed::Queue);
+                self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
+                self.join_queue(link, name, options.qos, now)
             }
-        };
-        let session = self.sessions.lock(link.session.0);
-        match session.filter(|session| !session.has_ended()) {
-            Some(mut session) => drop(session.subscriptions.insert(subscribed, qos)),
-            // Whoever ended it has not seen this one.
-            None => self.end_subscription(worker, link.session, subscribed, now),
         }
-        Ok((qos, then))
+    }
+
+    /// The connection's session, to add a subscription to.
+    pub(super) fn session_to_subscribe(&self, link: &Link) -> Result<Locked<'_, Session>, Close> {
+        let why = "the session was taken over, or has ended";
+        (self.session_of(link)).ok_or_else(|| Close::new(ReasonCode::SessionTakenOver, why))
+    }
+
+    /// Whether there is room for another subscription, or it is there already.
+    pub(super) fn check_subscriptions(
+        &self,
+        session: &Session,
+        held: Option<Subscribed>,
+    ) -> Result<(), Close> {
+        if session.subscriptions.len() < self.limits.subscriptions_per_client_max
+            || held.is_some_and(|held| session.subscriptions.contains_key(&held))
+        {
+            return Ok(());
+        }
+        let why = "the client has subscriptions_per_client_max subscriptions";
+        Err(Close::new(ReasonCode::QuotaExceeded, why))
     }
 
     fn parse_filter<'a>(&self, text: &'a str) -> Result<Wanted<'a>, Close> {
@@ -197,22 +181,6 @@ impl Core {
         }
     }
 
-    fn is_subscribed(&self, session: SessionId, wanted: &Wanted<'_>, text: &str) -> bool {
-        let held = match wanted {
-            Wanted::Filter(filter) => self
-                .router
-                .find(*filter)
-                .map(|node| Subscribed::Filter(node.0)),
-            Wanted::Group(_) => self.list_named(text).map(Subscribed::Group),
-            Wanted::Queue(_) => self.list_named(text).map(Subscribed::Queue),
-        };
-        held.is_some_and(|held| {
-            self.sessions
-                .lock(session.0)
-                .is_some_and(|session| session.subscriptions.contains_key(&held))
-        })
-    }
-
     // ---- UNSUBSCRIBE
 
     pub(super) fn handle_unsubscribe(
@@ -224,12 +192,10 @@ impl Core {
     ) -> Result<(), Stop> {
         check_grammar(unsubscribe.filters.iter().copied())?;
         let reasons = (unsubscribe.filters.iter())
-            .map(
-                |text| match self.unsubscribe(worker, link.session, text, now) {
-                    true => ReasonCode::Success,
-                    false => ReasonCode::NoSubscriptionExisted,
-                },
-            )
+            .map(|text| match self.unsubscribe(worker, link, text, now) {
+                true => ReasonCode::Success,
+                false => ReasonCode::NoSubscriptionExisted,
+            })
             .collect();
         // Also when there was nothing to delete [MQTT-3.10.4-5].
         let unsuback = Packet::Unsuback(Unsuback {
@@ -242,101 +208,97 @@ impl Core {
     }
 
     /// By the exact text [MQTT-3.10.4-1]; whether there was such a subscription.
-    fn unsubscribe(&self, worker: &mut Worker, id: SessionId, text: &str, now: Time) -> bool {
+    fn unsubscribe(&self, worker: &mut Worker, link: &Link, text: &str, now: Time) -> bool {
         let Ok(wanted) = self.parse_filter(text) else {
             return false;
         };
-        let list = match wanted {
-            Wanted::Filter(filter) => {
-                let Some(node) = self.router.unsubscribe(filter, Receiver::Session(id)) else {
-                    return false;
-                };
-                if let Some(mut session) = self.sessions.lock(id.0) {
-                    session.subscriptions.remove(&Subscribed::Filter(node.0));
-                    session.drop_backlog(text);
-                }
-                return true;
-            }
-            Wanted::Group(_) => self
-                .list_named(text)
-                .map(|list| (list, Subscribed::Group(list))),
-            Wanted::Queue(_) => self
-                .list_named(text)
-                .map(|list| (list, Subscribed::Queue(list))),
-        };
-        let Some((list, subscribed)) = list else {
+        let named = self.list_named(text);
+        let Some(mut session) = self.session_of(link) else {
             return false;
         };
-        let held = (self.sessions.lock(id.0))
-            .is_some_and(|mut session| session.subscriptions.remove(&subscribed).is_some());
-        if held {
-            self.leave_list(worker, list, id, false, now);
+        let subscribed = match wanted {
+            Wanted::Filter(filter) => {
+                let receiver = Receiver::Session(link.session);
+                let Some(node) = self.router.unsubscribe(filter, receiver) else {
+                    return false;
+                };
+                session.backlog.remove(node.0);
+                Some(Subscribed::Filter(node.0))
+            }
+            Wanted::Group(_) => named.map(Subscribed::Group),
+            Wanted::Queue(_) => named.map(Subscribed::Queue),
+        };
+        let held = subscribed.filter(|held| session.subscriptions.remove(held).is_some());
+        drop(session);
+        if let Some(Subscribed::Group(list) | Subscribed::Queue(list)) = held {
+            self.leave_list(worker, list, link.session, false, now);
         }
-        held
+        held.is_some()
     }
 
     // ---- retained messages
 
     /// Sends retained messages for new subscriptions, a page at a time, as far
-    /// as there is room [MQTT-3.3.1-6], [MQTT-3.3.1-8]; whether there are more.
-    pub fn send_backlog(&self, worker: &mut Worker, id: SessionId, now: Time) -> bool {
-        let taken = self.sessions.lock(id.0).and_then(|mut session| {
-            session
-                .has_room_for_backlog()
-                .then(|| session.take_backlog())
-                .flatten()
-        });
-        let Some(mut backlog) = taken else {
-            return false;
-        };
-        let filter = TopicFilter::parse(&backlog.filter, self.topic_limits)
-            .expect("it was parsed to subscribe");
-        let mut page = Vec::new();
-        let cursor = backlog.position.take().map(Cursor::from_key);
-        let next = self
-            .retained
-            .page(filter, cursor.as_ref(), RETAINED_PAGE_MAX, &mut page);
+    /// as there is room [MQTT-3.3.1-6], [MQTT-3.3.1-8]; whether there are more
+    /// that can go out now.
+    ///
+    /// The session is locked all the while: a message that is published
+    /// meanwhile comes after the one that it replaces.
+    pub fn send_backlog(&self, worker: &mut Worker, id: SessionId) -> bool {
         let Some(mut session) = self.sessions.lock(id.0) else {
             return false;
         };
-        let mut overflow = false;
+        let session = &mut *session;
+        if !session.has_room_for_backlog() {
+            return false;
+        }
+        let Some(pending) = session.backlog.first() else {
+            return false;
+        };
+        let (node, qos) = (pending.node, pending.qos);
+        let cursor = pending.position.take().map(Cursor::from_key);
+        let filter = self.router.filter_of(NodeId(node)).unwrap_or_default();
+        let mut page = Vec::new();
+        let mut next = TopicFilter::parse(&filter, TopicLimits::NONE)
+            .ok()
+            .and_then(|filter| {
+                self.retained
+                    .page(filter, cursor.as_ref(), RETAINED_PAGE_MAX, &mut page)
+            });
         for message in &page {
+            let publication = Publication::of(message);
+            let qos = message.qos().min(qos);
+            let room = match qos {
+                Qos::AtMostOnce => session.has_room_for_backlog(),
+                _ => session.can_send(publication.cost_bytes(), &self.limits),
+            };
+            if !room {
+                next = Some(Cursor::at(message.topic()));
+                break;
+            }
             let topic = message.topic_bytes();
-            if self
-                .access
-                .decide(&session.identity, Action::Deliver { topic })
-                == Decision::Deny
-            {
+            let action = Action::Deliver { topic };
+            if self.access.decide(&session.identity, action) == Decision::Deny {
                 self.counters.dropped_denied.increment();
                 continue;
             }
-            worker.effects.frames.begin(1);
-            let publication = Publication::of(message);
-            let qos = message.qos().min(backlog.qos);
+            let effects = &mut worker.effects;
+            effects.frames.begin(1);
             let full = self.session_settings.full;
-            match session.deliver(
+            self.count_dropped(session.deliver(
                 &publication,
                 qos,
                 true,
                 &self.limits,
                 full,
-                &mut worker.effects,
-            ) {
-                crate::session::Delivered::Overflow => overflow = true,
-                delivered => self.count_dropped(delivered),
-            }
+                effects,
+            ));
         }
-        if let Some(cursor) = next {
-            backlog.position = Some(cursor.into_key());
-            session.return_backlog(backlog);
+        match (next, session.backlog.first()) {
+            (Some(next), Some(pending)) => pending.position = Some(next.into_key()),
+            _ => session.backlog.remove(node),
         }
-        let more = session.has_backlog();
-        drop(session);
-        if overflow {
-            worker.overflowed.push(id);
-            self.end_overflowed(worker, now);
-        }
-        more
+        !session.backlog.is_empty() && session.has_room_for_backlog()
     }
 }
 

@@ -72,14 +72,11 @@ impl Core {
         let due = session.absent_since + session.terms.session_expiry;
         if now < due {
             drop(session);
-            return self.schedule(now, due, Timer::Expiry(id));
+            self.schedule(now, due, Timer::Expiry(id));
+            return;
         }
-        let (client, waiting) = (session.identity.client.clone(), session.waiting_len());
-        tracing::info!(?client, waiting, "a session has expired");
         drop(session);
-        self.counters.sessions_expired.increment();
-        let close = Close::new(ReasonCode::UnspecifiedError, "the session has expired");
-        self.end(worker, id, None, super::connect::Ending::Ended(close), now);
+        self.end(worker, id, None, super::connect::Ending::Expired, now);
     }
 
     fn check_stale(&self, worker: &mut Worker, id: SessionId, number: u32, now: Time) {
@@ -100,8 +97,10 @@ impl Core {
     }
 
     /// Whoever sets a timer for a far moment looks again before: what is gone
-    /// by then takes no place in between.
-    pub(super) fn schedule(&self, now: Time, at: Time, timer: Timer) {
-        self.timers.schedule(at.min(now + LOOK_AGAIN_AFTER), timer);
+    /// by then takes no place in between. When that is.
+    pub(super) fn schedule(&self, now: Time, at: Time, timer: Timer) -> Time {
+        let at = at.min(now + LOOK_AGAIN_AFTER);
+        self.timers.schedule(at, timer);
+        at
     }
 }

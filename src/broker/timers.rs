@@ -59,6 +59,11 @@ impl Timers {
         }
     }
 
+    /// How many wait, those included whose reason is gone.
+    pub fn count(&self) -> usize {
+        self.wheel.lock().ticks.values().map(Vec::len).sum()
+    }
+
     /// Takes out what is due at `now`.
     pub fn take_due(&self, now: Time, due: &mut Vec<Timer>) {
         let tick = now.as_micros() / TICK.as_micros() as u64;
@@ -75,6 +80,6 @@ impl Timers {
         let mut wheel = self.wheel.lock();
         let first = wheel.ticks.keys().next().copied();
         wheel.sleeper = Some((first.unwrap_or(u64::MAX), waker.clone()));
-        first.map(|tick| Time::from_micros(tick * TICK.as_micros() as u64))
+        first.map(|tick| Time::from_micros(tick.saturating_mul(TICK.as_micros() as u64)))
     }
 }

@@ -7,7 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::{self, BufRead, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -140,7 +140,8 @@ fn field(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn version(text: &str) -> Result<Version, String> {
+/// Parses a version of MQTT, also as mosquitto's clients name it.
+pub fn version(text: &str) -> Result<Version, String> {
     match text {
         "3.1" | "31" | "mqttv31" => Ok(Version::V3_1),
         "3.1.1" | "311" | "mqttv311" => Ok(Version::V3_1_1),
@@ -230,7 +231,7 @@ pub fn read_payload(source: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
 }
 
 /// Opens a file, or says that it cannot be.
-pub fn open(path: &PathBuf) -> Result<File, Failure> {
+pub fn open(path: &Path) -> Result<File, Failure> {
     File::open(path)
         .map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))
 }
@@ -432,7 +433,7 @@ impl Client {
 }
 
 /// The first line of a file.
-fn password_of(path: &PathBuf) -> Result<Vec<u8>, Failure> {
+fn password_of(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut password = Vec::new();
     let file = open(path)?.take(FIELD_BYTES_MAX as u64 + 2);
     io::BufReader::new(file)

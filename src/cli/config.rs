@@ -17,7 +17,10 @@ pub struct ConfigArguments {
 #[derive(Subcommand, Clone, Debug)]
 enum Command {
     /// Tell all that is wrong with a file, whatever the environment says
-    Check { file: PathBuf },
+    Check {
+        /// The file
+        file: PathBuf,
+    },
     /// Print every option, its value, and where that comes from
     Show {
         #[command(flatten)]

@@ -24,18 +24,24 @@ pub fn start(settings: &LogSettings) {
     _ = tracing::dispatcher::set_global_default(dispatch(settings, io::stderr, colour));
 }
 
-/// A log of these settings that is written to `writer`.
+/// A log of these settings that is written to `writer`; a line that cannot be
+/// written is lost.
 pub fn dispatch<W>(settings: &LogSettings, writer: W, colour: bool) -> tracing::Dispatch
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let log = tracing_subscriber::fmt().with_max_level(match settings.level {
+    let level = match settings.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    });
+    };
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        // It would tell standard error that standard error cannot be written,
+        // and panic: a full disk, or a reader that is gone, ends no broker.
+        .log_internal_errors(false);
     match settings.format {
         LogFormat::Text => log
             .with_ansi(colour)

@@ -20,9 +20,10 @@ pub struct ServeArguments {
     #[arg(long, value_name = "ADDR")]
     listen: Vec<SocketAddr>,
     /// Worker threads; 0: one for each core
-    #[arg(long, value_name = "N", value_parser = |text: &str| parse_flag("threads", text))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = |text: &str| parse_flag("threads", text))]
     threads: Option<Value>,
-    /// Let clients without a user name connect, from other machines too if listened to
+    /// Let anyone connect, from other machines too if listened to
     #[arg(long)]
     allow_anonymous: bool,
     /// The least severe level that is logged

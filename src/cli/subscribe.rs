@@ -92,7 +92,7 @@ and standard input takes a command a line:
   nack ID [SECONDS]    it failed: again, perhaps elsewhere, after so long
   reject ID            it cannot ever be done
   extend ID [SECONDS]  more time for it
-All but ack are for queues of RotaMQ.";
+Seconds are whole. All but ack are for queues of RotaMQ.";
 
 /// When a message is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -426,7 +426,9 @@ fn command(line: &str) -> Option<(&str, PacketId, Option<&str>)> {
     let secs = words.next();
     let takes_secs = matches!(verb, "nack" | "extend");
     let known = takes_secs || matches!(verb, "ack" | "reject");
-    let fits = secs.is_none_or(|secs| takes_secs && client::seconds(secs).is_ok());
+    // The broker closes the connection of whoever sends it others.
+    let whole = |secs: &str| secs.parse::<u32>().is_ok();
+    let fits = secs.is_none_or(|secs| takes_secs && whole(secs));
     (known && fits && words.next().is_none()).then_some((verb, packet_id, secs))
 }
 

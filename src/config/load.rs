@@ -617,7 +617,7 @@ fn line_of(text: &[u8], at: usize) -> usize {
 }
 
 /// `queue[0].name` to `queue.name`.
-fn without_indices(path: &str) -> String {
+pub(super) fn without_indices(path: &str) -> String {
     let mut text = String::new();
     for part in path.split('.') {
         let name = part.split('[').next().unwrap_or(part);

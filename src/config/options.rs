@@ -99,9 +99,9 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("threads", threads: Number(0, 1024),
         "Worker threads. 0: one for each core."),
     option!("allow_anonymous", allow_anonymous: Flag,
-        "Whether clients without a user name may connect. To listen on an address that other \
-         machines reach, it has to be set: by a line here, the environment or a flag, but not by \
-         the default."),
+        "Whether clients may connect without being known. There are no users to be known as: \
+         false keeps everybody out. To listen on an address that other machines reach, it has to \
+         be set: by a line here, the environment or a flag, but not by the default."),
     option!("limits.connections_max", limits.connections_max: Number(1, 10_000_000),
         "Connections at one time, those that have not sent CONNECT included."),
     option!("limits.connect_timeout_ms", limits.connect_timeout: Millis(100, TEN_MINUTES_MS),

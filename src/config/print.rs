@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::load::Effective;
+use super::load::{Effective, without_indices};
 use super::options::{LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
 use super::value::{Shape, Value};
 use super::{Config, MemberSettings, Origin, QueueSettings};
@@ -137,11 +137,7 @@ fn join(table: &str, key: &str) -> String {
 
 /// `[limits]`, or `[[queue.member]]` for `queue[0].member[1]`.
 fn header(table: &str) -> String {
-    let names: Vec<_> = table
-        .split('.')
-        .map(|part| part.split('[').next().unwrap_or(part))
-        .collect();
-    let name = names.join(".");
+    let name = without_indices(table);
     if table.ends_with(']') {
         format!("[[{name}]]")
     } else {

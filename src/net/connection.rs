@@ -42,6 +42,8 @@ pub struct Connection<S> {
     writing: Outbox,
     // Bytes of answers that may not be written yet.
     answers_len: usize,
+    // A packet came that the session does not know of yet.
+    heard: bool,
     stop: Option<Stop>,
 }
 
@@ -63,6 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             tail: rest,
             writing: Outbox::default(),
             answers_len: 0,
+            heard: false,
             stop: None,
         }
     }
@@ -72,12 +75,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let shared = self.shared.clone();
         let core = &shared.core;
         let now = shared.clock.now();
-        let mut heard = false;
         for _ in 0..TURNS_MAX {
             let blocked = self.write(cx)?.is_pending();
             let mut idle = true;
             if self.answers_len <= ANSWERS_MAX && self.read(local, cx, now)?.is_ready() {
-                (heard, idle) = (true, false);
+                idle = false;
                 local.worker.effects.wake_all();
                 if local.worker.answers.is_empty() {
                     continue; // Nothing to say, and perhaps more to read.
@@ -87,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let worker = &mut local.worker;
             self.answers_len += worker.answers.len();
             let waker = idle.then_some(cx.waker());
-            let heard = std::mem::take(&mut heard).then_some(now);
+            let heard = std::mem::take(&mut self.heard).then_some(now);
             match core.exchange(worker, link, &mut self.writing, waker, heard, now) {
                 Exchange::Closing(close) => {
                     let stop = Stop::from(close);
@@ -96,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 Exchange::Open { retry, backlog } => {
-                    if backlog && core.send_backlog(worker, link.session, now) {
+                    if backlog && core.send_backlog(worker, link.session) {
                         idle = false;
                     }
                     if retry {
@@ -118,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         // Answers never stay with the worker, whose next turn is another's.
         let link = self.link.as_mut().expect("it is given up only at the end");
-        let heard = heard.then_some(now);
+        let heard = std::mem::take(&mut self.heard).then_some(now);
         let exchange = core.exchange(&mut local.worker, link, &mut self.writing, None, heard, now);
         if let Exchange::Closing(close) = exchange {
             let stop = Stop::from(close);
@@ -209,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(None) => return Ok(done),
                 Ok(Some((packet, len))) => {
                     done += len;
+                    self.heard = true; // A whole packet, not some bytes [MQTT-3.1.2-24].
                     core.handle(&mut local.worker, link, &packet, now)?;
                 }
                 Err(error) => return Err(Stop::Closed(Close::new(error.reason, error.what))),

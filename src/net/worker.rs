@@ -15,6 +15,9 @@ pub struct Local {
     pub buffer: Box<[u8]>,
     // The broker that the worker belongs to.
     broker: u64,
+    // No turn was cut short by a panic: what such a one left is not for the
+    // next connection.
+    whole: bool,
 }
 
 thread_local! {
@@ -30,11 +33,13 @@ pub fn with_worker<R>(shared: &Shared, turn: impl FnOnce(&mut Local) -> R) -> R 
         // A caller's thread may have served another broker before, whose
         // receivers mean nothing here.
         let local = match local {
-            Some(local) if local.broker == shared.number => local,
+            Some(local) if local.broker == shared.number && local.whole => local,
             other => other.insert(Local::new(shared)),
         };
+        local.whole = false;
         let result = turn(local);
         local.worker.effects.wake_all();
+        local.whole = true;
         result
     })
 }
@@ -45,6 +50,7 @@ impl Local {
             worker: Worker::new(shared.core.limits()),
             buffer: vec![0; READ_MAX].into_boxed_slice(),
             broker: shared.number,
+            whole: true,
         }
     }
 }

@@ -38,6 +38,11 @@ struct Held {
 pub struct Cursor(Vec<u8>);
 
 impl Cursor {
+    /// Goes on with this topic.
+    pub fn at(topic: TopicName<'_>) -> Cursor {
+        Cursor(key_of(topic).into_vec())
+    }
+
     /// The key, to be kept by somebody who knows nothing of this store.
     pub fn into_key(self) -> Box<[u8]> {
         self.0.into_boxed_slice()

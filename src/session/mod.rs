@@ -5,6 +5,7 @@
 //! come out. Knows neither sockets nor who else is there: a PUBLISH comes from
 //! `broker`, and leaves through the outbox to the connection that writes it.
 
+mod backlog;
 mod outbox;
 mod publication;
 mod terms;
@@ -16,8 +17,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use smallvec::SmallVec;
 
+pub use backlog::Backlog;
 pub use outbox::Outbox;
 pub use publication::{Form, Frames, Publication};
 pub use terms::Terms;
@@ -44,6 +45,8 @@ pub struct Session {
     /// By what they are found with again; the QoS granted.
     pub subscriptions: FxHashMap<Subscribed, Qos>,
     pub will: Option<Box<Will>>,
+    /// Subscriptions whose retained messages are not all sent yet.
+    pub backlog: Backlog,
     /// When the last connection ended.
     pub absent_since: Time,
     /// Whether a timer looks after its absence.
@@ -70,19 +73,7 @@ pub struct Session {
     // Those among them that the connection has taken.
     taken: Vec<(QueueId, LeaseId)>,
     // Queues that had something and found no room.
-    passed_over: SmallVec<[QueueId; 1]>,
-    // Subscriptions whose retained messages are not all sent yet.
-    backlog: VecDeque<Backlog>,
-}
-
-/// Retained messages still to be sent for a new subscription, a page at a
-/// time, so that a million of them take neither memory nor anybody's turn.
-#[derive(Debug)]
-pub struct Backlog {
-    pub filter: Box<str>,
-    pub qos: Qos,
-    /// Where to go on; `None`: at the beginning.
-    pub position: Option<Box<[u8]>>,
+    passed_over: VecDeque<QueueId>,
 }
 
 /// What a session subscribed to.
@@ -129,6 +120,8 @@ struct Link {
     idle: bool,
     last_packet: Time,
     retry: bool,
+    // Its queues do not know of it yet: it gets no jobs.
+    joining: bool,
 }
 
 /// A message that waits for room in the window.
@@ -177,8 +170,8 @@ pub struct Detached {
     pub will: Option<Box<Will>>,
     /// QoS 2 jobs that were never written.
     pub unwritten: Vec<(QueueId, LeaseId)>,
-    /// Lists whose jobs it held, also those it has unsubscribed from.
-    pub held: SmallVec<[QueueId; 1]>,
+    /// Lists that it had unsubscribed from, and still held jobs of.
+    pub left: Vec<QueueId>,
 }
 
 /// What handling packets leaves behind for the worker to do, and buffers that
@@ -230,8 +223,8 @@ impl Session {
             received: FxHashSet::default(),
             unconfirmed: Vec::new(),
             taken: Vec::new(),
-            passed_over: SmallVec::new(),
-            backlog: VecDeque::new(),
+            passed_over: VecDeque::new(),
+            backlog: Backlog::default(),
         }
     }
 
@@ -286,11 +279,19 @@ impl Session {
             idle: false,
             last_packet: now,
             retry: false,
+            joining: true,
         });
         self.append_packet(connack, effects);
         self.resend(effects);
         self.refill(effects);
         self.link_number
+    }
+
+    /// The queues know of the connection: it gets jobs from now on.
+    pub fn take_part(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.joining = false;
+        }
     }
 
     /// Answers to what the connection read go out behind what is there.
@@ -343,7 +344,7 @@ impl Session {
             link.idle = writing.is_empty();
         }
         Exchange::Open {
-            retry: std::mem::take(&mut link.retry),
+            retry: link.retry,
             backlog: !self.backlog.is_empty() && self.has_room_for_backlog(),
         }
     }
@@ -351,36 +352,6 @@ impl Session {
     /// Whether retained messages may be sent on.
     pub fn has_room_for_backlog(&self) -> bool {
         self.waiting.is_empty() && self.has_room()
-    }
-
-    /// Whether there are retained messages still to be sent.
-    pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
-    }
-
-    /// Adds retained messages to send.
-    pub fn push_backlog(&mut self, backlog: Backlog) {
-        self.backlog.push_back(backlog);
-    }
-
-    /// The retained messages to go on with, to be put back unless all are sent.
-    pub fn take_backlog(&mut self) -> Option<Backlog> {
-        self.backlog.pop_front()
-    }
-
-    /// Puts back what `take_backlog` gave.
-    pub fn return_backlog(&mut self, backlog: Backlog) {
-        self.backlog.push_front(backlog);
-    }
-
-    /// No retained messages for a filter that is no longer subscribed to.
-    pub fn drop_backlog(&mut self, filter: &str) {
-        self.backlog.retain(|backlog| &*backlog.filter != filter);
-    }
-
-    /// Whether the connection has taken jobs that count as done once written.
-    pub fn has_taken_jobs(&self) -> bool {
-        !self.taken.is_empty()
     }
 
     /// The jobs that were taken with the outbox.
@@ -396,9 +367,15 @@ impl Session {
         }
     }
 
-    /// The session is over; its connection, if it has one, still finds why.
+    /// The session is over, and what it kept is dropped; its connection, if
+    /// it has one, still finds why.
     pub fn end(&mut self) {
         self.ended = true;
+        self.window = Window::new(0, PacketId::MIN);
+        self.waiting = VecDeque::new();
+        self.kept_bytes = 0;
+        self.received = FxHashSet::default();
+        self.backlog = Backlog::default();
     }
 
     /// Whether it is over.
@@ -416,28 +393,47 @@ impl Session {
         true
     }
 
+    /// The connection is about to try its held PUBLISHes.
+    pub fn retried(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.retry = false;
+        }
+    }
+
     /// The connection is gone. QoS 1 jobs go back by the queue's own account.
     pub fn detach(&mut self, now: Time, effects: &mut Effects) -> Detached {
         let mut unwritten = Vec::new();
-        let sent = self
-            .window
-            .sent()
-            .filter_map(|sent| sent.job.map(|job| job.queue));
-        let mut held: SmallVec<[QueueId; 1]> = sent
-            .chain(self.unconfirmed.iter().map(|(queue, _)| *queue))
-            .collect();
-        held.sort_unstable();
-        held.dedup();
-        let filling = self.filling;
-        self.window.retain(|sent| match sent.job {
-            Some(_) if sent.qos == Qos::AtLeastOnce => false,
-            Some(job) if sent.filling == filling => {
-                if job.hold == Hold::Current {
+        let mut refused = Vec::new();
+        let mut lists: Vec<QueueId> = self.unconfirmed.iter().map(|(queue, _)| *queue).collect();
+        let (filling, kept_bytes) = (self.filling, &mut self.kept_bytes);
+        self.window.retain(|sent| {
+            let Some(job) = sent.job else {
+                return true;
+            };
+            lists.push(job.queue);
+            match (sent.qos, sent.filling == filling, job.hold) {
+                (Qos::ExactlyOnce, false, Hold::Current) => return true,
+                (Qos::ExactlyOnce, true, Hold::Current) => {
                     unwritten.push((job.queue, job.lease));
                 }
-                false
+                // Somebody else may have the job: the client gets PUBREL for
+                // the id, and no second PUBLISH.
+                (Qos::ExactlyOnce, false, _) => refused.push(sent.packet_id),
+                _ => {}
             }
-            _ => true,
+            if let Some(message) = &sent.message {
+                *kept_bytes -= message.cost_bytes();
+            }
+            false
+        });
+        refused.into_iter().for_each(|id| self.window.release(id));
+        lists.sort_unstable();
+        lists.dedup();
+        lists.retain(|list| {
+            let joined = [Subscribed::Queue(*list), Subscribed::Group(*list)];
+            !joined
+                .iter()
+                .any(|joined| self.subscriptions.contains_key(joined))
         });
         self.link = None;
         self.absent_since = now;
@@ -450,7 +446,7 @@ impl Session {
         Detached {
             will: self.will.take(),
             unwritten,
-            held,
+            left: lists,
         }
     }
 
@@ -469,17 +465,21 @@ impl Session {
         if qos == Qos::AtMostOnce {
             return self.deliver_at_most_once(publication, retain, limits, effects);
         }
-        if self.waiting.is_empty() && self.has_room() {
+        let cost = publication.cost_bytes();
+        if self.can_send(cost, limits) {
             self.send(publication, qos, retain, None, effects);
             return Delivered::Taken;
         }
-        let cost = publication.cost_bytes();
         let mut dropped = 0;
         while self.waiting.len() >= limits.session_messages_max
             || self.kept_bytes + cost > limits.session_bytes_max
         {
-            if full != SessionFull::DropOldest {
-                return Delivered::Overflow;
+            match full {
+                SessionFull::End => return Delivered::Overflow,
+                SessionFull::DropOldest => {}
+                // There was room when the publisher was let in; two of them at
+                // a time may go beyond.
+                SessionFull::Refuse => break,
             }
             let Some(oldest) = self.waiting.pop_front() else {
                 return Delivered::DroppedOldest(dropped + 1);
@@ -520,10 +520,19 @@ impl Session {
         Delivered::Taken
     }
 
+    /// Whether a message of QoS 1 or 2 can go out now, without one before it
+    /// and without keeping too much: one message always may be kept.
+    pub fn can_send(&self, cost_bytes: usize, limits: &Limits) -> bool {
+        self.waiting.is_empty()
+            && self.has_room()
+            && (self.kept_bytes == 0 || self.kept_bytes + cost_bytes <= limits.session_bytes_max)
+    }
+
     /// Whether a message published now would be taken without dropping any.
     pub fn has_space(&self, cost_bytes: usize, limits: &Limits) -> bool {
-        self.waiting.len() < limits.session_messages_max
-            && self.kept_bytes + cost_bytes <= limits.session_bytes_max
+        self.can_send(cost_bytes, limits)
+            || self.waiting.len() < limits.session_messages_max
+                && self.kept_bytes + cost_bytes <= limits.session_bytes_max
     }
 
     /// A job. Once there is no room, the queue is told when there is again.
@@ -563,23 +572,27 @@ impl Session {
     }
 
     fn has_room_for_job(&self, qos: Qos) -> bool {
-        match qos {
-            Qos::AtMostOnce => self.link.is_some() && self.outbox.len() < OUTBOX_READY_BYTES_MAX,
-            _ => self.has_room(),
-        }
+        let joined = self.link.as_ref().is_some_and(|link| !link.joining);
+        joined
+            && match qos {
+                Qos::AtMostOnce => self.outbox.len() < OUTBOX_READY_BYTES_MAX,
+                _ => self.has_room(),
+            }
     }
 
-    fn pass_over(&mut self, queue: QueueId) {
+    /// The queue is told when there is room.
+    pub fn pass_over(&mut self, queue: QueueId) {
         if self.link.is_some() && !self.passed_over.contains(&queue) {
-            self.passed_over.push(queue);
+            self.passed_over.push_back(queue);
         }
     }
 
-    /// Queues that found no room and may now, if any.
-    pub fn take_passed_over(&mut self) -> SmallVec<[QueueId; 1]> {
-        match !self.passed_over.is_empty() && self.has_room() {
-            true => std::mem::take(&mut self.passed_over),
-            false => SmallVec::new(),
+    /// The next queue that found no room, if there is some now. One after the
+    /// other, in turn: a client may be a member of thousands.
+    pub fn take_passed_over(&mut self) -> Option<QueueId> {
+        match self.has_room() {
+            true => self.passed_over.pop_front(),
+            false => None,
         }
     }
 

@@ -185,6 +185,11 @@ impl Window {
         found.map(|sent| sent.packet_id)
     }
 
+    /// PUBREL is due for an id whose PUBLISH is no longer here.
+    pub fn release(&mut self, packet_id: PacketId) {
+        self.releasing.push_back(packet_id);
+    }
+
     /// Keeps what `keep` says.
     pub fn retain(&mut self, keep: impl FnMut(&Sent) -> bool) {
         self.sent.retain(keep);

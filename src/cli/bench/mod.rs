@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
+use super::{Outcome, client, print};
 use crate::message::Qos;
 use crate::protocol::Version;
 use flow::Load;
@@ -34,13 +35,9 @@ use net::{Client, Target};
 use publication::Stamp;
 use report::Report;
 
-/// Put load on an MQTT broker and measure it.
-///
-/// Rates, latencies and, given --pid, what the broker uses for it. A message
-/// is delivered when its subscriber has read it; each publisher has at most
-/// --window messages published and not yet delivered.
+/// What `rotamq bench` is told.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct BenchArguments {
     /// What is done
     #[arg(value_enum)]
     pub scenario: Scenario,
@@ -50,12 +47,12 @@ pub struct Args {
     pub address: String,
 
     /// MQTT's version: 3.1, 3.1.1 or 5
-    #[arg(short = 'V', long, value_name = "VERSION", default_value = "3.1.1", value_parser = parse_version)]
+    #[arg(short = 'V', long, value_name = "VERSION", default_value = "3.1.1", value_parser = client::version)]
     pub version: Version,
 
     /// Quality of service of publishers and subscribers [default: 0; queue
     /// and drain: 1]
-    #[arg(long, value_name = "0|1|2", value_parser = parse_qos)]
+    #[arg(long, value_name = "0|1|2", value_parser = client::qos)]
     pub qos: Option<Qos>,
 
     /// Bytes of a payload; a time stamp takes the first 8
@@ -130,6 +127,7 @@ pub struct Args {
     pub json: bool,
 }
 
+/// Who publishes to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// Each publisher has a topic and a subscriber of its own
@@ -167,9 +165,10 @@ impl Scenario {
 
 /// Runs one scenario and prints what it found.
 ///
-/// Fails with a sentence for the user: nobody listens, the broker closes a
-/// connection or refuses something, nothing moves for 10 seconds.
-pub fn run(args: &Args) -> Result<(), String> {
+/// # Errors
+/// Nobody listens, the broker closes a connection or refuses something, nothing
+/// moves for 10 seconds.
+pub fn run(args: &BenchArguments) -> Outcome {
     let job = Job::new(args)?;
     net::allow_connections(job.connections())?;
     let mut report = Report::default();
@@ -180,11 +179,10 @@ pub fn run(args: &Args) -> Result<(), String> {
         Scenario::Stall => stall::run(&job, &mut report)?,
         _ => traffic::run(&job, &mut report)?,
     }
-    match args.json {
-        true => println!("{}", report.to_json()),
-        false => print!("{}", report.to_table()),
-    }
-    Ok(())
+    print(&match args.json {
+        true => format!("{}\n", report.to_json()),
+        false => report.to_table(),
+    })
 }
 
 /// The arguments with their defaults, checked. What a scenario does not have
@@ -210,7 +208,7 @@ struct Job {
 }
 
 impl Job {
-    fn new(args: &Args) -> Result<Job, String> {
+    fn new(args: &BenchArguments) -> Result<Job, String> {
         use Scenario::*;
         let scenario = args.scenario;
         // The option, and its default in each scenario that knows it.
@@ -316,7 +314,7 @@ impl Job {
         }
     }
 
-    fn describe(&self, args: &Args, report: &mut Report) {
+    fn describe(&self, args: &BenchArguments, report: &mut Report) {
         report.add("scenario", "scenario", self.scenario.name(), "");
         report.add("address", "address", self.target.address.to_string(), "");
         let version = match args.version {
@@ -364,21 +362,6 @@ fn resolve(address: &str) -> Result<SocketAddr, String> {
     found
         .next()
         .ok_or_else(|| format!("{address} has no address"))
-}
-
-fn parse_version(text: &str) -> Result<Version, String> {
-    match text {
-        "3.1" | "mqttv31" => Ok(Version::V3_1),
-        "3.1.1" | "mqttv311" => Ok(Version::V3_1_1),
-        "5" | "5.0" | "mqttv5" => Ok(Version::V5),
-        _ => Err("it is 3.1, 3.1.1 or 5".into()),
-    }
-}
-
-fn parse_qos(text: &str) -> Result<Qos, String> {
-    let bits: Option<u8> = text.parse().ok();
-    bits.and_then(Qos::from_bits)
-        .ok_or_else(|| "it is 0, 1 or 2".into())
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {

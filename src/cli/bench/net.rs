@@ -14,6 +14,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::frame::{DISCONNECT, Frame, Scanner};
+use crate::cli::client::words;
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
     self, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode, Subscribe,
@@ -442,8 +443,9 @@ impl Link {
             (State::Connack(subscribes), Packet::Connack(connack)) => {
                 if connack.reason != ReasonCode::Success {
                     return Err(format!(
-                        "the broker refused client {}: {:?}",
-                        self.client_id, connack.reason
+                        "the broker refused client {}: {}",
+                        self.client_id,
+                        words(connack.reason)
                     ));
                 }
                 for property in connack.properties.iter() {
@@ -460,8 +462,9 @@ impl Link {
             (State::Suback(missing), Packet::Suback(suback)) => {
                 if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_failure()) {
                     return Err(format!(
-                        "the broker refused a subscription of client {}: {reason:?}",
-                        self.client_id
+                        "the broker refused a subscription of client {}: {}",
+                        self.client_id,
+                        words(*reason)
                     ));
                 }
                 *missing -= 1;
@@ -482,7 +485,7 @@ impl Link {
     /// Why the broker closes, as far as it says so (MQTT 5).
     fn farewell(&self, packet: &[u8], version: Version) -> String {
         let reason = match protocol::decode(packet, version, usize::MAX) {
-            Ok(Some((Packet::Disconnect(disconnect), _))) => format!("{:?}", disconnect.reason),
+            Ok(Some((Packet::Disconnect(disconnect), _))) => words(disconnect.reason),
             _ => "for no reason that it gives".into(),
         };
         format!(
@@ -621,7 +624,7 @@ mod tests {
                 &[][..],
                 "closed the connection of client c before its CONNACK",
             ),
-            (&[0x20, 2, 0, 5], "refused client c: NotAuthorized"),
+            (&[0x20, 2, 0, 5], "refused client c: not authorized (0x87)"),
             (
                 &[0x20, 2, 0, 0, 0x90, 3, 0, 1, 0x80],
                 "refused a subscription of client c",

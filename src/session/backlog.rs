@@ -1,0 +1,62 @@
+//! Retained messages still to be sent for new subscriptions.
+//!
+//! Owns which subscriptions, in which order, and how far each has come: a page
+//! at a time is sent, so that a million messages take neither memory nor
+//! anybody's turn. A subscription is in it once at most, however often it is
+//! made, so that it is no larger than what subscriptions are limited to.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
+
+use crate::message::Qos;
+
+/// All of a session.
+#[derive(Default)]
+pub struct Backlog {
+    // In the order of their subscriptions.
+    pending: BTreeMap<u64, Pending>,
+    // Where each is, by its filter's number in the topic tree.
+    places: FxHashMap<u32, u64>,
+    next: u64,
+}
+
+/// What is to be sent for one subscription.
+pub struct Pending {
+    /// The filter, by its number in the topic tree.
+    pub node: u32,
+    pub qos: Qos,
+    /// Where to go on; `None`: at the beginning.
+    pub position: Option<Box<[u8]>>,
+}
+
+impl Backlog {
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// A filter was subscribed to, or was so again: all of it is to be sent.
+    pub fn push(&mut self, node: u32, qos: Qos) {
+        self.remove(node);
+        let pending = Pending {
+            node,
+            qos,
+            position: None,
+        };
+        self.pending.insert(self.next, pending);
+        self.places.insert(node, self.next);
+        self.next += 1;
+    }
+
+    /// What is to be sent next.
+    pub fn first(&mut self) -> Option<&mut Pending> {
+        self.pending.first_entry().map(|first| first.into_mut())
+    }
+
+    /// Nothing more for this filter.
+    pub fn remove(&mut self, node: u32) {
+        if let Some(place) = self.places.remove(&node) {
+            self.pending.remove(&place);
+        }
+    }
+}

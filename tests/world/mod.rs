@@ -1,0 +1,753 @@
+//! A whole broker and its clients in one thread, with a clock that stands
+//! still until it is told: sessions, queues and groups as clients see them.
+//!
+//! Everything a client sends is encoded and decoded again, and so is what it
+//! gets: what is tested is what goes over the wire. Stands where `net` and
+//! `run` stand in the program, and does as they do.
+
+mod connecting;
+mod delivery;
+mod groups;
+mod limits;
+mod members;
+mod putting_in;
+mod random;
+mod retained;
+mod threads;
+mod wills;
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use rotamq::broker::{Core, Counts, Link, Stop, Worker};
+use rotamq::config::{Config, QueueSettings};
+use rotamq::message::{Qos, Time};
+use rotamq::protocol::{
+    Ack, Connect, Disconnect, Packet, Properties, Publish, ReasonCode, Subscribe, SubscribeOptions,
+    Unsubscribe, Version, Will, decode, decode_connect, encode,
+};
+use rotamq::session::{Exchange, Outbox};
+
+/// The versions that sessions are tested with.
+const VERSIONS: [Version; 2] = [Version::V3_1, Version::V3_1_1];
+
+/// Timers may be so much late, and never early.
+const TICK: Duration = Duration::from_millis(50);
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Tells the same story in each version, under the default configuration.
+fn in_each_version(story: impl Fn(World)) {
+    in_each_version_with(|_| (), story);
+}
+
+fn in_each_version_with(configure: impl Fn(&mut Config), story: impl Fn(World)) {
+    for version in VERSIONS {
+        let mut world = World::with(&configure);
+        world.version = version;
+        story(world);
+    }
+}
+
+/// A queue's settings, to be put into `Config::queue`.
+fn queue(name: &str) -> QueueSettings {
+    QueueSettings {
+        name: name.into(),
+        ..QueueSettings::default()
+    }
+}
+
+/// The broker, its clients and the clock.
+struct World {
+    core: Core,
+    worker: Worker,
+    now: Time,
+    /// Of the clients that connect without saying which.
+    version: Version,
+    clients: Vec<Client>,
+}
+
+/// One connection; a client that connects again has another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct C(usize);
+
+struct Client {
+    version: Version,
+    link: Option<Link>,
+    writing: Outbox,
+    /// It reads nothing.
+    clogged: bool,
+    /// Not decoded yet.
+    stream: Vec<u8>,
+    got: VecDeque<Got>,
+    wakes: Arc<Wakes>,
+    /// How many of the wakes it has followed.
+    turns: usize,
+    stop: Option<Stop>,
+    next_id: u16,
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A packet that a client got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Got {
+    Connack(bool, ReasonCode),
+    Publish(Message),
+    Puback(u16),
+    Pubrec(u16),
+    Pubrel(u16),
+    Pubcomp(u16),
+    /// 0x80: refused.
+    Suback(u16, Vec<u8>),
+    Unsuback(u16),
+    Pingresp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Message {
+    topic: String,
+    payload: String,
+    qos: u8,
+    /// 0: none.
+    id: u16,
+    dup: bool,
+    retain: bool,
+}
+
+/// A CONNECT to be sent.
+struct Connecting<'w, 'a> {
+    world: &'w mut World,
+    connect: Connect<'a>,
+}
+
+impl<'a> Connecting<'_, 'a> {
+    fn clean(mut self, clean: bool) -> Self {
+        self.connect.clean_start = clean;
+        self
+    }
+
+    fn keep_alive(mut self, secs: u16) -> Self {
+        self.connect.keep_alive_secs = secs;
+        self
+    }
+
+    fn user(mut self, name: &'a str) -> Self {
+        self.connect.user_name = Some(name);
+        self
+    }
+
+    fn will(mut self, topic: &'a str, payload: &'a str, qos: u8, retain: bool) -> Self {
+        self.connect.will = Some(Will {
+            topic,
+            payload: payload.as_bytes(),
+            qos: qos_of(qos),
+            retain,
+            properties: Properties::EMPTY,
+        });
+        self
+    }
+
+    /// The connection, once CONNACK has said yes.
+    fn go(self) -> C {
+        self.go_present().0
+    }
+
+    /// Also whether a session was there.
+    fn go_present(self) -> (C, bool) {
+        let world = self.world;
+        let client = world.try_connect(&self.connect).expect("accepted");
+        match world.take(client) {
+            Some(Got::Connack(present, ReasonCode::Success)) => (client, present),
+            other => panic!("CONNACK comes first, not {other:?}"),
+        }
+    }
+
+    /// The broker has let it in, and nobody has looked any further yet.
+    fn unseen(self) -> Link {
+        let world = self.world;
+        (world.core)
+            .connect(&mut world.worker, &self.connect, world.now)
+            .expect("accepted")
+    }
+
+    fn packet(self) -> Packet<'a> {
+        Packet::Connect(self.connect)
+    }
+
+    /// The reason why not.
+    fn refused(self) -> ReasonCode {
+        match self.world.try_connect(&self.connect) {
+            Ok(_) => panic!("accepted"),
+            Err(reason) => reason,
+        }
+    }
+}
+
+impl World {
+    fn new() -> World {
+        World::with(|_| ())
+    }
+
+    fn with(configure: impl FnOnce(&mut Config)) -> World {
+        World::seeded(1, configure)
+    }
+
+    fn seeded(seed: u64, configure: impl FnOnce(&mut Config)) -> World {
+        let mut config = Config::default();
+        configure(&mut config);
+        World {
+            core: Core::new(&config, seed),
+            worker: Worker::new(&config.limits),
+            now: Time::ZERO + secs(1),
+            version: Version::V3_1_1,
+            clients: Vec::new(),
+        }
+    }
+
+    /// How many timers wait.
+    fn timers(&self) -> usize {
+        self.core.timers().count()
+    }
+
+    fn counts(&self) -> Counts {
+        self.core.counters().read()
+    }
+
+    // ---- connections
+
+    fn connect<'w, 'a>(&'w mut self, client_id: &'a str) -> Connecting<'w, 'a> {
+        let version = self.version;
+        Connecting {
+            world: self,
+            connect: Connect {
+                version,
+                clean_start: true,
+                keep_alive_secs: 0,
+                properties: Properties::EMPTY,
+                client_id,
+                will: None,
+                user_name: None,
+                password: None,
+            },
+        }
+    }
+
+    fn try_connect(&mut self, connect: &Connect<'_>) -> Result<C, ReasonCode> {
+        let mut bytes = Vec::new();
+        encode(
+            &Packet::Connect(connect.clone()),
+            connect.version,
+            &mut bytes,
+        );
+        let (connect, _) = decode_connect(&bytes, usize::MAX)
+            .expect("valid")
+            .expect("whole");
+        let link = self.core.connect(&mut self.worker, &connect, self.now);
+        self.worker.effects.wake_all();
+        Ok(self.add(link?))
+    }
+
+    /// Whether CONNACK says that a session is there: 3.1 has no word for it.
+    fn tells_present(&self) -> bool {
+        self.version != Version::V3_1
+    }
+
+    /// The connection of a link that the broker gave without this world.
+    fn add(&mut self, link: Link) -> C {
+        let client = C(self.clients.len());
+        self.clients.push(Client {
+            version: link.terms.wire,
+            link: Some(link),
+            writing: Outbox::default(),
+            clogged: false,
+            stream: Vec::new(),
+            got: VecDeque::new(),
+            wakes: Arc::default(),
+            turns: 0,
+            stop: None,
+            next_id: 0,
+        });
+        self.turn(client, false);
+        self.drive();
+        client
+    }
+
+    /// The connection breaks, with what is on its way in it.
+    fn drop(&mut self, client: C) {
+        self.leave(client, Stop::Lost);
+        self.drive();
+    }
+
+    /// The client closes in order.
+    fn disconnect(&mut self, client: C) {
+        self.send(
+            client,
+            &Packet::Disconnect(Disconnect {
+                reason: ReasonCode::Success,
+                properties: Properties::EMPTY,
+            }),
+        );
+        assert_eq!(self.stop(client), Some(&Stop::Disconnect));
+    }
+
+    /// The client reads nothing from now on, or reads again.
+    fn clog(&mut self, client: C, clogged: bool) {
+        self.clients[client.0].clogged = clogged;
+        self.turn(client, false);
+        self.drive();
+    }
+
+    fn is_open(&self, client: C) -> bool {
+        self.clients[client.0].link.is_some()
+    }
+
+    /// Why the connection is closed.
+    fn stop(&self, client: C) -> Option<&Stop> {
+        self.clients[client.0].stop.as_ref()
+    }
+
+    /// The reason for which the broker closed it.
+    fn closed(&self, client: C) -> Option<ReasonCode> {
+        match self.stop(client)? {
+            Stop::Closed(close) => Some(close.reason),
+            other => panic!("closed for {other:?}"),
+        }
+    }
+
+    /// How often the connection was woken by others.
+    fn wakes(&self, client: C) -> usize {
+        self.clients[client.0].wakes.0.load(Ordering::Relaxed)
+    }
+
+    // ---- what clients send
+
+    fn send(&mut self, client: C, packet: &Packet<'_>) {
+        self.send_all(client, std::slice::from_ref(packet));
+    }
+
+    /// All that one read brings.
+    fn send_all(&mut self, client: C, packets: &[Packet<'_>]) {
+        let stop = self.handle(client, packets).err();
+        self.worker.effects.wake_all();
+        match stop {
+            Some(stop) => self.leave(client, stop),
+            None => self.turn(client, true),
+        }
+        self.drive();
+    }
+
+    /// The packets reach the broker, which has not looked any further yet.
+    fn handle(&mut self, client: C, packets: &[Packet<'_>]) -> Result<(), Stop> {
+        let version = self.clients[client.0].version;
+        let mut bytes = Vec::new();
+        for packet in packets {
+            encode(packet, version, &mut bytes);
+        }
+        let link = self.clients[client.0].link.as_mut().expect("open");
+        let mut rest = &bytes[..];
+        while let Some((packet, len)) = decode(rest, version, usize::MAX).expect("valid") {
+            rest = &rest[len..];
+            (self.core).handle(&mut self.worker, link, &packet, self.now)?;
+        }
+        assert!(rest.is_empty());
+        Ok(())
+    }
+
+    // ---- what `net` and `run` do
+
+    /// The connection's turn, until it would wait.
+    fn turn(&mut self, client: C, heard: bool) {
+        let Client {
+            link,
+            writing,
+            clogged,
+            stream,
+            wakes,
+            turns,
+            ..
+        } = &mut self.clients[client.0];
+        let Some(link) = link else {
+            return;
+        };
+        *turns = wakes.0.load(Ordering::Relaxed);
+        let waker = Waker::from(wakes.clone());
+        let mut heard = heard.then_some(self.now);
+        let (core, worker, now) = (&self.core, &mut self.worker, self.now);
+        let stop = loop {
+            let mut idle = true;
+            if !*clogged {
+                write(writing, stream);
+            }
+            match core.exchange(worker, link, writing, Some(&waker), heard.take(), now) {
+                Exchange::Closing(close) => break Stop::from(close),
+                Exchange::Open { retry, backlog } => {
+                    if backlog && core.send_backlog(worker, link.session) {
+                        idle = false;
+                    }
+                    if retry {
+                        idle = false;
+                        if let Err(stop) = core.retry_held(worker, link, now) {
+                            break stop;
+                        }
+                        if let Some(close) = core.held_too_long(link, now) {
+                            break Stop::Closed(close);
+                        }
+                    }
+                }
+            }
+            worker.effects.wake_all();
+            if idle && (*clogged || writing.is_empty()) {
+                return;
+            }
+        };
+        self.worker.effects.wake_all();
+        self.leave(client, stop);
+    }
+
+    /// The connection ends; unless it is lost, what was handled before is
+    /// answered.
+    fn leave(&mut self, client: C, stop: Stop) {
+        let at = &mut self.clients[client.0];
+        let mut link = at.link.take().expect("open");
+        if stop == Stop::Lost {
+            self.worker.answers.clear();
+        } else {
+            self.core.exchange(
+                &mut self.worker,
+                &mut link,
+                &mut at.writing,
+                None,
+                None,
+                self.now,
+            );
+        }
+        self.core
+            .disconnect(&mut self.worker, link, &stop, self.now);
+        if stop != Stop::Lost && !at.clogged {
+            write(&mut at.writing, &mut at.stream);
+        }
+        at.stop = Some(stop);
+        self.worker.effects.wake_all();
+    }
+
+    /// Whoever was woken gets a turn, until nobody is left.
+    fn drive(&mut self) {
+        loop {
+            let mut idle = true;
+            for at in 0..self.clients.len() {
+                let client = &self.clients[at];
+                if client.link.is_some() && client.turns < client.wakes.0.load(Ordering::Relaxed) {
+                    self.turn(C(at), false);
+                    idle = false;
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass, doing what is due when it is.
+    fn advance(&mut self, span: Duration) {
+        let until = self.now + span;
+        while let Some(next) = self.core.timers().sleep(Waker::noop())
+            && next <= until
+        {
+            self.now = self.now.max(next);
+            self.core.handle_timeout(&mut self.worker, self.now);
+            self.worker.effects.wake_all();
+            self.drive();
+        }
+        self.now = until;
+    }
+
+    // ---- what clients get
+
+    /// Everything since the last look.
+    fn receive(&mut self, client: C) -> Vec<Got> {
+        let client = &mut self.clients[client.0];
+        let mut rest = &client.stream[..];
+        while let Some((packet, len)) =
+            decode(rest, client.version, usize::MAX).expect("the broker's packets are valid")
+        {
+            client.got.push_back(Got::of(&packet));
+            rest = &rest[len..];
+        }
+        client.stream = rest.to_vec();
+        client.got.drain(..).collect()
+    }
+
+    /// The next packet.
+    fn take(&mut self, client: C) -> Option<Got> {
+        let mut got = self.receive(client);
+        let first = (!got.is_empty()).then(|| got.remove(0));
+        self.clients[client.0].got.extend(got);
+        first
+    }
+
+    /// The messages since the last look, and nothing else.
+    fn messages(&mut self, client: C) -> Vec<Message> {
+        let message = |got| match got {
+            Got::Publish(message) => message,
+            other => panic!("only messages were expected, not {other:?}"),
+        };
+        self.receive(client).into_iter().map(message).collect()
+    }
+
+    /// What is in them.
+    fn payloads(&mut self, client: C) -> Vec<String> {
+        let messages = self.messages(client).into_iter();
+        messages.map(|message| message.payload).collect()
+    }
+
+    // ---- whole conversations
+
+    /// The packet id that the client uses next.
+    fn next_id(&mut self, client: C) -> u16 {
+        let client = &mut self.clients[client.0];
+        client.next_id = client.next_id % u16::MAX + 1;
+        client.next_id
+    }
+
+    /// Subscribes; what SUBACK says. What else came waits to be looked at.
+    fn try_subscribe(&mut self, client: C, filters: &[(&str, u8)]) -> Vec<u8> {
+        let id = self.next_id(client);
+        let before = self.receive(client);
+        self.clients[client.0].got.extend(before);
+        self.send(client, &subscribe(id, filters));
+        let mut got = self.receive(client);
+        let at = got.iter().position(|got| matches!(got, Got::Suback(..)));
+        let Some(Got::Suback(answered, codes)) = at.map(|at| got.remove(at)) else {
+            panic!("no SUBACK");
+        };
+        assert_eq!(answered, id);
+        self.clients[client.0].got.extend(got);
+        codes
+    }
+
+    /// Subscribes and gets what it asks for.
+    fn subscribe(&mut self, client: C, filter: &str, qos: u8) {
+        assert_eq!(self.try_subscribe(client, &[(filter, qos)]), [qos]);
+    }
+
+    fn unsubscribe(&mut self, client: C, filter: &str) {
+        let id = self.next_id(client);
+        self.send(client, &unsubscribe(id, &[filter]));
+        self.expect(client, Got::Unsuback(id));
+    }
+
+    /// Publishes, and brings it to its end where the QoS has one.
+    fn publish(&mut self, client: C, topic: &str, payload: &str, qos: u8) {
+        self.publish_with(client, topic, payload, qos, false);
+    }
+
+    fn publish_with(&mut self, client: C, topic: &str, payload: &str, qos: u8, retain: bool) {
+        let id = self.send_publish(client, topic, payload, qos, retain);
+        match qos {
+            0 => {}
+            1 => self.expect(client, Got::Puback(id)),
+            _ => {
+                self.expect(client, Got::Pubrec(id));
+                self.send(client, &pubrel(id));
+                self.expect(client, Got::Pubcomp(id));
+            }
+        }
+    }
+
+    /// Publishes without looking for an answer; the packet id.
+    fn send_publish(
+        &mut self,
+        client: C,
+        topic: &str,
+        payload: &str,
+        qos: u8,
+        retain: bool,
+    ) -> u16 {
+        let id = match qos {
+            0 => 0,
+            _ => self.next_id(client),
+        };
+        let packet = Publish {
+            dup: false,
+            qos: qos_of(qos),
+            retain,
+            topic,
+            packet_id: NonZeroU16::new(id),
+            properties: Properties::EMPTY,
+            payload: payload.as_bytes(),
+        };
+        self.send(client, &Packet::Publish(packet));
+        id
+    }
+
+    /// That packet has come; what else has, waits to be looked at.
+    fn expect(&mut self, client: C, expected: Got) {
+        assert!(
+            self.has_got(client, &expected),
+            "{expected:?} has not come, but {:?}",
+            self.clients[client.0].got
+        );
+    }
+
+    /// Whether that packet has come.
+    fn has_got(&mut self, client: C, expected: &Got) -> bool {
+        let mut got = self.receive(client);
+        let at = got.iter().position(|got| got == expected);
+        if let Some(at) = at {
+            got.remove(at);
+        }
+        self.clients[client.0].got.extend(got);
+        at.is_some()
+    }
+
+    /// Takes one message, brings it to its end, and tells what it was.
+    fn work(&mut self, client: C) -> Message {
+        match self.take(client) {
+            Some(Got::Publish(message)) => {
+                self.acknowledge(client, &message);
+                message
+            }
+            other => panic!("a message was expected, not {other:?}"),
+        }
+    }
+
+    /// Brings a message to its end.
+    fn acknowledge(&mut self, client: C, message: &Message) {
+        match message.qos {
+            0 => {}
+            1 => self.send(client, &puback(message.id)),
+            _ => {
+                self.send(client, &pubrec(message.id));
+                self.expect(client, Got::Pubrel(message.id));
+                self.send(client, &pubcomp(message.id));
+            }
+        }
+    }
+
+    /// Publishes `PACKET-ID [SECONDS]` to `$queue/$nack` or the like.
+    fn control(&mut self, client: C, what: &str, payload: &str) {
+        self.publish(client, &format!("$queue/${what}"), payload, 1);
+    }
+}
+
+impl Got {
+    fn of(packet: &Packet<'_>) -> Got {
+        match packet {
+            Packet::Connack(connack) => Got::Connack(connack.session_present, connack.reason),
+            Packet::Publish(publish) => Got::Publish(Message {
+                topic: publish.topic.into(),
+                payload: String::from_utf8_lossy(publish.payload).into_owned(),
+                qos: publish.qos as u8,
+                id: publish.packet_id.map_or(0, NonZeroU16::get),
+                dup: publish.dup,
+                retain: publish.retain,
+            }),
+            Packet::Puback(ack) => Got::Puback(ack.packet_id.get()),
+            Packet::Pubrec(ack) => Got::Pubrec(ack.packet_id.get()),
+            Packet::Pubrel(ack) => Got::Pubrel(ack.packet_id.get()),
+            Packet::Pubcomp(ack) => Got::Pubcomp(ack.packet_id.get()),
+            Packet::Suback(suback) => Got::Suback(
+                suback.packet_id.get(),
+                suback.reasons.iter().map(|reason| *reason as u8).collect(),
+            ),
+            Packet::Unsuback(unsuback) => Got::Unsuback(unsuback.packet_id.get()),
+            Packet::Pingresp => Got::Pingresp,
+            other => panic!("no broker sends {other:?}"),
+        }
+    }
+}
+
+/// The client reads all there is.
+fn write(writing: &mut Outbox, stream: &mut Vec<u8>) {
+    while !writing.is_empty() {
+        let mut pieces = [IoSlice::new(&[]); 4];
+        let count = writing.pieces(&mut pieces);
+        let before = stream.len();
+        for piece in &pieces[..count] {
+            stream.extend_from_slice(piece);
+        }
+        writing.advance(stream.len() - before);
+    }
+}
+
+// ---- packets
+
+fn qos_of(qos: u8) -> Qos {
+    Qos::from_bits(qos).expect("0, 1 or 2")
+}
+
+fn packet_id(id: u16) -> NonZeroU16 {
+    NonZeroU16::new(id).expect("an id")
+}
+
+fn publish<'a>(topic: &'a str, payload: &'a str, qos: u8, id: u16) -> Packet<'a> {
+    Packet::Publish(Publish {
+        dup: false,
+        qos: qos_of(qos),
+        retain: false,
+        topic,
+        packet_id: NonZeroU16::new(id),
+        properties: Properties::EMPTY,
+        payload: payload.as_bytes(),
+    })
+}
+
+fn duplicate(packet: Packet<'_>) -> Packet<'_> {
+    match packet {
+        Packet::Publish(publish) => Packet::Publish(Publish {
+            dup: true,
+            ..publish
+        }),
+        other => panic!("{other:?} has no DUP"),
+    }
+}
+
+fn puback(id: u16) -> Packet<'static> {
+    Packet::Puback(Ack::new(packet_id(id)))
+}
+
+fn pubrec(id: u16) -> Packet<'static> {
+    Packet::Pubrec(Ack::new(packet_id(id)))
+}
+
+fn pubrel(id: u16) -> Packet<'static> {
+    Packet::Pubrel(Ack::new(packet_id(id)))
+}
+
+fn pubcomp(id: u16) -> Packet<'static> {
+    Packet::Pubcomp(Ack::new(packet_id(id)))
+}
+
+fn subscribe<'a>(id: u16, filters: &[(&'a str, u8)]) -> Packet<'a> {
+    let filters = filters.iter();
+    Packet::Subscribe(Subscribe {
+        packet_id: packet_id(id),
+        properties: Properties::EMPTY,
+        filters: filters
+            .map(|(filter, qos)| (*filter, SubscribeOptions::new(qos_of(*qos))))
+            .collect(),
+    })
+}
+
+fn unsubscribe<'a>(id: u16, filters: &[&'a str]) -> Packet<'a> {
+    Packet::Unsubscribe(Unsubscribe {
+        packet_id: packet_id(id),
+        properties: Properties::EMPTY,
+        filters: filters.to_vec(),
+    })
+}
