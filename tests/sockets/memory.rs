@@ -132,7 +132,9 @@ fn a_subscriber_that_acknowledges_nothing_loses_its_session() {
 fn an_absent_subscriber_whose_oldest_messages_are_dropped() {
     let program = serve("memory_oldest.toml", "drop-oldest");
     let address = program.address;
-    drop(subscribe(address, "absent", false, 1));
+    let mut absent = subscribe(address, "absent", false, 1);
+    absent.send(&[0xE0, 0]);
+    assert!(absent.until_closed().is_empty());
     let before = program.memory_bytes("VmHWM");
     flood(address, 1);
     check(&program, before, LIMIT_BYTES);
