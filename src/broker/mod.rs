@@ -63,7 +63,8 @@ pub struct Core {
     retained: RetainedStore,
     timers: Timers,
     counters: Counters,
-    random: AtomicU64,
+    random_key: ahash::RandomState,
+    random_count: AtomicU64,
 }
 
 /// What belongs to one worker thread, and is passed along with each call.
@@ -116,7 +117,8 @@ impl Core {
             retained: RetainedStore::new(limits.retained_messages_max, limits.retained_bytes_max),
             timers: Timers::default(),
             counters: Counters::default(),
-            random: AtomicU64::new(seed),
+            random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
+            random_count: AtomicU64::new(0),
             limits,
         };
         core.create_configured_queues();
@@ -188,15 +190,11 @@ impl Core {
         session.filter(|session| session.is_link(link.number))
     }
 
-    /// A number that nobody can guess from outside without knowing the seed.
+    /// A number that nobody can guess from others of its kind: the hash of a
+    /// count, under a key that only the seed gives.
     fn random(&self) -> u64 {
-        // SplitMix64 (Steele, Lea, Flood 2014).
-        let mut z = self
-            .random
-            .fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.random_key
+            .hash_one(self.random_count.fetch_add(1, Ordering::Relaxed))
     }
 
     fn random_packet_id(&self) -> PacketId {
