@@ -1,13 +1,15 @@
 //! The program as a user meets it.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::clients::{Options, PAHO, PEERS, RUMQTTC, Version};
-use crate::process::{Program, file, output};
+use crate::process::{Program, file, output, rotamq, signal};
 use crate::raw::{self, Raw};
+use crate::wait::until;
 
 /// What it prints when it fails: one sentence for a person, and exit code 1.
 fn complaint(arguments: &[&str]) -> String {
@@ -258,4 +260,31 @@ fn no_line_a_message_at_the_default_level() {
     program.signal(Signal::TERM);
     let log = program.rest_of_log();
     assert!(log.len() < 10, "{log:#?}");
+}
+
+/// A full disk under the log, or a reader of it that is gone, is no reason to
+/// stop serving.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    // An address of its own: no other test takes the port in between.
+    let address = TcpListener::bind("127.9.8.7:0").and_then(|free| free.local_addr());
+    let address = address.unwrap();
+    let (reader, gone) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    for log in [Stdio::from(full), Stdio::from(gone)] {
+        let mut broker = rotamq(&["--log-level", "trace", "--listen", &address.to_string()])
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        until("the broker listens", || TcpStream::connect(address).is_ok());
+        let mut client = Raw::connect(address, Version::V311, "client");
+        client.send(b"\x32\x07\0\x01t\0\x01mm"); // PUBLISH at QoS 1
+        assert_eq!(client.packet(), [0x40, 2, 0, 1]);
+        signal(&broker, Signal::TERM);
+        assert_eq!(broker.wait().unwrap().code(), Some(0));
+    }
 }
