@@ -125,13 +125,20 @@ impl Core {
             ..
         } = worker;
         let targets = self.router.matches(publication.topic, cache);
-        let to_lists = targets
-            .iter()
-            .any(|target| !matches!(target.receiver, Receiver::Session(_)));
+        // Sessions stand before all others.
+        let last = targets.last();
+        let to_lists = last.is_some_and(|last| !matches!(last.receiver, Receiver::Session(_)));
         if self.session_settings.full == SessionFull::Refuse {
             self.check_sessions(publication, targets)?;
         }
         if to_lists {
+            // Refused whole: before a queue has it.
+            if publication.retain
+                && !publication.payload.is_empty()
+                && !(self.retained).has_room(publication.topic, publication.message())
+            {
+                return Err(self.refuse_retained());
+            }
             let fed = self.feed(effects, targets, Feed::Copy, publication, now);
             match fed {
                 // Nobody waits for it: a full queue takes it from nobody else.
@@ -240,10 +247,12 @@ impl Core {
     /// [MQTT-3.3.1-11].
     fn retain(&self, publication: &Publication<'_>) -> Result<(), Refused> {
         let message = (!publication.payload.is_empty()).then(|| publication.message().clone());
-        self.retained.set(publication.topic, message).map_err(|_| {
-            self.counters.refused_messages.increment();
-            let why = "there is no room for another retained message; see retained_messages_max, retained_bytes_max";
-            Refused::Never(Close::new(ReasonCode::QuotaExceeded, why))
-        })
+        (self.retained.set(publication.topic, message)).map_err(|_| self.refuse_retained())
+    }
+
+    fn refuse_retained(&self) -> Refused {
+        self.counters.refused_messages.increment();
+        let why = "there is no room for another retained message; see retained_messages_max, retained_bytes_max";
+        Refused::Never(Close::new(ReasonCode::QuotaExceeded, why))
     }
 }

@@ -105,27 +105,45 @@ impl RetainedStore {
     ) -> Result<(), RetainedFull> {
         let key = key_of(topic);
         let mut held = self.held.write();
-        let before = held.messages.get(&*key);
-        let cost_before = before.map_or(0, |before| cost_bytes(&key, before));
         match message.filter(|message| !message.payload().is_empty()) {
             None => {
-                held.messages.remove(&*key);
-                held.bytes -= cost_before;
+                if let Some(before) = held.messages.remove(&*key) {
+                    held.bytes -= cost_bytes(&key, &before);
+                }
             }
             Some(message) => {
-                let cost = cost_bytes(&key, &message);
-                let bytes = held.bytes - cost_before + cost;
-                if before.is_none() && held.messages.len() >= self.messages_max {
-                    return Err(RetainedFull::Messages);
-                }
-                if cost > cost_before && bytes > self.bytes_max {
-                    return Err(RetainedFull::Bytes);
-                }
+                let bytes = self.bytes_with(&held, &key, &message)?;
                 held.messages.insert(key, message);
                 held.bytes = bytes;
             }
         }
         Ok(())
+    }
+
+    /// Whether `set` would take this message now.
+    pub fn has_room(&self, topic: TopicName<'_>, message: &Arc<Message>) -> bool {
+        let held = self.held.read();
+        (self.bytes_with(&held, &key_of(topic), message)).is_ok()
+    }
+
+    /// All bytes, with `message` in the place of the topic's.
+    fn bytes_with(
+        &self,
+        held: &Held,
+        key: &[u8],
+        message: &Arc<Message>,
+    ) -> Result<usize, RetainedFull> {
+        let before = held.messages.get(key);
+        let cost_before = before.map_or(0, |before| cost_bytes(key, before));
+        let cost = cost_bytes(key, message);
+        let bytes = held.bytes - cost_before + cost;
+        if before.is_none() && held.messages.len() >= self.messages_max {
+            return Err(RetainedFull::Messages);
+        }
+        if cost > cost_before && bytes > self.bytes_max {
+            return Err(RetainedFull::Bytes);
+        }
+        Ok(bytes)
     }
 
     pub fn get(&self, topic: TopicName<'_>) -> Option<Arc<Message>> {

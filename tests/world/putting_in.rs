@@ -436,3 +436,17 @@ fn no_more_is_held_back_than_allowed() {
     assert!((9..=11).contains(&held), "{held} PUBLISHes of 1000 bytes");
     assert_eq!(world.closed(p), Some(ReasonCode::QuotaExceeded));
 }
+
+/// A PUBLISH is refused whole: no queue has what could not be retained.
+#[test]
+fn what_cannot_be_retained_is_in_no_queue() {
+    let mut world = World::with(|config| config.limits.retained_messages_max = 1);
+    let member = world.connect("member").go();
+    world.subscribe(member, "$queue/t/+", 0);
+    let p = world.connect("p").go();
+    world.send_publish(p, "t/1", "kept", 1, true);
+    world.send_publish(p, "t/2", "refused", 1, true);
+    assert_eq!(world.closed(p), Some(ReasonCode::QuotaExceeded));
+    let came = world.messages(member).into_iter().map(|m| m.payload);
+    assert_eq!(came.collect::<Vec<_>>(), ["kept"]);
+}
