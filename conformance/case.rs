@@ -743,38 +743,35 @@ impl Fields {
     }
 
     fn texts(&mut self, name: &str) -> Result<Vec<String>, String> {
-        let items = match self.take(name) {
-            None => return Ok(Vec::new()),
-            Some(Toml::Array(items)) => items,
-            Some(other) => return Err(format!("{name} is a list, not {}", written(&other))),
-        };
-        items
-            .into_iter()
-            .map(|item| match item {
-                Toml::String(text) => Ok(text),
-                other => Err(format!(
-                    "{name} is a list of texts, not of {}",
-                    written(&other)
-                )),
-            })
-            .collect()
+        self.list(name, "texts", |item| match item {
+            Toml::String(text) => Ok(text),
+            other => Err(other),
+        })
     }
 
     fn tables(&mut self, name: &str) -> Result<Vec<Table>, String> {
+        self.list(name, "tables", |item| match item {
+            Toml::Table(table) => Ok(table),
+            other => Err(other),
+        })
+    }
+
+    /// `item`: the value, or what stands in its place.
+    fn list<T>(
+        &mut self,
+        name: &str,
+        of: &str,
+        item: impl Fn(Toml) -> Result<T, Toml>,
+    ) -> Result<Vec<T>, String> {
         let items = match self.take(name) {
             None => return Ok(Vec::new()),
             Some(Toml::Array(items)) => items,
             Some(other) => return Err(format!("{name} is a list, not {}", written(&other))),
         };
+        let wrong = |other| format!("{name} is a list of {of}, not of {}", written(&other));
         items
             .into_iter()
-            .map(|item| match item {
-                Toml::Table(table) => Ok(table),
-                other => Err(format!(
-                    "{name} is a list of tables, not of {}",
-                    written(&other)
-                )),
-            })
+            .map(|value| item(value).map_err(wrong))
             .collect()
     }
 

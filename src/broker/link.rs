@@ -135,12 +135,12 @@ impl Core {
                 if let Some(mut session) = self.session_of(link) {
                     session.release(ack.packet_id); // [MQTT-4.3.3-2]
                 }
-                encode_ack(
+                answer(
+                    worker,
+                    link,
                     AckKind::Pubcomp,
                     ack.packet_id,
                     ReasonCode::Success,
-                    wire,
-                    &mut worker.answers,
                 );
             }
             Packet::Pubcomp(ack) => self.handle_pubcomp(worker, link, ack.packet_id, now),
@@ -189,13 +189,7 @@ impl Core {
         };
         if link.terms.refusals {
             let kind = answer_kind(publish.qos);
-            encode_ack(
-                kind,
-                packet_id,
-                ReasonCode::QuotaExceeded,
-                link.terms.wire,
-                &mut worker.answers,
-            );
+            answer(worker, link, kind, packet_id, ReasonCode::QuotaExceeded);
             return Ok(());
         }
         let mut held = Box::new(Held {
@@ -228,7 +222,6 @@ impl Core {
         packet_id: Option<PacketId>,
         now: Time,
     ) -> Result<Option<Refused>, Stop> {
-        let wire = link.terms.wire;
         // Remembered before it is routed: a second one is not routed [MQTT-4.3.3-2].
         if qos == Qos::ExactlyOnce
             && let Some(packet_id) = packet_id
@@ -236,12 +229,12 @@ impl Core {
             let session = self.session_of(link);
             let new = session.is_some_and(|mut session| session.receive(packet_id));
             if !new {
-                encode_ack(
+                answer(
+                    worker,
+                    link,
                     AckKind::Pubrec,
                     packet_id,
                     ReasonCode::Success,
-                    wire,
-                    &mut worker.answers,
                 );
                 return Ok(None);
             }
@@ -250,12 +243,12 @@ impl Core {
             Ok(()) => {
                 if let Some(packet_id) = packet_id {
                     // In the order of the PUBLISHes [MQTT-4.6.0-2], [MQTT-4.6.0-3].
-                    encode_ack(
+                    answer(
+                        worker,
+                        link,
                         answer_kind(qos),
                         packet_id,
                         ReasonCode::Success,
-                        wire,
-                        &mut worker.answers,
                     );
                 }
                 Ok(None)
@@ -381,12 +374,12 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         // Also for an id that nobody knows: the client waits for its PUBREL.
-        encode_ack(
+        answer(
+            worker,
+            link,
             AckKind::Pubrel,
             packet_id,
             ReasonCode::Success,
-            link.terms.wire,
-            &mut worker.answers,
         );
         self.handle_acknowledgement(worker, link, now, |session| session.received(packet_id))
     }
@@ -448,6 +441,22 @@ fn answer_kind(qos: Qos) -> AckKind {
         Qos::ExactlyOnce => AckKind::Pubrec,
         _ => AckKind::Puback,
     }
+}
+
+fn answer(
+    worker: &mut Worker,
+    link: &Link,
+    kind: AckKind,
+    packet_id: PacketId,
+    reason: ReasonCode,
+) {
+    encode_ack(
+        kind,
+        packet_id,
+        reason,
+        link.terms.wire,
+        &mut worker.answers,
+    );
 }
 
 fn violation(why: &'static str) -> Stop {

@@ -247,11 +247,6 @@ impl Session {
         self.waiting.len()
     }
 
-    /// Bytes of messages kept, and of packets encoded.
-    pub fn bytes(&self) -> usize {
-        self.kept_bytes + self.outbox.len()
-    }
-
     /// When the connection sent its last packet; `None` without connection.
     pub fn last_packet(&self) -> Option<Time> {
         self.link.as_ref().map(|link| link.last_packet)
@@ -681,11 +676,6 @@ impl Session {
     /// A QoS 2 message came; whether it is new [MQTT-4.3.3-2].
     pub fn receive(&mut self, packet_id: PacketId) -> bool {
         self.received.insert(packet_id)
-    }
-
-    /// Whether a QoS 2 message of that id came and was not released.
-    pub fn has_received(&self, packet_id: PacketId) -> bool {
-        self.received.contains(&packet_id)
     }
 
     /// PUBREL: the id is new again [MQTT-4.3.3-2]; whether it was in use.
