@@ -163,6 +163,27 @@ impl LeaseId {
 /// pieces, and a place in a list that has grown by doubling.
 const AROUND_BODY_BYTES: usize = size_of::<Message>() + 2 * 8 + 2 * 16 + 2 * 16;
 
+/// A number that every kept message has to itself.
+///
+/// Those of one broker rise roughly with time; nothing depends on their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub u64);
+
+/// What is known of a message beside what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    pub id: MessageId,
+    /// As published.
+    pub qos: Qos,
+    /// Whether it was published to be retained.
+    pub retain: bool,
+    pub publisher: Arc<Identity>,
+    pub received: Time,
+    /// The last moment at which its delivery may begin (MQTT 5, 3.3.2.3.3);
+    /// [`Time::MAX`]: any.
+    pub expires: Time,
+}
+
 /// A published message that somebody keeps.
 ///
 /// Topic, properties and payload lie in one allocation.
@@ -171,23 +192,18 @@ pub struct Message {
     body: Box<[u8]>,
     properties_at: u32,
     payload_at: u32,
-    qos: Qos,
-    retain: bool,
-    publisher: Arc<Identity>,
-    received: Time,
+    envelope: Envelope,
 }
 
 impl Message {
     /// `properties` are the encoded MQTT 5 properties that are passed on to
-    /// receivers, empty for none.
+    /// receivers as they are, empty for none: not the expiry interval, which
+    /// runs down, and what holds for one connection only.
     pub fn new(
         topic: TopicName<'_>,
         properties: &[u8],
         payload: &[u8],
-        qos: Qos,
-        retain: bool,
-        publisher: Arc<Identity>,
-        received: Time,
+        envelope: Envelope,
     ) -> Message {
         let topic = topic.as_str().as_bytes();
         let mut body = Vec::with_capacity(topic.len() + properties.len() + payload.len());
@@ -201,11 +217,12 @@ impl Message {
             body: body.into_boxed_slice(),
             properties_at,
             payload_at,
-            qos,
-            retain,
-            publisher,
-            received,
+            envelope,
         }
+    }
+
+    pub fn id(&self) -> MessageId {
+        self.envelope.id
     }
 
     /// The topic's text, without a second look at its encoding.
@@ -228,20 +245,30 @@ impl Message {
 
     /// The QoS at which it was published.
     pub fn qos(&self) -> Qos {
-        self.qos
+        self.envelope.qos
     }
 
     /// Whether it was published to be retained.
     pub fn retain(&self) -> bool {
-        self.retain
+        self.envelope.retain
     }
 
     pub fn publisher(&self) -> &Arc<Identity> {
-        &self.publisher
+        &self.envelope.publisher
     }
 
     pub fn received(&self) -> Time {
-        self.received
+        self.envelope.received
+    }
+
+    /// The last moment at which its delivery may begin; [`Time::MAX`]: any.
+    pub fn expires(&self) -> Time {
+        self.envelope.expires
+    }
+
+    /// Whether its time has passed [MQTT-3.3.2-5].
+    pub fn has_expired(&self, now: Time) -> bool {
+        now > self.envelope.expires
     }
 
     /// What it takes of a limit in bytes: its body and what surrounds it.
@@ -260,9 +287,7 @@ impl fmt::Debug for Message {
         f.debug_struct("Message")
             .field("topic", &self.topic())
             .field("payload_bytes", &self.payload().len())
-            .field("qos", &self.qos)
-            .field("retain", &self.retain)
-            .field("publisher", &self.publisher)
+            .field("envelope", &self.envelope)
             .finish_non_exhaustive()
     }
 }

@@ -346,14 +346,15 @@ impl Core {
         let published = !denied && {
             let name = will.topic.strip_prefix("$queue/").unwrap_or(&will.topic);
             TopicName::parse(name, self.topic_limits).is_ok_and(|topic| {
+                let id = self.next_message_id(worker);
                 let publication = Publication::new(
                     topic,
-                    &[],
                     &will.payload,
                     will.qos,
                     will.retain,
                     identity,
                     now,
+                    id,
                 );
                 self.publish(worker, &publication, &will.topic, now).is_ok()
             })

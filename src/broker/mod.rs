@@ -31,7 +31,7 @@ pub use timers::Timers;
 
 use crate::access::Access;
 use crate::config::{Config, Limits, QueueSettings, QueuesSettings, SessionSettings};
-use crate::message::{ClientId, Identity, PacketId, QueueId, SessionId, Time};
+use crate::message::{ClientId, Identity, MessageId, PacketId, QueueId, SessionId, Time};
 use crate::router::{MatchCache, RetainedStore, Router};
 use crate::session::{Effects, Exchange, Outbox, Session, Will};
 use crate::slots::{Locked, Slots};
@@ -40,6 +40,9 @@ use lists::List;
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].
 const TOPIC_BYTES_MAX: usize = 65_535 - "$queue/".len();
+
+/// Message ids that a worker takes at a time.
+const MESSAGE_IDS_BLOCK: u64 = 1024;
 
 /// The broker, without sockets, disk or clock.
 pub struct Core {
@@ -65,6 +68,8 @@ pub struct Core {
     counters: Counters,
     random_key: ahash::RandomState,
     random_count: AtomicU64,
+    // The first message id of the next block.
+    message_ids: AtomicU64,
 }
 
 /// What belongs to one worker thread, and is passed along with each call.
@@ -77,6 +82,8 @@ pub struct Worker {
     // Wills to publish, and whether somebody further up is about to.
     wills: VecDeque<(Box<Will>, Arc<Identity>)>,
     publishing_wills: bool,
+    // What is left of its block of message ids.
+    message_ids: std::ops::Range<u64>,
 }
 
 impl Worker {
@@ -88,6 +95,7 @@ impl Worker {
             overflowed: Vec::new(),
             wills: VecDeque::new(),
             publishing_wills: false,
+            message_ids: 0..0,
         }
     }
 }
@@ -119,6 +127,7 @@ impl Core {
             counters: Counters::default(),
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
+            message_ids: AtomicU64::new(0),
             limits,
         };
         core.create_configured_queues();
@@ -195,6 +204,18 @@ impl Core {
     fn random(&self) -> u64 {
         self.random_key
             .hash_one(self.random_count.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Taken from the worker's own block, so that threads share nothing.
+    fn next_message_id(&self, worker: &mut Worker) -> MessageId {
+        let id = worker.message_ids.next().unwrap_or_else(|| {
+            let first = self
+                .message_ids
+                .fetch_add(MESSAGE_IDS_BLOCK, Ordering::Relaxed);
+            worker.message_ids = first + 1..first + MESSAGE_IDS_BLOCK;
+            first
+        });
+        MessageId(id)
     }
 
     fn random_packet_id(&self) -> PacketId {

@@ -55,7 +55,8 @@ impl Core {
             let why = "publishing to this topic is not allowed";
             return Err(Refused::Never(Close::new(ReasonCode::NotAuthorized, why)));
         }
-        let publication = Publication::new(name, &[], payload, qos, retain, &link.identity, now);
+        let id = self.next_message_id(worker);
+        let publication = Publication::new(name, payload, qos, retain, &link.identity, now, id);
         self.publish(worker, &publication, topic, now)
     }
 

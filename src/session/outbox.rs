@@ -133,7 +133,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ClientId, Identity, Qos, Time};
+    use crate::message::{ClientId, Envelope, Identity, MessageId, Qos, Time};
     use crate::topic::{TopicLimits, TopicName};
 
     fn message(payload: &[u8]) -> Arc<Message> {
@@ -142,16 +142,15 @@ mod tests {
             client: ClientId::new("p"),
         });
         let topic = TopicName::parse("t", TopicLimits::NONE).unwrap();
-        let (qos, now) = (Qos::AtMostOnce, Time::ZERO);
-        Arc::new(Message::new(
-            topic,
-            &[],
-            payload,
-            qos,
-            false,
+        let envelope = Envelope {
+            id: MessageId(0),
+            qos: Qos::AtMostOnce,
+            retain: false,
             publisher,
-            now,
-        ))
+            received: Time::ZERO,
+            expires: Time::MAX,
+        };
+        Arc::new(Message::new(topic, &[], payload, envelope))
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use super::outbox::{COPY_MAX, Outbox};
-use crate::message::{Identity, Message, PacketId, Qos, Time};
+use crate::message::{Envelope, Identity, Message, MessageId, PacketId, Qos, Time};
 use crate::protocol::{PublishHead, Version, encode_publish_head};
 use crate::topic::TopicName;
 
@@ -22,6 +22,9 @@ pub struct Publication<'a> {
     pub retain: bool,
     pub publisher: &'a Arc<Identity>,
     pub received: Time,
+    /// As [`Message::expires`].
+    pub expires: Time,
+    pub id: MessageId,
     message: OnceCell<Arc<Message>>,
 }
 
@@ -39,23 +42,26 @@ pub struct Form {
 }
 
 impl<'a> Publication<'a> {
+    /// Of a PUBLISH of the moment, which never expires.
     pub fn new(
         topic: TopicName<'a>,
-        properties: &'a [u8],
         payload: &'a [u8],
         qos: Qos,
         retain: bool,
         publisher: &'a Arc<Identity>,
         received: Time,
+        id: MessageId,
     ) -> Publication<'a> {
         Publication {
             topic,
-            properties,
+            properties: &[],
             payload,
             qos,
             retain,
             publisher,
             received,
+            expires: Time::MAX,
+            id,
             message: OnceCell::new(),
         }
     }
@@ -70,6 +76,8 @@ impl<'a> Publication<'a> {
             retain: message.retain(),
             publisher: message.publisher(),
             received: message.received(),
+            expires: message.expires(),
+            id: message.id(),
             message: OnceCell::from(message.clone()),
         }
     }
@@ -81,10 +89,14 @@ impl<'a> Publication<'a> {
                 self.topic,
                 self.properties,
                 self.payload,
-                self.qos,
-                self.retain,
-                self.publisher.clone(),
-                self.received,
+                Envelope {
+                    id: self.id,
+                    qos: self.qos,
+                    retain: self.retain,
+                    publisher: self.publisher.clone(),
+                    received: self.received,
+                    expires: self.expires,
+                },
             ))
         })
     }

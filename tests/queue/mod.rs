@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rotamq::config::Undecided;
-use rotamq::message::{ClientId, Identity, Message, Place, Qos, SessionId, Time};
+use rotamq::message::{
+    ClientId, Envelope, Identity, Message, MessageId, Place, Qos, SessionId, Time,
+};
 use rotamq::queue::{Membership, Rules, Settings};
 use rotamq::topic::{TopicLimits, TopicName};
 
@@ -50,10 +52,14 @@ fn message(job: u64, qos: Qos, padding: usize) -> Arc<Message> {
         topic,
         &[],
         payload.as_bytes(),
-        qos,
-        false,
-        publisher,
-        Time::from_micros(job),
+        Envelope {
+            id: MessageId(0),
+            qos,
+            retain: false,
+            publisher,
+            received: Time::from_micros(job),
+            expires: Time::MAX,
+        },
     ))
 }
 

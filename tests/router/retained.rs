@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use rotamq::message::{ClientId, Identity, Message, Qos, Time};
+use rotamq::message::{ClientId, Envelope, Identity, Message, MessageId, Qos, Time};
 use rotamq::router::{RetainedFull, RetainedStore};
 
 use super::{filter, filters, model_matches, on_a_small_stack, topic, topics};
@@ -18,10 +18,14 @@ fn message(text: &str, payload: &[u8]) -> Arc<Message> {
         topic(text),
         &[],
         payload,
-        Qos::AtMostOnce,
-        true,
-        publisher,
-        Time::ZERO,
+        Envelope {
+            id: MessageId(0),
+            qos: Qos::AtMostOnce,
+            retain: true,
+            publisher,
+            received: Time::ZERO,
+            expires: Time::MAX,
+        },
     ))
 }
 
