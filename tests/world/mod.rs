@@ -10,6 +10,7 @@ mod delivery;
 mod groups;
 mod limits;
 mod members;
+mod model;
 mod putting_in;
 mod random;
 mod retained;

@@ -1,0 +1,1060 @@
+//! The broker as the specification tells it: lists, looked through from the
+//! front.
+//!
+//! Owns what a broker has to remember, and says of each packet whether it may
+//! come, and at the end of each step whether one is missing. It does not
+//! choose where the specification leaves a choice: which member of a share
+//! group gets a message, and which packet id a delivery has, it learns from
+//! what comes. Shares no code with the broker.
+
+use std::time::Duration;
+
+/// What of a PUBLISH is passed on as it is.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Content {
+    pub topic: String,
+    pub payload: String,
+    pub utf8: Option<bool>,
+    pub content_type: Option<String>,
+    pub response_topic: Option<String>,
+    pub correlation: Option<Vec<u8>>,
+    pub user: Vec<(String, String)>,
+}
+
+impl Content {
+    /// What is left of it for, or by, a client before MQTT 5.
+    pub fn without_properties(&self) -> Content {
+        Content {
+            topic: self.topic.clone(),
+            payload: self.payload.clone(),
+            ..Content::default()
+        }
+    }
+}
+
+/// A message as it was published.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub content: Content,
+    pub qos: u8,
+    pub retain: bool,
+    pub expiry_secs: Option<u32>,
+    pub publisher: usize,
+    pub published: Duration,
+}
+
+impl Message {
+    fn has_expired(&self, now: Duration) -> bool {
+        (self.expiry_secs).is_some_and(|secs| now > self.published + seconds(secs))
+    }
+
+    fn is_large(&self) -> bool {
+        self.content.payload.len() > super::LARGE_BYTES / 2
+    }
+}
+
+/// A PUBLISH that a client got, its topic alias resolved.
+#[derive(Clone, Debug, Default)]
+pub struct Publication {
+    pub content: Content,
+    pub qos: u8,
+    /// 0: none.
+    pub id: u16,
+    pub dup: bool,
+    pub retain: bool,
+    pub expiry_secs: Option<u32>,
+    /// In no order.
+    pub subscription_ids: Vec<u32>,
+}
+
+/// What else a client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Session Present.
+    Connack(bool),
+    Puback(u16, u8),
+    Pubrec(u16, u8),
+    Pubrel(u16, u8),
+    Pubcomp(u16, u8),
+    Suback(u16, Vec<u8>),
+    Unsuback(u16, Vec<u8>),
+    /// The broker closes the connection, for this reason.
+    Closed(u8),
+}
+
+/// What one subscription asks for.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub filter: String,
+    pub qos: u8,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    /// 0: send retained messages, 1: if it is new, 2: do not.
+    pub retain_handling: u8,
+    pub id: Option<u32>,
+}
+
+/// A will, and how long it waits.
+#[derive(Clone, Debug)]
+pub struct Will {
+    pub content: Content,
+    pub qos: u8,
+    pub retain: bool,
+    pub expiry_secs: Option<u32>,
+    pub delay_secs: u32,
+}
+
+/// What a CONNECT says.
+#[derive(Clone, Debug)]
+pub struct Connecting {
+    pub v5: bool,
+    pub clean: bool,
+    /// MQTT 5.
+    pub expiry_secs: u32,
+    pub receive_max: Option<u16>,
+    pub packet_bytes_max: Option<u32>,
+    pub alias_max: u16,
+    pub keep_alive_secs: u16,
+    pub problem_information: bool,
+    pub will: Option<Will>,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// DISCONNECT 0x00.
+    Normal,
+    Lost,
+    TakenOver {
+        clean: bool,
+    },
+}
+
+/// The broker.
+pub struct Reference {
+    pub now: Duration,
+    /// Most unacknowledged deliveries a client.
+    inflight_max: usize,
+    pub sessions: Vec<Session>,
+    retained: Vec<Message>,
+    groups: Vec<Group>,
+    groups_made: usize,
+    /// By connection, in order; one of several is enough.
+    pub expected: Vec<(usize, Vec<Answer>)>,
+}
+
+pub struct Session {
+    pub client: usize,
+    pub connection: Option<Connection>,
+    expiry_secs: u32,
+    /// While absent: when it ends, if ever.
+    ends: Option<Duration>,
+    will: Option<Will>,
+    /// While absent: when the will is due.
+    will_due: Option<Duration>,
+    pub subscriptions: Vec<Subscription>,
+    /// Retained messages to be sent for new subscriptions.
+    backlogs: Vec<Backlog>,
+    /// Of messages of QoS 0 only what is to come before the step ends.
+    waiting: Vec<Delivery>,
+    /// In the order in which they were sent.
+    pub sent: Vec<Sent>,
+    /// Ids of QoS 2 that wait for PUBCOMP, in the order of their PUBRECs.
+    pub releasing: Vec<u16>,
+    /// Ids of QoS 2 that the client has not released.
+    received: Vec<u16>,
+}
+
+pub struct Connection {
+    pub number: usize,
+    pub v5: bool,
+    receive_max: usize,
+    packet_bytes_max: Option<u32>,
+    pub aliases: Vec<(u16, String)>,
+    silence_max: Option<Duration>,
+    heard: Duration,
+}
+
+/// A message for one session.
+#[derive(Clone, Debug)]
+struct Delivery {
+    message: Message,
+    qos: u8,
+    /// `None`: its subscriptions do not agree.
+    retain: Option<bool>,
+    subscription_ids: Vec<u32>,
+    /// It may have been sent to a connection that was lost before it read it.
+    perhaps_sent: bool,
+}
+
+/// A delivery that waits for its PUBACK or PUBREC.
+pub struct Sent {
+    pub id: u16,
+    delivery: Delivery,
+    /// On the connection that there is now.
+    pub seen: bool,
+    group: Option<usize>,
+}
+
+impl Sent {
+    pub fn qos(&self) -> u8 {
+        self.delivery.qos
+    }
+}
+
+/// The topics whose retained messages one new subscription has yet to get.
+struct Backlog {
+    filter: String,
+    due: Vec<String>,
+    /// Changed since: live copies have told of it, another may come.
+    perhaps: Vec<String>,
+}
+
+struct Group {
+    number: usize,
+    /// `$share/GROUP/FILTER`
+    name: String,
+    filter: String,
+    members: Vec<usize>,
+    /// Somebody joined in this step: SUBACK comes before messages, and those
+    /// of QoS 0 do not wait.
+    fresh: bool,
+    /// And whether they may be lost.
+    waiting: Vec<(Message, bool)>,
+}
+
+impl Reference {
+    pub fn new(inflight_max: usize, now: Duration) -> Reference {
+        Reference {
+            now,
+            inflight_max,
+            sessions: Vec::new(),
+            retained: Vec::new(),
+            groups: Vec::new(),
+            groups_made: 0,
+            expected: Vec::new(),
+        }
+    }
+
+    pub fn session(&mut self, client: usize) -> Option<&mut Session> {
+        (self.sessions.iter_mut()).find(|session| session.client == client)
+    }
+
+    /// The session of a client that is there.
+    fn online(&mut self, client: usize) -> &mut Session {
+        let session = self.session(client).expect("a connected client has one");
+        assert!(session.connection.is_some());
+        session
+    }
+
+    /// The client's connection, if it has one.
+    pub fn connection(&mut self, client: usize) -> Option<&mut Connection> {
+        self.session(client)?.connection.as_mut()
+    }
+
+    fn is_v5(&mut self, client: usize) -> bool {
+        self.connection(client)
+            .is_some_and(|connection| connection.v5)
+    }
+
+    fn expect(&mut self, client: usize, answer: Answer) {
+        self.expect_one_of(client, vec![answer]);
+    }
+
+    fn expect_one_of(&mut self, client: usize, answers: Vec<Answer>) {
+        let connection = self.connection(client).expect("connected");
+        let number = connection.number;
+        self.expected.push((number, answers));
+    }
+
+    // ---- connections
+
+    pub fn connect(&mut self, client: usize, number: usize, connect: &Connecting) {
+        if self.connection(client).is_some() {
+            self.expect(client, Answer::Closed(0x8E)); // [MQTT-3.1.4-3]
+            let clean = connect.clean;
+            self.disconnect(client, Ending::TakenOver { clean });
+        }
+        if connect.clean && self.session(client).is_some() {
+            self.end_session(client); // [MQTT-3.1.2-4]
+        }
+        let present = self.session(client).is_some();
+        if !present {
+            self.sessions.push(Session {
+                client,
+                connection: None,
+                expiry_secs: 0,
+                ends: None,
+                will: None,
+                will_due: None,
+                subscriptions: Vec::new(),
+                backlogs: Vec::new(),
+                waiting: Vec::new(),
+                sent: Vec::new(),
+                releasing: Vec::new(),
+                received: Vec::new(),
+            });
+        }
+        // What came at QoS 0 before it did does not wait for it.
+        for (message, perhaps_lost) in self.groups.iter_mut().flat_map(|group| &mut group.waiting) {
+            *perhaps_lost |= message.qos == 0;
+        }
+        let (now, inflight_max) = (self.now, self.inflight_max);
+        let session = self.session(client).expect("made above");
+        session.ends = None;
+        session.will_due = None; // [MQTT-3.1.3-9]
+        session.will = connect.will.clone();
+        session.expiry_secs = match connect.v5 {
+            true => connect.expiry_secs,
+            false if connect.clean => 0, // 3.1.1 [MQTT-3.1.2-6]
+            false => u32::MAX,
+        };
+        let receive_max = connect.receive_max.map_or(usize::MAX, usize::from);
+        let keep_alive = seconds(connect.keep_alive_secs.into());
+        session.connection = Some(Connection {
+            number,
+            v5: connect.v5,
+            receive_max: receive_max.min(inflight_max),
+            packet_bytes_max: connect.packet_bytes_max,
+            aliases: Vec::new(),
+            silence_max: (!keep_alive.is_zero()).then_some(keep_alive * 3 / 2),
+            heard: now,
+        });
+        session.sent.iter_mut().for_each(|sent| sent.seen = false);
+        // Discarded as if it had been sent [MQTT-3.1.2-25].
+        let connection = session.connection.as_ref().expect("set above");
+        let small = |message: &Message| connection.takes(message);
+        session.sent.retain(|sent| small(&sent.delivery.message));
+        let releasing = session.releasing.clone();
+        self.expect(client, Answer::Connack(present)); // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
+        for id in releasing {
+            self.expect(client, Answer::Pubrel(id, 0)); // [MQTT-4.4.0-1]
+        }
+    }
+
+    /// The connection ends without the broker having anything to say.
+    pub fn disconnect(&mut self, client: usize, ending: Ending) {
+        let now = self.now;
+        let session = self.online(client);
+        session.connection = None;
+        session.waiting.retain(|delivery| delivery.qos > 0);
+        // A share group gives it to the next [MQTT-4.8.2-4 is of QoS 2].
+        let (back, sent) =
+            (session.sent.drain(..)).partition(|sent| sent.group.is_some() && sent.qos() == 1);
+        session.sent = sent;
+        let back: Vec<Sent> = back;
+        if ending == Ending::Normal {
+            session.will = None; // [MQTT-3.14.4-3]
+        }
+        let over = session.expiry_secs == 0 || ending == (Ending::TakenOver { clean: true });
+        let delay = session.will.as_ref().map_or(0, |will| will.delay_secs);
+        session.ends = (session.expiry_secs < u32::MAX).then(|| now + seconds(session.expiry_secs));
+        for sent in back.into_iter().rev() {
+            let group = (self.groups.iter_mut()).find(|group| Some(group.number) == sent.group);
+            if let Some(group) = group {
+                group.waiting.insert(0, (sent.delivery.message, false));
+            }
+        }
+        if over {
+            self.end_session(client);
+        } else if delay == 0 {
+            self.publish_will(client);
+        } else if matches!(ending, Ending::TakenOver { .. }) {
+            self.online_or_absent(client).will = None; // 3.1.3.2.2
+        } else if self.online_or_absent(client).will.is_some() {
+            self.online_or_absent(client).will_due = Some(now + seconds(delay));
+        }
+    }
+
+    fn online_or_absent(&mut self, client: usize) -> &mut Session {
+        self.session(client).expect("it outlives its connection")
+    }
+
+    /// With the session a will that waits is published [MQTT-3.1.3-9].
+    fn end_session(&mut self, client: usize) {
+        self.publish_will(client);
+        self.sessions.retain(|session| session.client != client);
+        for group in &mut self.groups {
+            group.members.retain(|member| *member != client);
+        }
+        self.groups.retain(|group| !group.members.is_empty());
+    }
+
+    fn publish_will(&mut self, client: usize) {
+        let published = self.now;
+        let session = self.session(client).expect("whose will it is");
+        session.will_due = None;
+        if let Some(will) = session.will.take() {
+            self.publish(Message {
+                content: will.content,
+                qos: will.qos,
+                retain: will.retain,
+                expiry_secs: will.expiry_secs,
+                publisher: client,
+                published,
+            });
+        }
+    }
+
+    /// The broker closes the connection.
+    fn close(&mut self, client: usize, reasons: &[u8]) {
+        let reasons = reasons.iter().map(|reason| Answer::Closed(*reason));
+        self.expect_one_of(client, reasons.collect());
+        self.disconnect(client, Ending::Lost);
+    }
+
+    /// DISCONNECT, with what it may say of the will and the session.
+    pub fn handle_disconnect(&mut self, client: usize, with_will: bool, expiry_secs: Option<u32>) {
+        let session = self.online(client);
+        if let Some(secs) = expiry_secs {
+            if session.expiry_secs == 0 && secs > 0 {
+                return self.close(client, &[0x82]); // 3.14.2.2.2
+            }
+            session.expiry_secs = secs;
+        }
+        match with_will {
+            true => self.disconnect(client, Ending::Lost),
+            false => self.disconnect(client, Ending::Normal),
+        }
+    }
+
+    // ---- time
+
+    /// When the next thing is due that happens by itself.
+    pub fn next_due(&self) -> Option<Duration> {
+        (self.sessions.iter())
+            .flat_map(|session| [session.will_due, session.ends_at(), session.silent_at()])
+            .flatten()
+            .min()
+    }
+
+    /// Publishes the wills that are due now.
+    pub fn publish_due_wills(&mut self) {
+        let now = self.now;
+        while let Some(due) = (self.sessions.iter())
+            .filter(|session| session.will_due.is_some_and(|due| due <= now))
+            .min_by_key(|session| session.will_due)
+        {
+            self.publish_will(due.client);
+        }
+    }
+
+    /// Ends the sessions and connections whose time is up.
+    pub fn end_due(&mut self) {
+        let now = self.now;
+        let clients: Vec<usize> = self
+            .sessions
+            .iter()
+            .map(|session| session.client)
+            .collect();
+        for client in clients {
+            let session = self.session(client).expect("nobody else ends it");
+            if session.ends_at().is_some_and(|due| due <= now) {
+                self.end_session(client);
+            } else if session.silent_at().is_some_and(|due| due <= now) {
+                self.close(client, &[0x8D]); // [MQTT-3.1.2-22]
+            }
+        }
+    }
+
+    /// The client sends something.
+    pub fn heard(&mut self, client: usize) {
+        let now = self.now;
+        self.connection(client).expect("connected").heard = now;
+    }
+
+    // ---- PUBLISH
+
+    /// A client's PUBLISH, at whatever QoS.
+    pub fn handle_publish(&mut self, client: usize, id: u16, message: Message) {
+        let session = self.online(client);
+        let again = message.qos == 2 && session.received.contains(&id);
+        if message.qos == 2 && !again {
+            session.received.push(id);
+        }
+        let qos = message.qos;
+        let codes = match again {
+            true => vec![0, 0x10], // [MQTT-4.3.3-10]
+            false => self.publish(message),
+        };
+        let v5 = self.is_v5(client);
+        let codes = codes.into_iter().map(|code| if v5 { code } else { 0 });
+        match qos {
+            0 => {}
+            1 => self.expect_one_of(client, codes.map(|code| Answer::Puback(id, code)).collect()),
+            _ => self.expect_one_of(client, codes.map(|code| Answer::Pubrec(id, code)).collect()),
+        }
+    }
+
+    /// To all who subscribed; which reason codes fit then.
+    fn publish(&mut self, message: Message) -> Vec<u8> {
+        let topic = &message.content.topic;
+        if message.retain {
+            // [MQTT-3.3.1-5] to [MQTT-3.3.1-7]
+            self.retained
+                .retain(|retained| retained.content.topic != *topic);
+            if !message.content.payload.is_empty() {
+                self.retained.push(message.clone());
+            }
+            for backlog in (self.sessions.iter_mut()).flat_map(|session| &mut session.backlogs) {
+                if matches(&backlog.filter, topic) {
+                    backlog.due.retain(|due| due != topic);
+                    backlog.perhaps.push(topic.clone());
+                }
+            }
+        }
+        let (mut matched, mut local) = (false, false);
+        for session in &mut self.sessions {
+            let mut subscriptions: Vec<&Subscription> = (session.subscriptions.iter())
+                .filter(|subscription| matches(&subscription.filter, topic))
+                .collect();
+            let before = subscriptions.len();
+            let own = session.client == message.publisher;
+            subscriptions.retain(|subscription| !(subscription.no_local && own)); // [MQTT-3.8.3-3]
+            local |= subscriptions.len() < before;
+            // One copy, at the highest QoS, with all identifiers [MQTT-3.3.4-2] to [MQTT-3.3.4-4].
+            let Some(granted) = subscriptions.iter().map(|subscription| subscription.qos).max()
+            else {
+                continue;
+            };
+            matched = true;
+            let retains = |as_published: bool| {
+                let published = |subscription: &&Subscription| subscription.retain_as_published;
+                subscriptions.iter().any(|one| published(one) == as_published)
+            };
+            let delivery = Delivery {
+                qos: message.qos.min(granted), // [MQTT-3.8.4-8]
+                // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+                retain: match (retains(true), retains(false)) {
+                    (true, true) if message.retain => None,
+                    (as_published, _) => Some(as_published && message.retain),
+                },
+                subscription_ids: subscriptions.iter().filter_map(|one| one.id).collect(),
+                message: message.clone(),
+                perhaps_sent: false,
+            };
+            if session.connection.is_some() || delivery.qos > 0 {
+                session.waiting.push(delivery);
+            }
+        }
+        for group in &mut self.groups {
+            if matches(&group.filter, topic) {
+                matched = true;
+                let waiting = group.waiting.len();
+                let mut members = self.sessions.iter();
+                let taken = members.any(|session| {
+                    group.members.contains(&session.client) && session.surely_takes(waiting + 1)
+                });
+                let perhaps_lost = message.qos == 0 && (group.fresh || !taken);
+                group.waiting.push((message.clone(), perhaps_lost));
+            }
+        }
+        match (matched, local) {
+            (true, _) => vec![0],
+            (false, true) => vec![0, 0x10],
+            (false, false) => vec![0x10],
+        }
+    }
+
+    /// PUBREL.
+    pub fn handle_pubrel(&mut self, client: usize, id: u16) {
+        let v5 = self.is_v5(client);
+        let session = self.online(client);
+        let known = session.received.contains(&id);
+        session.received.retain(|other| *other != id);
+        let code = if known || !v5 { 0 } else { 0x92 };
+        self.expect(client, Answer::Pubcomp(id, code));
+    }
+
+    /// What no client may send.
+    pub fn handle_violation(&mut self, client: usize, reasons: &[u8]) {
+        self.close(client, reasons);
+    }
+
+    /// The connection is lost before it has read what it was just sent.
+    pub fn forget_unread(&mut self, client: usize) {
+        let session = self.online(client);
+        for delivery in &mut session.waiting {
+            delivery.perhaps_sent = true;
+        }
+        let subscriptions = session.subscriptions.clone();
+        for group in &mut self.groups {
+            let member = subscriptions.iter().find(|one| one.filter == group.name);
+            if member.is_some_and(|member| member.qos == 0) {
+                (group.waiting.iter_mut()).for_each(|(_, perhaps_lost)| *perhaps_lost = true);
+            }
+        }
+    }
+
+    // ---- acknowledgements of deliveries
+
+    pub fn handle_puback(&mut self, client: usize, id: u16) {
+        let session = self.online(client);
+        let Some(at) = session.sent.iter().position(|sent| sent.id == id) else {
+            return;
+        };
+        match session.sent[at].qos() {
+            1 => drop(session.sent.remove(at)),
+            _ => self.close(client, &[0x82]),
+        }
+    }
+
+    pub fn handle_pubrec(&mut self, client: usize, id: u16, code: u8) {
+        let v5 = self.is_v5(client);
+        let session = self.online(client);
+        let at = session.sent.iter().position(|sent| sent.id == id);
+        match at {
+            Some(at) if session.sent[at].qos() == 1 => self.close(client, &[0x82]),
+            Some(at) => {
+                session.sent.remove(at);
+                if code < 0x80 {
+                    session.releasing.push(id);
+                    self.expect(client, Answer::Pubrel(id, 0)); // [MQTT-4.3.3-4]
+                }
+            }
+            None if session.releasing.contains(&id) || !v5 => {
+                self.expect(client, Answer::Pubrel(id, 0));
+            }
+            None => self.expect(client, Answer::Pubrel(id, 0x92)),
+        }
+    }
+
+    pub fn handle_pubcomp(&mut self, client: usize, id: u16) {
+        self.online(client).releasing.retain(|other| *other != id);
+    }
+
+    // ---- subscriptions
+
+    pub fn handle_subscribe(&mut self, client: usize, id: u16, subscriptions: &[Subscription]) {
+        if (subscriptions.iter()).any(|one| one.no_local && one.filter.starts_with("$share/")) {
+            return self.close(client, &[0x82]); // [MQTT-3.8.3-4]
+        }
+        let now = self.now;
+        let mut codes = Vec::new();
+        for subscription in subscriptions {
+            codes.push(subscription.qos); // [MQTT-3.8.4-6]
+            let filter = &subscription.filter;
+            let retained = self.retained.clone();
+            let session = self.online(client);
+            let before = session.subscriptions.len();
+            session.subscriptions.retain(|other| other.filter != *filter); // [MQTT-3.8.4-3]
+            let new = session.subscriptions.len() == before;
+            session.subscriptions.push(subscription.clone());
+            if filter.starts_with("$share/") {
+                self.join(client, filter);
+                continue;
+            }
+            // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
+            if subscription.retain_handling == 0 || (subscription.retain_handling == 1 && new) {
+                let due = retained.iter().filter(|message| {
+                    matches(filter, &message.content.topic)
+                        && !message.has_expired(now)
+                        && !(subscription.no_local && message.publisher == client)
+                });
+                let due = due.map(|message| message.content.topic.clone()).collect();
+                session.backlogs.retain(|backlog| backlog.filter != *filter);
+                session.backlogs.push(Backlog {
+                    filter: filter.clone(),
+                    due,
+                    perhaps: Vec::new(),
+                });
+            } else {
+                for backlog in &mut session.backlogs {
+                    if backlog.filter == *filter {
+                        backlog.perhaps.append(&mut backlog.due);
+                    }
+                }
+            }
+        }
+        self.expect(client, Answer::Suback(id, codes));
+    }
+
+    fn join(&mut self, client: usize, name: &str) {
+        if !self.groups.iter().any(|group| group.name == name) {
+            self.groups_made += 1;
+            self.groups.push(Group {
+                number: self.groups_made,
+                name: name.to_owned(),
+                filter: name.splitn(3, '/').nth(2).expect("a filter").to_owned(),
+                members: Vec::new(),
+                fresh: true,
+                waiting: Vec::new(),
+            });
+        }
+        for group in self.groups.iter_mut().filter(|group| group.name == name) {
+            group.fresh = true;
+            if !group.members.contains(&client) {
+                group.members.push(client);
+            }
+        }
+    }
+
+    pub fn handle_unsubscribe(&mut self, client: usize, id: u16, filters: &[String]) {
+        let v5 = self.is_v5(client);
+        let mut codes = Vec::new();
+        for filter in filters {
+            let session = self.online(client);
+            let before = session.subscriptions.len();
+            session.subscriptions.retain(|one| one.filter != *filter); // [MQTT-3.10.4-1]
+            session.backlogs.retain(|backlog| backlog.filter != *filter);
+            let known = session.subscriptions.len() < before;
+            codes.push(if known { 0 } else { 0x11 });
+            for group in self.groups.iter_mut().filter(|group| group.name == *filter) {
+                group.members.retain(|member| *member != client);
+            }
+            self.groups.retain(|group| !group.members.is_empty());
+        }
+        if !v5 {
+            codes.clear();
+        }
+        self.expect(client, Answer::Unsuback(id, codes)); // [MQTT-3.10.4-4]
+    }
+
+    // ---- what comes
+
+    /// A client got this; why it should not have, if so.
+    pub fn came(&mut self, number: usize, got: &Publication, at: Duration) -> Result<(), String> {
+        let retained = self.retained.clone();
+        let session = (self.sessions.iter_mut()).find(|session| session.has(number));
+        let Some(session) = session else {
+            return Err("its connection has ended".into());
+        };
+        if got.qos == 0 && (got.id > 0 || got.dup) {
+            return Err("a PUBLISH of QoS 0 has neither packet id nor DUP".into());
+        }
+        if got.qos > 0 {
+            let again = session.sent.iter_mut().find(|sent| !sent.seen);
+            if let Some(again) = again {
+                // [MQTT-4.4.0-1], [MQTT-4.6.0-1]
+                again.delivery.check(got, true, at)?;
+                if (again.id, true) != (got.id, got.dup) {
+                    return Err(format!("it is to be sent again, with id {}", again.id));
+                }
+                again.seen = true;
+                return session.check_window();
+            }
+            let ids = session.sent.iter().map(|sent| sent.id);
+            if ids.chain(session.releasing.clone()).any(|id| id == got.id) {
+                return Err("its packet id is in use".into()); // [MQTT-2.2.1-4]
+            }
+        }
+        let v5 = session.connection.as_ref().is_some_and(|one| one.v5);
+        let mut wrong = "nothing was published that it could be".to_owned();
+        // What is live comes in the order in which it came to the broker.
+        session.drop_undeliverable(at);
+        let mut candidates = (session.waiting.iter().enumerate())
+            .filter(|(_, delivery)| (delivery.qos > 0) == (got.qos > 0));
+        while let Some((at_index, delivery)) = candidates.next() {
+            match delivery.check(got, v5, at) {
+                Ok(()) if got.dup && !delivery.perhaps_sent => {
+                    return Err("it has DUP the first time".into()); // [MQTT-3.3.1-3]
+                }
+                Ok(()) => {
+                    let delivery = session.waiting.remove(at_index);
+                    return session.send(got.id, delivery, None);
+                }
+                // It may have been sent, and lost, or given up by now.
+                Err(_) if delivery.perhaps_sent => {}
+                Err(why) => {
+                    wrong = why;
+                    break;
+                }
+            }
+        }
+        if got.dup {
+            return Err(format!("it has DUP, and {wrong}"));
+        }
+        if let Some(delivery) = session.retained(got, &retained, at) {
+            return session.send(got.id, delivery, None);
+        }
+        let client = session.client;
+        for group in &mut self.groups {
+            let Some(member) = (session.subscriptions.iter()).find(|one| one.filter == group.name)
+            else {
+                continue;
+            };
+            for (index, (message, _)) in group.waiting.iter().enumerate() {
+                let delivery = Delivery {
+                    qos: message.qos.min(member.qos),
+                    retain: Some(message.retain && member.retain_as_published),
+                    subscription_ids: member.id.into_iter().collect(),
+                    message: message.clone(),
+                    perhaps_sent: false,
+                };
+                if delivery.check(got, v5, at).is_ok() && !message.has_expired(at) {
+                    assert!(group.members.contains(&client));
+                    group.waiting.remove(index);
+                    return session.send(got.id, delivery, Some(group.number));
+                }
+            }
+        }
+        Err(wrong)
+    }
+
+    /// The broker has done all it can; what is missing, if anything is.
+    pub fn complete(&mut self) -> Result<(), String> {
+        let now = self.now;
+        self.retained.retain(|message| !message.has_expired(now));
+        for session in &mut self.sessions {
+            session.complete(&self.retained, now)?;
+        }
+        for group in &mut self.groups {
+            group.waiting.retain(|(message, _)| !message.has_expired(now));
+            for session in &self.sessions {
+                // A member with a full window has no part even in QoS 0.
+                if !group.members.contains(&session.client) || !session.has_room() {
+                    continue;
+                }
+                let due = group.waiting.iter().find(|(_, perhaps_lost)| !perhaps_lost);
+                if let Some((message, _)) = due {
+                    let (name, client) = (&group.name, session.client);
+                    return Err(format!(
+                        "{:?} waits in {name}, and client {client} has room",
+                        message.content
+                    ));
+                }
+            }
+            group.fresh = false;
+            // Nobody had room for it.
+            group.waiting.retain(|(message, _)| message.qos > 0);
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    fn has(&self, number: usize) -> bool {
+        (self.connection.as_ref()).is_some_and(|connection| connection.number == number)
+    }
+
+    fn ends_at(&self) -> Option<Duration> {
+        self.ends.filter(|_| self.connection.is_none())
+    }
+
+    fn silent_at(&self) -> Option<Duration> {
+        let connection = self.connection.as_ref()?;
+        Some(connection.heard + connection.silence_max?)
+    }
+
+    /// Deliveries that take from the client's Receive Maximum.
+    fn under_way(&self) -> usize {
+        self.sent.iter().filter(|sent| sent.seen).count() + self.releasing.len()
+    }
+
+    fn has_room(&self) -> bool {
+        let max = self.connection.as_ref().map_or(0, |one| one.receive_max);
+        self.under_way() < max && self.sent.iter().all(|sent| sent.seen)
+    }
+
+    /// Whether there is room for so many more than there are already.
+    fn surely_takes(&self, count: usize) -> bool {
+        let max = self.connection.as_ref().map_or(0, |one| one.receive_max);
+        self.has_room() && self.under_way() + self.waiting.len() + count <= max
+    }
+
+    /// [MQTT-3.3.4-9]; a PUBREL that came again may count or not.
+    fn check_window(&self) -> Result<(), String> {
+        let max = self.connection.as_ref().map_or(0, |one| one.receive_max);
+        match self.sent.iter().filter(|sent| sent.seen).count() > max {
+            true => Err(format!("it is more than the Receive Maximum of {max}")),
+            false => Ok(()),
+        }
+    }
+
+    fn send(&mut self, id: u16, delivery: Delivery, group: Option<usize>) -> Result<(), String> {
+        if delivery.qos == 0 {
+            return Ok(());
+        }
+        self.sent.push(Sent {
+            id,
+            delivery,
+            seen: true,
+            group,
+        });
+        self.check_window()
+    }
+
+    /// The retained message that a new subscription gets, if that is it.
+    fn retained(
+        &mut self,
+        got: &Publication,
+        retained: &[Message],
+        at: Duration,
+    ) -> Option<Delivery> {
+        let v5 = self.connection.as_ref()?.v5;
+        let topic = &got.content.topic;
+        let message = (retained.iter()).find(|message| message.content.topic == *topic)?;
+        if message.has_expired(at) {
+            return None;
+        }
+        // Where two are alike, it is for the one that must have it.
+        for must in [true, false] {
+            for backlog in &mut self.backlogs {
+                let subscription = (self.subscriptions.iter())
+                    .find(|subscription| subscription.filter == backlog.filter)?;
+                let own = subscription.no_local && message.publisher == self.client;
+                let delivery = Delivery {
+                    qos: message.qos.min(subscription.qos),
+                    retain: Some(true), // [MQTT-3.3.1-8]
+                    subscription_ids: subscription.id.into_iter().collect(),
+                    message: message.clone(),
+                    perhaps_sent: false,
+                };
+                let topics = match must {
+                    true => &mut backlog.due,
+                    false => &mut backlog.perhaps,
+                };
+                let place = topics.iter().position(|due| due == topic);
+                if let Some(place) = place.filter(|_| !own)
+                    && delivery.check(got, v5, at).is_ok()
+                {
+                    topics.remove(place);
+                    return Some(delivery);
+                }
+            }
+        }
+        None
+    }
+
+    /// What is late, or too large for the client.
+    fn drop_undeliverable(&mut self, now: Duration) {
+        let connection = self.connection.as_ref();
+        self.waiting.retain(|delivery| {
+            let large = connection.is_some_and(|one| !one.takes(&delivery.message));
+            let late = delivery.message.has_expired(now); // [MQTT-3.3.2-5]
+            !large && (!late || delivery.perhaps_sent)
+        });
+    }
+
+    fn complete(&mut self, retained: &[Message], now: Duration) -> Result<(), String> {
+        self.drop_undeliverable(now);
+        let Some(connection) = &self.connection else {
+            return Ok(());
+        };
+        let who = format!("client {}", self.client);
+        if let Some(at_most_once) = self.waiting.iter().find(|one| one.qos == 0) {
+            return Err(format!("{who} did not get {at_most_once:?}"));
+        }
+        if self.under_way() < connection.receive_max
+            && let Some(again) = self.sent.iter().find(|sent| !sent.seen)
+        {
+            return Err(format!("{who} did not get {:?} again", again.delivery));
+        }
+        if !self.has_room() {
+            return Ok(());
+        }
+        self.waiting
+            .retain(|one| !(one.perhaps_sent && one.message.has_expired(now)));
+        if let Some(next) = self.waiting.first() {
+            return Err(format!("{who} has room and did not get {next:?}"));
+        }
+        for backlog in std::mem::take(&mut self.backlogs) {
+            let due = retained.iter().find(|message| {
+                backlog.due.contains(&message.content.topic)
+                    && !message.has_expired(now)
+                    && connection.takes(message)
+            });
+            if let Some(due) = due {
+                let filter = backlog.filter;
+                return Err(format!(
+                    "{who} did not get the retained {due:?} for {filter}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Whether a message fits the client's Maximum Packet Size: it is well
+    /// below, or well above.
+    fn takes(&self, message: &Message) -> bool {
+        self.packet_bytes_max.is_none() || !message.is_large()
+    }
+}
+
+impl Delivery {
+    /// Whether that is it.
+    fn check(&self, got: &Publication, v5: bool, at: Duration) -> Result<(), String> {
+        let message = &self.message;
+        let waited = at.saturating_sub(message.published).as_secs() as u32;
+        let mut expected = Publication {
+            content: message.content.clone(),
+            qos: self.qos,
+            retain: self.retain.unwrap_or(got.retain),
+            // [MQTT-3.3.2-6]
+            expiry_secs: (message.expiry_secs).map(|secs| secs.saturating_sub(waited)),
+            subscription_ids: self.subscription_ids.clone(),
+            ..got.clone()
+        };
+        if !v5 {
+            expected.content = expected.content.without_properties();
+            expected.expiry_secs = None;
+            expected.subscription_ids.clear();
+        }
+        let mut ids = got.subscription_ids.clone();
+        for ids in [&mut expected.subscription_ids, &mut ids] {
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        let same = expected.content == got.content
+            && expected.qos == got.qos
+            && expected.retain == got.retain
+            && expected.expiry_secs == got.expiry_secs
+            && expected.subscription_ids == ids;
+        match same {
+            true => Ok(()),
+            false => Err(format!("{expected:?} was expected")),
+        }
+    }
+}
+
+/// Only what is there.
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let payload = &self.payload[..self.payload.len().min(8)];
+        write!(f, "{} {payload:?}", self.topic)?;
+        if self.payload.len() > payload.len() {
+            write!(f, "... {} bytes", self.payload.len())?;
+        }
+        if let Some(utf8) = self.utf8 {
+            write!(f, " utf8={utf8}")?;
+        }
+        for text in [&self.content_type, &self.response_topic].into_iter().flatten() {
+            write!(f, " {text}")?;
+        }
+        if let Some(correlation) = &self.correlation {
+            write!(f, " {correlation:?}")?;
+        }
+        for (name, value) in &self.user {
+            write!(f, " {name}={value}")?;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(secs: u32) -> Duration {
+    Duration::from_secs(secs.into())
+}
+
+/// Whether a filter means a topic (4.7).
+fn matches(filter: &str, topic: &str) -> bool {
+    if filter.starts_with("$share/") {
+        return false; // A group's, looked at there.
+    }
+    if topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#')) {
+        return false; // [MQTT-4.7.2-1]
+    }
+    let filter: Vec<&str> = filter.split('/').collect();
+    let topic: Vec<&str> = topic.split('/').collect();
+    for (at, level) in filter.iter().enumerate() {
+        match *level {
+            "#" => return true,
+            _ if at == topic.len() => return false,
+            "+" => {}
+            level if level == topic[at] => {}
+            _ => return false,
+        }
+    }
+    filter.len() == topic.len()
+}
