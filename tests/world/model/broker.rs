@@ -203,10 +203,13 @@ impl Sent {
 }
 
 /// The topics whose retained messages one new subscription has yet to get.
+/// Those of several may be alike: there is one list for each SUBSCRIBE, and
+/// what is in none may not come.
 struct Backlog {
-    filter: String,
+    subscription: Subscription,
     due: Vec<String>,
-    /// Changed since: live copies have told of it, another may come.
+    /// Changed since, so that live copies have told of it; or not subscribed
+    /// to any more.
     perhaps: Vec<String>,
 }
 
@@ -442,11 +445,7 @@ impl Reference {
     /// Ends the sessions and connections whose time is up.
     pub fn end_due(&mut self) {
         let now = self.now;
-        let clients: Vec<usize> = self
-            .sessions
-            .iter()
-            .map(|session| session.client)
-            .collect();
+        let clients: Vec<usize> = self.sessions.iter().map(|session| session.client).collect();
         for client in clients {
             let session = self.session(client).expect("nobody else ends it");
             if session.ends_at().is_some_and(|due| due <= now) {
@@ -497,7 +496,7 @@ impl Reference {
                 self.retained.push(message.clone());
             }
             for backlog in (self.sessions.iter_mut()).flat_map(|session| &mut session.backlogs) {
-                if matches(&backlog.filter, topic) {
+                if matches(&backlog.subscription.filter, topic) {
                     backlog.due.retain(|due| due != topic);
                     backlog.perhaps.push(topic.clone());
                 }
@@ -513,14 +512,19 @@ impl Reference {
             subscriptions.retain(|subscription| !(subscription.no_local && own)); // [MQTT-3.8.3-3]
             local |= subscriptions.len() < before;
             // One copy, at the highest QoS, with all identifiers [MQTT-3.3.4-2] to [MQTT-3.3.4-4].
-            let Some(granted) = subscriptions.iter().map(|subscription| subscription.qos).max()
+            let Some(granted) = subscriptions
+                .iter()
+                .map(|subscription| subscription.qos)
+                .max()
             else {
                 continue;
             };
             matched = true;
             let retains = |as_published: bool| {
                 let published = |subscription: &&Subscription| subscription.retain_as_published;
-                subscriptions.iter().any(|one| published(one) == as_published)
+                subscriptions
+                    .iter()
+                    .any(|one| published(one) == as_published)
             };
             let delivery = Delivery {
                 qos: message.qos.min(granted), // [MQTT-3.8.4-8]
@@ -637,7 +641,9 @@ impl Reference {
             let retained = self.retained.clone();
             let session = self.online(client);
             let before = session.subscriptions.len();
-            session.subscriptions.retain(|other| other.filter != *filter); // [MQTT-3.8.4-3]
+            session
+                .subscriptions
+                .retain(|other| other.filter != *filter); // [MQTT-3.8.4-3]
             let new = session.subscriptions.len() == before;
             session.subscriptions.push(subscription.clone());
             if filter.starts_with("$share/") {
@@ -645,26 +651,21 @@ impl Reference {
                 continue;
             }
             // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
-            if subscription.retain_handling == 0 || (subscription.retain_handling == 1 && new) {
-                let due = retained.iter().filter(|message| {
-                    matches(filter, &message.content.topic)
-                        && !message.has_expired(now)
-                        && !(subscription.no_local && message.publisher == client)
-                });
-                let due = due.map(|message| message.content.topic.clone()).collect();
-                session.backlogs.retain(|backlog| backlog.filter != *filter);
-                session.backlogs.push(Backlog {
-                    filter: filter.clone(),
-                    due,
-                    perhaps: Vec::new(),
-                });
-            } else {
-                for backlog in &mut session.backlogs {
-                    if backlog.filter == *filter {
-                        backlog.perhaps.append(&mut backlog.due);
-                    }
-                }
-            }
+            let sends =
+                subscription.retain_handling == 0 || (subscription.retain_handling == 1 && new);
+            let due = retained.iter().filter(|message| {
+                sends
+                    && matches(filter, &message.content.topic)
+                    && !message.has_expired(now)
+                    && !(subscription.no_local && message.publisher == client)
+            });
+            let due = due.map(|message| message.content.topic.clone()).collect();
+            let perhaps = session.give_up_backlogs(filter);
+            session.backlogs.push(Backlog {
+                subscription: subscription.clone(),
+                due,
+                perhaps,
+            });
         }
         self.expect(client, Answer::Suback(id, codes));
     }
@@ -696,7 +697,7 @@ impl Reference {
             let session = self.online(client);
             let before = session.subscriptions.len();
             session.subscriptions.retain(|one| one.filter != *filter); // [MQTT-3.10.4-1]
-            session.backlogs.retain(|backlog| backlog.filter != *filter);
+            session.give_up_backlogs(filter);
             let known = session.subscriptions.len() < before;
             codes.push(if known { 0 } else { 0x11 });
             for group in self.groups.iter_mut().filter(|group| group.name == *filter) {
@@ -799,7 +800,9 @@ impl Reference {
             session.complete(&self.retained, now)?;
         }
         for group in &mut self.groups {
-            group.waiting.retain(|(message, _)| !message.has_expired(now));
+            group
+                .waiting
+                .retain(|(message, _)| !message.has_expired(now));
             for session in &self.sessions {
                 // A member with a full window has no part even in QoS 0.
                 if !group.members.contains(&session.client) || !session.has_room() {
@@ -823,6 +826,19 @@ impl Reference {
 }
 
 impl Session {
+    /// What the retained messages of a filter were due to was changed; their
+    /// topics.
+    fn give_up_backlogs(&mut self, filter: &str) -> Vec<String> {
+        let mut topics = Vec::new();
+        for backlog in &mut self.backlogs {
+            if backlog.subscription.filter == filter {
+                backlog.perhaps.append(&mut backlog.due);
+                topics.extend_from_slice(&backlog.perhaps);
+            }
+        }
+        topics
+    }
+
     fn has(&self, number: usize) -> bool {
         (self.connection.as_ref()).is_some_and(|connection| connection.number == number)
     }
@@ -890,8 +906,7 @@ impl Session {
         // Where two are alike, it is for the one that must have it.
         for must in [true, false] {
             for backlog in &mut self.backlogs {
-                let subscription = (self.subscriptions.iter())
-                    .find(|subscription| subscription.filter == backlog.filter)?;
+                let subscription = &backlog.subscription;
                 let own = subscription.no_local && message.publisher == self.client;
                 let delivery = Delivery {
                     qos: message.qos.min(subscription.qos),
@@ -955,7 +970,7 @@ impl Session {
                     && connection.takes(message)
             });
             if let Some(due) = due {
-                let filter = backlog.filter;
+                let filter = backlog.subscription.filter;
                 return Err(format!(
                     "{who} did not get the retained {due:?} for {filter}"
                 ));
@@ -1020,7 +1035,10 @@ impl std::fmt::Debug for Content {
         if let Some(utf8) = self.utf8 {
             write!(f, " utf8={utf8}")?;
         }
-        for text in [&self.content_type, &self.response_topic].into_iter().flatten() {
+        for text in [&self.content_type, &self.response_topic]
+            .into_iter()
+            .flatten()
+        {
             write!(f, " {text}")?;
         }
         if let Some(correlation) = &self.correlation {

@@ -130,7 +130,11 @@ impl Clients {
             turns: 0,
             got: Vec::new(),
             aliases: Vec::new(),
-            alias_max: if connecting.v5 { connecting.alias_max } else { 0 },
+            alias_max: if connecting.v5 {
+                connecting.alias_max
+            } else {
+                0
+            },
             packet_bytes_max: max as usize,
             problem_information: connecting.problem_information,
             broker_alias_max: 0,
@@ -148,9 +152,10 @@ impl Clients {
         let link = connection.link.as_mut().expect("open");
         let mut rest = bytes;
         let mut stop = None;
-        while let (None, Some((packet, len))) =
-            (&stop, decode(rest, connection.version, usize::MAX).expect("valid"))
-        {
+        while let (None, Some((packet, len))) = (
+            &stop,
+            decode(rest, connection.version, usize::MAX).expect("valid"),
+        ) {
             rest = &rest[len..];
             stop = (self.core)
                 .handle(&mut self.worker, link, &packet, self.now)
@@ -286,10 +291,12 @@ impl Connection {
                 Ok(Some((packet, len))) => {
                     rest = &rest[len..];
                     let got = self.got(&packet, now);
-                    self.got.extend(got.unwrap_or_else(|why| Some(Got::Wrong(why))));
+                    self.got
+                        .extend(got.unwrap_or_else(|why| Some(Got::Wrong(why))));
                 }
                 wrong => {
-                    self.got.push(Got::Wrong(format!("not a whole packet: {wrong:?}")));
+                    self.got
+                        .push(Got::Wrong(format!("not a whole packet: {wrong:?}")));
                     return;
                 }
             }
@@ -336,7 +343,10 @@ impl Connection {
             other => return Err(format!("{other:?}")),
         };
         let tells = properties_of(packet).iter().any(|property| {
-            matches!(property, Property::ReasonString(_) | Property::UserProperty(_))
+            matches!(
+                property,
+                Property::ReasonString(_) | Property::UserProperty(_)
+            )
         });
         let may_tell = self.problem_information || packet.packet_type() == PacketType::Connack;
         if tells && !may_tell {

@@ -33,18 +33,20 @@ fn what_clients_get_is_what_the_reference_says() {
         let mut story = Vec::new();
         if let Err(why) = guarded(|| run(seed, &mut story)) {
             let (story, why) = shorten(story, why);
-            let steps = story.iter().map(|step| format!("{step:?}\n"));
-            panic!(
-                "ROTAMQ_SEED={seed}\n{}{why}",
-                steps.collect::<String>()
-            );
+            let mut play = Play::new();
+            let again = guarded(|| tell(&mut play, &story));
+            let log = play.log.join("\n");
+            panic!("ROTAMQ_SEED={seed}\n{log}\n{why}\n(told again: {again:?})");
         }
     }
 }
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is a number, not {text}")),
+    )
 }
 
 /// Plays that seed; the steps that it took are in `story`.
@@ -59,8 +61,7 @@ fn run(seed: u64, story: &mut Vec<Step>) -> Result<(), String> {
     play.finish()
 }
 
-fn tell(story: &[Step]) -> Result<(), String> {
-    let mut play = Play::new();
+fn tell(play: &mut Play, story: &[Step]) -> Result<(), String> {
     story.iter().try_for_each(|step| play.step(step))?;
     play.finish()
 }
@@ -84,7 +85,7 @@ fn shorten(mut story: Vec<Step>, mut why: String) -> (Vec<Step>, String) {
             tellings += 1;
             let mut shorter = story.clone();
             shorter.drain(at..(at + count).min(story.len()));
-            match guarded(|| tell(&shorter)) {
+            match guarded(|| tell(&mut Play::new(), &shorter)) {
                 Err(reason) => (story, why) = (shorter, reason),
                 Ok(()) => at += count,
             }
@@ -100,7 +101,7 @@ fn shorten(mut story: Vec<Step>, mut why: String) -> (Vec<Step>, String) {
             if let Step::Send(_, actions) = &mut shorter[at] {
                 actions.remove(action);
             }
-            match guarded(|| tell(&shorter)) {
+            match guarded(|| tell(&mut Play::new(), &shorter)) {
                 Err(reason) => (story, why) = (shorter, reason),
                 Ok(()) => action += 1,
             }

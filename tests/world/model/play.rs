@@ -130,6 +130,8 @@ pub struct Play {
     players: Vec<Player>,
     /// By connection: what came and was not looked at yet.
     inbox: Vec<Vec<Got>>,
+    /// The steps, and what each connection got.
+    pub log: Vec<String>,
 }
 
 impl Play {
@@ -142,12 +144,13 @@ impl Play {
             clients,
             players: (0..CLIENTS).map(|_| Player::default()).collect(),
             inbox: Vec::new(),
+            log: Vec::new(),
         }
     }
 
     /// Takes one step; what went another way than the reference has it.
     pub fn step(&mut self, step: &Step) -> Result<(), String> {
-        if std::env::var_os("TRACE").is_some() { eprintln!("{step:?}"); }
+        self.log.push(format!("{step:?}"));
         match step {
             Step::Connect(client, connecting) => self.connect(*client, connecting)?,
             Step::Wait(secs) => return self.wait(*secs),
@@ -210,10 +213,14 @@ impl Play {
                 let id = self.publish(client, v5, publishing, None, &mut bytes);
                 let id = id.filter(|_| publishing.qos > 0);
                 (self.players[client].unanswered).extend(id.map(|id| (id, publishing.clone())));
-                self.players[client].unreleased.retain(|other| Some(*other) != id);
+                self.players[client]
+                    .unreleased
+                    .retain(|other| Some(*other) != id);
                 self.players[client].connection = None;
                 self.clients.send(number, &bytes, false);
-                self.reference.expected.retain(|(other, _)| *other != number);
+                self.reference
+                    .expected
+                    .retain(|(other, _)| *other != number);
                 self.reference.forget_unread(client);
                 self.reference.disconnect(client, Ending::Lost);
             }
@@ -575,10 +582,11 @@ impl Play {
     // ---- comparing
 
     fn collect(&mut self) -> Result<(), String> {
-        self.inbox.resize_with(self.clients.connections_len(), Vec::new);
+        self.inbox
+            .resize_with(self.clients.connections_len(), Vec::new);
         for (number, inbox) in self.inbox.iter_mut().enumerate() {
             for got in self.clients.receive(number) {
-                if std::env::var_os("TRACE").is_some() { eprintln!("  {number}: {got:?}"); }
+                self.log.push(format!("    {number} got {got:?}"));
                 if let Got::Wrong(why) = got {
                     return Err(format!("connection {number}: {why}"));
                 }
@@ -596,9 +604,8 @@ impl Play {
                 let Got::Publish(at, publication) = &inbox[index] else {
                     unreachable!("one was found there");
                 };
-                (self.reference.came(number, publication, *at)).map_err(|why| {
-                    format!("connection {number} got {publication:?}, but {why}")
-                })?;
+                (self.reference.came(number, publication, *at))
+                    .map_err(|why| format!("connection {number} got {publication:?}, but {why}"))?;
                 inbox.remove(index);
             }
         }
@@ -821,7 +828,8 @@ fn publishing(random: &mut Random, payload: String) -> Publishing {
         1 if topic < WORK => format!("{payload:.<LARGE_BYTES$}"),
         _ => payload,
     };
-    let user = ["first", "second", "first"].map(|name| (name.to_owned(), payload.len().to_string()));
+    let user =
+        ["first", "second", "first"].map(|name| (name.to_owned(), payload.len().to_string()));
     let count = random.of(&[0, 0, 1, 3]);
     let text = |random: &mut Random, text: &str| random.one_in(4).then(|| text.to_owned());
     Publishing {
