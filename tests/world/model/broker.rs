@@ -9,6 +9,9 @@
 
 use std::time::Duration;
 
+/// The user properties that a work queue adds.
+const JOB_PROPERTIES: [&str; 5] = ["queue", "delivery", "enqueued-at", "message-id", "topic"];
+
 /// What of a PUBLISH is passed on as it is.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Content {
@@ -46,6 +49,10 @@ pub struct Message {
 impl Message {
     fn has_expired(&self, now: Duration) -> bool {
         (self.expiry_secs).is_some_and(|secs| now > self.published + seconds(secs))
+    }
+
+    fn is_job(&self) -> bool {
+        self.content.topic.starts_with("$queue/")
     }
 
     fn is_large(&self) -> bool {
@@ -200,6 +207,10 @@ impl Sent {
     pub fn qos(&self) -> u8 {
         self.delivery.qos
     }
+
+    pub fn is_job(&self) -> bool {
+        self.delivery.message.is_job()
+    }
 }
 
 /// The topics whose retained messages one new subscription has yet to get.
@@ -213,9 +224,10 @@ struct Backlog {
     perhaps: Vec<String>,
 }
 
+/// A share group, or a work queue.
 struct Group {
     number: usize,
-    /// `$share/GROUP/FILTER`
+    /// `$share/GROUP/FILTER` or `$queue/NAME`
     name: String,
     filter: String,
     members: Vec<usize>,
@@ -300,7 +312,7 @@ impl Reference {
         }
         // What came at QoS 0 before it did does not wait for it.
         for (message, perhaps_lost) in self.groups.iter_mut().flat_map(|group| &mut group.waiting) {
-            *perhaps_lost |= message.qos == 0;
+            *perhaps_lost |= message.qos == 0 && !message.is_job();
         }
         let (now, inflight_max) = (self.now, self.inflight_max);
         let session = self.session(client).expect("made above");
@@ -380,7 +392,7 @@ impl Reference {
         for group in &mut self.groups {
             group.members.retain(|member| *member != client);
         }
-        self.groups.retain(|group| !group.members.is_empty());
+        self.groups.retain(Group::lasts);
     }
 
     fn publish_will(&mut self, client: usize) {
@@ -488,7 +500,10 @@ impl Reference {
     /// To all who subscribed; which reason codes fit then.
     fn publish(&mut self, message: Message) -> Vec<u8> {
         let topic = &message.content.topic;
-        if message.retain {
+        if message.is_job() {
+            self.create_group(topic); // A producer may come first.
+        }
+        if message.retain && !message.is_job() {
             // [MQTT-3.3.1-5] to [MQTT-3.3.1-7]
             self.retained
                 .retain(|retained| retained.content.topic != *topic);
@@ -542,15 +557,16 @@ impl Reference {
             }
         }
         for group in &mut self.groups {
-            if matches(&group.filter, topic) {
+            if matches(&group.filter, topic) || group.name == *topic {
                 matched = true;
                 let waiting = group.waiting.len();
                 let mut members = self.sessions.iter();
                 let taken = members.any(|session| {
                     group.members.contains(&session.client) && session.surely_takes(waiting + 1)
                 });
-                let perhaps_lost = message.qos == 0 && (group.fresh || !taken);
-                group.waiting.push((message.clone(), perhaps_lost));
+                let perhaps_lost = message.qos == 0 && !group.is_queue() && (group.fresh || !taken);
+                let message = group.taken(message.clone());
+                group.waiting.push((message, perhaps_lost));
             }
         }
         match (matched, local) {
@@ -636,6 +652,10 @@ impl Reference {
         let now = self.now;
         let mut codes = Vec::new();
         for subscription in subscriptions {
+            let mut subscription = subscription.clone();
+            if subscription.filter.starts_with("$queue/") && self.online(client).expiry_secs == 0 {
+                subscription.qos = 1; // Nobody could say what became of more.
+            }
             codes.push(subscription.qos); // [MQTT-3.8.4-6]
             let filter = &subscription.filter;
             let retained = self.retained.clone();
@@ -646,7 +666,7 @@ impl Reference {
                 .retain(|other| other.filter != *filter); // [MQTT-3.8.4-3]
             let new = session.subscriptions.len() == before;
             session.subscriptions.push(subscription.clone());
-            if filter.starts_with("$share/") {
+            if filter.starts_with('$') {
                 self.join(client, filter);
                 continue;
             }
@@ -671,23 +691,32 @@ impl Reference {
     }
 
     fn join(&mut self, client: usize, name: &str) {
-        if !self.groups.iter().any(|group| group.name == name) {
-            self.groups_made += 1;
-            self.groups.push(Group {
-                number: self.groups_made,
-                name: name.to_owned(),
-                filter: name.splitn(3, '/').nth(2).expect("a filter").to_owned(),
-                members: Vec::new(),
-                fresh: true,
-                waiting: Vec::new(),
-            });
-        }
+        self.create_group(name);
         for group in self.groups.iter_mut().filter(|group| group.name == name) {
             group.fresh = true;
             if !group.members.contains(&client) {
                 group.members.push(client);
             }
         }
+    }
+
+    fn create_group(&mut self, name: &str) {
+        if self.groups.iter().any(|group| group.name == name) {
+            return;
+        }
+        let filter = match name.strip_prefix("$share/") {
+            Some(rest) => rest.split_once('/').expect("a group, then a filter").1,
+            None => name.strip_prefix("$queue/").expect("a queue"),
+        };
+        self.groups_made += 1;
+        self.groups.push(Group {
+            number: self.groups_made,
+            name: name.to_owned(),
+            filter: filter.to_owned(),
+            members: Vec::new(),
+            fresh: true,
+            waiting: Vec::new(),
+        });
     }
 
     pub fn handle_unsubscribe(&mut self, client: usize, id: u16, filters: &[String]) {
@@ -703,7 +732,7 @@ impl Reference {
             for group in self.groups.iter_mut().filter(|group| group.name == *filter) {
                 group.members.retain(|member| *member != client);
             }
-            self.groups.retain(|group| !group.members.is_empty());
+            self.groups.retain(Group::lasts);
         }
         if !v5 {
             codes.clear();
@@ -776,7 +805,11 @@ impl Reference {
             };
             for (index, (message, _)) in group.waiting.iter().enumerate() {
                 let delivery = Delivery {
-                    qos: message.qos.min(member.qos),
+                    // The queue is the sender of its jobs.
+                    qos: match message.is_job() {
+                        true => member.qos,
+                        false => message.qos.min(member.qos),
+                    },
                     retain: Some(message.retain && member.retain_as_published),
                     subscription_ids: member.id.into_iter().collect(),
                     message: message.clone(),
@@ -819,7 +852,9 @@ impl Reference {
             }
             group.fresh = false;
             // Nobody had room for it.
-            group.waiting.retain(|(message, _)| message.qos > 0);
+            group
+                .waiting
+                .retain(|(message, _)| message.qos > 0 || message.is_job());
         }
         Ok(())
     }
@@ -980,6 +1015,26 @@ impl Session {
     }
 }
 
+impl Group {
+    fn is_queue(&self) -> bool {
+        self.name.starts_with("$queue/")
+    }
+
+    /// A share group ends with its last member.
+    fn lasts(&self) -> bool {
+        self.is_queue() || !self.members.is_empty()
+    }
+
+    /// What becomes of a message that comes to it.
+    fn taken(&self, mut message: Message) -> Message {
+        if self.is_queue() {
+            message.content.topic.clone_from(&self.name);
+            message.retain = false;
+        }
+        message
+    }
+}
+
 impl Connection {
     /// Whether a message fits the client's Maximum Packet Size: it is well
     /// below, or well above.
@@ -1006,6 +1061,16 @@ impl Delivery {
             expected.content = expected.content.without_properties();
             expected.expiry_secs = None;
             expected.subscription_ids.clear();
+        }
+        if message.is_job() && got.content.user.starts_with(&expected.content.user) {
+            // Behind them the queue's own follow.
+            let own = &got.content.user[expected.content.user.len()..];
+            if own
+                .iter()
+                .all(|(name, _)| JOB_PROPERTIES.contains(&&**name))
+            {
+                expected.content.user.clone_from(&got.content.user);
+            }
         }
         let mut ids = got.subscription_ids.clone();
         for ids in [&mut expected.subscription_ids, &mut ids] {
@@ -1057,8 +1122,8 @@ fn seconds(secs: u32) -> Duration {
 
 /// Whether a filter means a topic (4.7).
 fn matches(filter: &str, topic: &str) -> bool {
-    if filter.starts_with("$share/") {
-        return false; // A group's, looked at there.
+    if filter.starts_with("$share/") || filter.starts_with("$queue/") {
+        return false; // Looked at as a group.
     }
     if topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#')) {
         return false; // [MQTT-4.7.2-1]

@@ -20,15 +20,31 @@ use super::{LARGE_BYTES, VERSIONS_5};
 use crate::world::random::Random;
 
 const CLIENTS: usize = 5;
+const QUEUE: &str = "$queue/jobs";
 /// Most unacknowledged deliveries a client.
 const INFLIGHT_MAX: u16 = 5;
-/// Ordinary filters mean the first, share groups the others: which copy came
-/// from where is never in doubt.
-const TOPICS: [&str; 7] = ["a", "a/b", "a/c", "b/c", "b", "$work/x", "$work/y"];
+/// Ordinary filters mean the first, share groups and the queue the others, or
+/// give them another name: which copy came from where is never in doubt.
+const TOPICS: [&str; 9] = [
+    "a",
+    "a/b",
+    "a/c",
+    "b/c",
+    "b",
+    "$work/x",
+    "$work/y",
+    "jobs",
+    "$queue/jobs",
+];
+/// From here on somebody gets it whom the broker chooses.
 const WORK: usize = 5;
 const FILTERS: [&str; 7] = ["#", "a/#", "a/+", "a/b", "+/c", "+", "b/c"];
 /// A client is a member of one of them at most.
 const GROUPS: [&str; 2] = ["$share/g/$work/#", "$share/h/$work/+"];
+/// Packet ids that a client goes through, and how many of them wait for PUBREL
+/// at most.
+const IDS: u16 = 20;
+const UNRELEASED_MAX: usize = 8;
 /// Each wait ends so much after a whole second. What is due is due whole
 /// seconds, eight at most, after a step: never so near to another that it
 /// matters how late a timer is.
@@ -74,11 +90,9 @@ impl Action {
     fn is_of_group(&self) -> bool {
         match self {
             Action::Subscribe(subscriptions) => {
-                (subscriptions.iter()).any(|one| GROUPS.contains(&&*one.filter))
+                (subscriptions.iter()).any(|one| one.filter.starts_with('$'))
             }
-            Action::Unsubscribe(filters) => {
-                filters.iter().any(|filter| GROUPS.contains(&&**filter))
-            }
+            Action::Unsubscribe(filters) => filters.iter().any(|filter| filter.starts_with('$')),
             _ => false,
         }
     }
@@ -138,6 +152,7 @@ impl Play {
     pub fn new() -> Play {
         let mut config = Config::default();
         config.limits.inflight_max = INFLIGHT_MAX;
+        config.queues.default.ack_timeout = None;
         let clients = Clients::new(&config, 1);
         Play {
             reference: Reference::new(INFLIGHT_MAX.into(), clients.now()),
@@ -266,6 +281,9 @@ impl Play {
         let releases = player.unreleased.len();
         for (id, publishing) in std::mem::take(&mut player.unanswered) {
             self.publish(client, connecting.v5, &publishing, Some(id), &mut bytes);
+            if publishing.qos == 2 {
+                self.players[client].unreleased.push(id);
+            }
         }
         for _ in 0..releases {
             let action = Action::Release(0);
@@ -313,6 +331,10 @@ impl Play {
         let wire = version(v5);
         match action {
             Action::Publish(publishing) => {
+                let unreleased = self.players[client].unreleased.len();
+                if publishing.qos == 2 && unreleased >= UNRELEASED_MAX {
+                    return;
+                }
                 if let Some(id) = self.publish(client, v5, publishing, None, bytes)
                     && publishing.qos == 2
                 {
@@ -358,8 +380,12 @@ impl Play {
                 if open.is_empty() {
                     return;
                 }
-                let code = if v5 { *code } else { 0 };
-                match open.remove(at % open.len()) {
+                let answer = open.remove(at % open.len());
+                let code = match answer {
+                    Answer::Puback(_, 0) | Answer::Pubrec(_, 0) if v5 => *code,
+                    _ => 0,
+                };
+                match answer {
                     Answer::Puback(id, _) => {
                         encode(&Packet::Puback(ack(id, code)), wire, bytes);
                         self.reference.handle_puback(client, id);
@@ -379,13 +405,15 @@ impl Play {
         }
     }
 
-    /// What the client would send next for each delivery that is not through.
+    /// What the client would send next for each delivery that is not through;
+    /// 1: it is a job.
     fn open(&mut self, client: usize) -> Vec<Answer> {
         let session = self.reference.session(client).expect("connected");
         let sent = session.sent.iter().filter(|sent| sent.seen);
-        let sent = sent.map(|sent| match sent.qos() {
-            1 => Answer::Puback(sent.id, 0),
-            _ => Answer::Pubrec(sent.id, 0),
+        // A job is done, whatever else its member may say of it.
+        let sent = sent.map(|sent| match (sent.qos(), u8::from(sent.is_job())) {
+            (1, job) => Answer::Puback(sent.id, job),
+            (_, job) => Answer::Pubrec(sent.id, job),
         });
         let releasing = session.releasing.iter();
         let releasing = releasing.map(|id| Answer::Pubcomp(*id, 0));
@@ -395,7 +423,7 @@ impl Play {
     fn next_id(&mut self, client: usize) -> u16 {
         let player = &mut self.players[client];
         loop {
-            player.last_id = player.last_id % 1000 + 1;
+            player.last_id = player.last_id % IDS + 1; // Soon used again.
             let id = player.last_id;
             let unanswered = player.unanswered.iter().any(|(other, _)| *other == id);
             if !unanswered && !player.unreleased.contains(&id) {
@@ -784,10 +812,11 @@ fn action(random: &mut Random, number: usize, at: usize, client: usize) -> Actio
             let count = random.of(&[1, 1, 2, 3]);
             let subscription = |_| {
                 let filter = filter(random, client);
+                let qos = random.below(3) as u8;
                 Subscription {
                     filter: filter.to_owned(),
-                    qos: random.below(3) as u8,
-                    no_local: !filter.starts_with("$share/") && random.one_in(4),
+                    qos: if filter == QUEUE { qos.max(1) } else { qos },
+                    no_local: !filter.starts_with('$') && random.one_in(4),
                     retain_as_published: random.one_in(2),
                     retain_handling: random.below(3) as u8,
                     id,
@@ -812,9 +841,10 @@ fn action(random: &mut Random, number: usize, at: usize, client: usize) -> Actio
 }
 
 fn filter(random: &mut Random, client: usize) -> &'static str {
-    match random.one_in(5) {
-        true => GROUPS[client % GROUPS.len()],
-        false => random.of(&FILTERS),
+    match random.below(10) {
+        0..2 => GROUPS[client % GROUPS.len()],
+        2 => QUEUE,
+        _ => random.of(&FILTERS),
     }
 }
 
