@@ -125,7 +125,7 @@ impl Core {
             overflowed,
             ..
         } = worker;
-        let targets = self.router.matches(publication.topic, cache);
+        let targets = self.router.matches(publication.topic, cache).targets;
         // Sessions stand before all others.
         let last = targets.last();
         let to_lists = last.is_some_and(|last| !matches!(last.receiver, Receiver::Session(_)));
