@@ -136,7 +136,7 @@ impl Core {
             // Refused whole: before a queue has it.
             if publication.retain
                 && !publication.payload.is_empty()
-                && !(self.retained).has_room(publication.topic, publication.message())
+                && !(self.retained).has_room(publication.topic, publication.message(), now)
             {
                 return Err(self.refuse_retained());
             }
@@ -150,7 +150,7 @@ impl Core {
             }
         }
         if publication.retain {
-            self.retain(publication)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
+            self.retain(publication, now)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
         }
         effects.frames.begin(targets.len());
         for target in targets {
@@ -246,9 +246,9 @@ impl Core {
 
     /// An empty payload takes the topic's message away [MQTT-3.3.1-10],
     /// [MQTT-3.3.1-11].
-    fn retain(&self, publication: &Publication<'_>) -> Result<(), Refused> {
+    fn retain(&self, publication: &Publication<'_>, now: Time) -> Result<(), Refused> {
         let message = (!publication.payload.is_empty()).then(|| publication.message().clone());
-        (self.retained.set(publication.topic, message)).map_err(|_| self.refuse_retained())
+        (self.retained.set(publication.topic, message, now)).map_err(|_| self.refuse_retained())
     }
 
     fn refuse_retained(&self) -> Refused {

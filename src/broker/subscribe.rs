@@ -244,7 +244,7 @@ impl Core {
     ///
     /// The session is locked all the while: a message that is published
     /// meanwhile comes after the one that it replaces.
-    pub fn send_backlog(&self, worker: &mut Worker, id: SessionId) -> bool {
+    pub fn send_backlog(&self, worker: &mut Worker, id: SessionId, now: Time) -> bool {
         let Some(mut session) = self.sessions.lock(id.0) else {
             return false;
         };
@@ -263,7 +263,7 @@ impl Core {
             .ok()
             .and_then(|filter| {
                 self.retained
-                    .page(filter, cursor.as_ref(), RETAINED_PAGE_MAX, &mut page)
+                    .page(filter, cursor.as_ref(), RETAINED_PAGE_MAX, now, &mut page)
             });
         for message in &page {
             let publication = Publication::of(message);

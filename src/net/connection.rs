@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 Exchange::Open { retry, backlog } => {
-                    if backlog && core.send_backlog(worker, link.session) {
+                    if backlog && core.send_backlog(worker, link.session, now) {
                         idle = false;
                     }
                     if retry {

@@ -396,7 +396,7 @@ impl World {
             match core.exchange(worker, link, writing, Some(&waker), heard.take(), now) {
                 Exchange::Closing(close) => break Stop::from(close),
                 Exchange::Open { retry, backlog } => {
-                    if backlog && core.send_backlog(worker, link.session) {
+                    if backlog && core.send_backlog(worker, link.session, now) {
                         idle = false;
                     }
                     if retry {
