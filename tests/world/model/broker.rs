@@ -77,8 +77,9 @@ pub struct Publication {
 /// What else a client gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Session Present.
-    Connack(bool),
+    /// Session Present, and the Session Expiry Interval if it is not that
+    /// which was asked for.
+    Connack(bool, Option<u32>),
     Puback(u16, u8),
     Pubrec(u16, u8),
     Pubrel(u16, u8),
@@ -142,6 +143,8 @@ pub struct Reference {
     pub now: Duration,
     /// Most unacknowledged deliveries a client.
     inflight_max: usize,
+    /// The longest that a session of MQTT 5 lasts without its client.
+    expiry_secs_max: u32,
     pub sessions: Vec<Session>,
     retained: Vec<Message>,
     groups: Vec<Group>,
@@ -239,10 +242,11 @@ struct Group {
 }
 
 impl Reference {
-    pub fn new(inflight_max: usize, now: Duration) -> Reference {
+    pub fn new(inflight_max: usize, expiry_secs_max: u32, now: Duration) -> Reference {
         Reference {
             now,
             inflight_max,
+            expiry_secs_max,
             sessions: Vec::new(),
             retained: Vec::new(),
             groups: Vec::new(),
@@ -315,12 +319,13 @@ impl Reference {
             *perhaps_lost |= message.qos == 0 && !message.is_job();
         }
         let (now, inflight_max) = (self.now, self.inflight_max);
+        let expiry_secs_max = self.expiry_secs_max;
         let session = self.session(client).expect("made above");
         session.ends = None;
         session.will_due = None; // [MQTT-3.1.3-9]
         session.will = connect.will.clone();
         session.expiry_secs = match connect.v5 {
-            true => connect.expiry_secs,
+            true => connect.expiry_secs.min(expiry_secs_max),
             false if connect.clean => 0, // 3.1.1 [MQTT-3.1.2-6]
             false => u32::MAX,
         };
@@ -341,7 +346,9 @@ impl Reference {
         let small = |message: &Message| connection.takes(message);
         session.sent.retain(|sent| small(&sent.delivery.message));
         let releasing = session.releasing.clone();
-        self.expect(client, Answer::Connack(present)); // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
+        let capped = connect.v5 && connect.expiry_secs > expiry_secs_max;
+        let said = capped.then_some(expiry_secs_max); // 3.2.2.3.2
+        self.expect(client, Answer::Connack(present, said)); // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
         for id in releasing {
             self.expect(client, Answer::Pubrel(id, 0)); // [MQTT-4.4.0-1]
         }
@@ -420,12 +427,13 @@ impl Reference {
 
     /// DISCONNECT, with what it may say of the will and the session.
     pub fn handle_disconnect(&mut self, client: usize, with_will: bool, expiry_secs: Option<u32>) {
+        let expiry_secs_max = self.expiry_secs_max;
         let session = self.online(client);
         if let Some(secs) = expiry_secs {
             if session.expiry_secs == 0 && secs > 0 {
                 return self.close(client, &[0x82]); // 3.14.2.2.2
             }
-            session.expiry_secs = secs;
+            session.expiry_secs = secs.min(expiry_secs_max);
         }
         match with_will {
             true => self.disconnect(client, Ending::Lost),
@@ -749,6 +757,7 @@ impl Reference {
         let Some(session) = session else {
             return Err("its connection has ended".into());
         };
+        let v5 = session.connection.as_ref().is_some_and(|one| one.v5);
         if got.qos == 0 && (got.id > 0 || got.dup) {
             return Err("a PUBLISH of QoS 0 has neither packet id nor DUP".into());
         }
@@ -756,7 +765,7 @@ impl Reference {
             let again = session.sent.iter_mut().find(|sent| !sent.seen);
             if let Some(again) = again {
                 // [MQTT-4.4.0-1], [MQTT-4.6.0-1]
-                again.delivery.check(got, true, at)?;
+                again.delivery.check(got, v5, at)?;
                 if (again.id, true) != (got.id, got.dup) {
                     return Err(format!("it is to be sent again, with id {}", again.id));
                 }
@@ -768,7 +777,6 @@ impl Reference {
                 return Err("its packet id is in use".into()); // [MQTT-2.2.1-4]
             }
         }
-        let v5 = session.connection.as_ref().is_some_and(|one| one.v5);
         let mut wrong = "nothing was published that it could be".to_owned();
         // What is live comes in the order in which it came to the broker.
         session.drop_undeliverable(at);

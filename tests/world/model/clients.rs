@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use rotamq::broker::{Core, Link, Stop, Worker};
+use rotamq::broker::{Admission, Core, Link, Stop, Worker};
 use rotamq::config::Config;
 use rotamq::message::Time;
 use rotamq::protocol::{
@@ -118,7 +118,11 @@ impl Clients {
             .expect("whole");
         let link = self.core.connect(&mut self.worker, &connect, self.now);
         self.worker.effects.wake_all();
-        let link = link.map_err(|why| format!("CONNECT was refused: {why:?}"))?;
+        let link = match link {
+            Ok(Admission::Admitted(link)) => link,
+            Ok(Admission::Challenged(_)) => return Err("the client was asked something".into()),
+            Err(why) => return Err(format!("CONNECT was refused: {why:?}")),
+        };
         let number = self.connections.len();
         let max = connecting.packet_bytes_max.unwrap_or(u32::MAX);
         self.connections.push(Connection {
@@ -209,16 +213,23 @@ impl Clients {
         };
         connection.turns = connection.wakes.0.load(Ordering::Relaxed);
         let waker = Waker::from(connection.wakes.clone());
-        let mut heard = heard.then_some(self.now);
+        let mut heard = heard;
         let (core, worker, now) = (&self.core, &mut self.worker, self.now);
         let stop = loop {
             let mut idle = true;
             write(&mut connection.writing, &mut connection.stream);
             let writing = &mut connection.writing;
-            match core.exchange(worker, link, writing, Some(&waker), heard.take(), now) {
+            match core.exchange(
+                worker,
+                link,
+                writing,
+                Some(&waker),
+                std::mem::take(&mut heard),
+                now,
+            ) {
                 Exchange::Closing(close) => break Stop::from(close),
                 Exchange::Open { backlog, .. } => {
-                    if backlog && core.send_backlog(worker, link.session) {
+                    if backlog && core.send_backlog(worker, link.session, now) {
                         idle = false;
                     }
                 }
@@ -242,7 +253,11 @@ impl Clients {
         if stop == Stop::Lost {
             worker.answers.clear();
         } else {
-            core.exchange(worker, &mut link, &mut connection.writing, None, None, now);
+            core.exchange(worker, &mut link, &mut connection.writing, None, false, now);
+        }
+        if let Some(close) = stop.to_be_told() {
+            let (terms, settings) = (link.terms, core.session_settings());
+            (connection.writing).append(|out| terms.disconnect(&close, settings, out));
         }
         core.disconnect(worker, link, &stop, now);
         if stop != Stop::Lost {
@@ -251,11 +266,10 @@ impl Clients {
         }
         if let Stop::Closed(close) = &stop {
             let reason = close.reason as u8;
-            let got = match connection.disconnect.take() {
-                Some(told) if told != reason => {
-                    Got::Wrong(format!("DISCONNECT {told:#x} for a close for {reason:#x}"))
-                }
-                _ => Got::Answer(Answer::Closed(reason)),
+            let told = connection.disconnect.take();
+            let got = match told == (connection.version == Version::V5).then_some(reason) {
+                true => Got::Answer(Answer::Closed(reason)),
+                false => Got::Wrong(format!("DISCONNECT {told:?} for a close for {reason}")),
             };
             connection.got.push(got);
         }
@@ -311,15 +325,18 @@ impl Connection {
                 return Ok(Some(Got::Publish(at, publication)));
             }
             Packet::Connack(connack) => {
+                let mut expiry_secs = None;
                 for property in connack.properties.iter() {
-                    if let Property::TopicAliasMaximum(max) = property {
-                        self.broker_alias_max = max;
+                    match property {
+                        Property::TopicAliasMaximum(max) => self.broker_alias_max = max,
+                        Property::SessionExpiryInterval(secs) => expiry_secs = Some(secs),
+                        _ => {}
                     }
                 }
                 if connack.reason as u8 != 0 {
                     return Err(format!("{connack:?}"));
                 }
-                Answer::Connack(connack.session_present)
+                Answer::Connack(connack.session_present, expiry_secs)
             }
             Packet::Disconnect(disconnect) => {
                 if self.version != Version::V5 || self.disconnect.is_some() {

@@ -21,8 +21,6 @@ const STEPS: usize = 150;
 const ROUNDS: u64 = 200;
 /// How often a story that fails is told with less, to find a short one.
 const TELLINGS_MAX: usize = 3_000;
-/// Whether clients of MQTT 5 take part.
-const VERSIONS_5: bool = false;
 
 #[test]
 fn what_clients_get_is_what_the_reference_says() {

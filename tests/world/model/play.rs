@@ -14,9 +14,9 @@ use rotamq::protocol::{
 };
 
 use super::super::{packet_id, qos_of};
+use super::LARGE_BYTES;
 use super::broker::{Answer, Connecting, Content, Ending, Message, Reference, Subscription, Will};
 use super::clients::{Clients, Got, put_content, version};
-use super::{LARGE_BYTES, VERSIONS_5};
 use crate::world::random::Random;
 
 const CLIENTS: usize = 5;
@@ -45,6 +45,10 @@ const GROUPS: [&str; 2] = ["$share/g/$work/#", "$share/h/$work/+"];
 /// at most.
 const IDS: u16 = 20;
 const UNRELEASED_MAX: usize = 8;
+/// The broker's Receive Maximum.
+const RECEIVE_MAX: u16 = 9;
+/// Of sessions of MQTT 5; longer than a run.
+const EXPIRY_SECS_MAX: u32 = 5000;
 /// Each wait ends so much after a whole second. What is due is due whole
 /// seconds, eight at most, after a step: never so near to another that it
 /// matters how late a timer is.
@@ -124,6 +128,8 @@ pub enum Violation {
     PubackForQos2,
     PubrecForQos1,
     NoLocalInGroup,
+    /// More of QoS 2 that are not released than the broker's Receive Maximum.
+    TooMany,
 }
 
 /// A client's own memory.
@@ -152,10 +158,12 @@ impl Play {
     pub fn new() -> Play {
         let mut config = Config::default();
         config.limits.inflight_max = INFLIGHT_MAX;
+        config.limits.receive_max = RECEIVE_MAX;
+        config.session.expiry_max = Duration::from_secs(EXPIRY_SECS_MAX.into());
         config.queues.default.ack_timeout = None;
         let clients = Clients::new(&config, 1);
         Play {
-            reference: Reference::new(INFLIGHT_MAX.into(), clients.now()),
+            reference: Reference::new(INFLIGHT_MAX.into(), EXPIRY_SECS_MAX, clients.now()),
             clients,
             players: (0..CLIENTS).map(|_| Player::default()).collect(),
             inbox: Vec::new(),
@@ -251,7 +259,6 @@ impl Play {
 
     fn connect(&mut self, client: usize, connecting: &Connecting) -> Result<(), String> {
         let mut connecting = connecting.clone();
-        connecting.v5 &= VERSIONS_5;
         if !connecting.v5 {
             connecting.receive_max = None;
             connecting.packet_bytes_max = None;
@@ -264,8 +271,9 @@ impl Play {
         let number = self.clients.connect(&format!("c{client}"), &connecting)?;
         let known = self.reference.sessions.len();
         self.reference.connect(client, number, &connecting);
-        let present = (self.reference.expected.iter())
-            .any(|(other, answers)| *other == number && answers == &[Answer::Connack(true)]);
+        let present = (self.reference.expected.iter()).any(|(other, answers)| {
+            *other == number && matches!(answers[..], [Answer::Connack(true, _)])
+        });
         debug_assert!(present || self.reference.sessions.len() <= known + 1);
         let player = &mut self.players[client];
         player.connection = Some(number);
@@ -603,6 +611,37 @@ impl Play {
                 put_subscribe(id, std::slice::from_ref(&subscription), wire, bytes);
                 (self.reference).handle_subscribe(client, id, &[subscription]);
             }
+            Violation::TooMany => {
+                if !v5 {
+                    return false;
+                }
+                let unreleased = self.players[client].unreleased.len();
+                let publishing = Publishing {
+                    content: Content {
+                        topic: "$nobody".to_owned(),
+                        ..Content::default()
+                    },
+                    qos: 2,
+                    retain: false,
+                    expiry_secs: None,
+                    alias: None,
+                };
+                for _ in unreleased..RECEIVE_MAX.into() {
+                    let id = self.publish(client, v5, &publishing, None, bytes);
+                    self.players[client].unreleased.extend(id);
+                }
+                let packet = Packet::Publish(Publish {
+                    dup: false,
+                    qos: qos_of(2),
+                    retain: false,
+                    topic: "$nobody",
+                    packet_id: Some(packet_id(IDS + 1)),
+                    properties: Properties::EMPTY,
+                    payload: b"",
+                });
+                encode(&packet, wire, bytes);
+                self.reference.handle_violation(client, &[0x93]); // [MQTT-3.3.4-8]
+            }
         }
         true
     }
@@ -763,7 +802,9 @@ impl Play {
                     Violation::AliasTooLarge,
                     Violation::SecondConnect,
                     Violation::PubackForQos2,
+                    Violation::PubrecForQos1,
                     Violation::NoLocalInGroup,
+                    Violation::TooMany,
                 ]);
                 Step::Violate(client, violation)
             }
