@@ -175,6 +175,7 @@ pub struct Session {
     received: Vec<u16>,
 }
 
+#[derive(Clone)]
 pub struct Connection {
     pub number: usize,
     pub v5: bool,
@@ -195,6 +196,8 @@ struct Delivery {
     subscription_ids: Vec<u32>,
     /// It may have been sent to a connection that was lost before it read it.
     perhaps_sent: bool,
+    /// It was too large for the client when it may have had its turn.
+    perhaps_gone: bool,
 }
 
 /// A delivery that waits for its PUBACK or PUBREC.
@@ -203,6 +206,8 @@ pub struct Sent {
     delivery: Delivery,
     /// On the connection that there is now.
     pub seen: bool,
+    /// Whether it was first sent to a connection of MQTT 5.
+    first_v5: bool,
     group: Option<usize>,
 }
 
@@ -451,28 +456,29 @@ impl Reference {
             .min()
     }
 
-    /// Publishes the wills that are due now.
-    pub fn publish_due_wills(&mut self) {
+    /// Publishes the wills that are due now, those of sessions that end
+    /// included.
+    pub fn end_due_sessions(&mut self) {
         let now = self.now;
-        while let Some(due) = (self.sessions.iter())
-            .filter(|session| session.will_due.is_some_and(|due| due <= now))
+        let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now);
+        while let Some(session) = (self.sessions.iter())
+            .filter(|session| is_due(session.will_due))
             .min_by_key(|session| session.will_due)
         {
-            self.publish_will(due.client);
+            self.publish_will(session.client);
+        }
+        while let Some(session) = self.sessions.iter().find(|one| is_due(one.ends_at())) {
+            self.end_session(session.client);
         }
     }
 
-    /// Ends the sessions and connections whose time is up.
-    pub fn end_due(&mut self) {
+    /// Closes the connections that were silent for too long.
+    pub fn close_silent(&mut self) {
         let now = self.now;
-        let clients: Vec<usize> = self.sessions.iter().map(|session| session.client).collect();
-        for client in clients {
-            let session = self.session(client).expect("nobody else ends it");
-            if session.ends_at().is_some_and(|due| due <= now) {
-                self.end_session(client);
-            } else if session.silent_at().is_some_and(|due| due <= now) {
-                self.close(client, &[0x8D]); // [MQTT-3.1.2-22]
-            }
+        while let Some(session) =
+            (self.sessions.iter()).find(|session| session.silent_at().is_some_and(|due| due <= now))
+        {
+            self.close(session.client, &[0x8D]); // [MQTT-3.1.2-22]
         }
     }
 
@@ -559,6 +565,7 @@ impl Reference {
                 subscription_ids: subscriptions.iter().filter_map(|one| one.id).collect(),
                 message: message.clone(),
                 perhaps_sent: false,
+                perhaps_gone: false,
             };
             if session.connection.is_some() || delivery.qos > 0 {
                 session.waiting.push(delivery);
@@ -602,8 +609,10 @@ impl Reference {
     /// The connection is lost before it has read what it was just sent.
     pub fn forget_unread(&mut self, client: usize) {
         let session = self.online(client);
+        let connection = session.connection.clone().expect("connected");
         for delivery in &mut session.waiting {
             delivery.perhaps_sent = true;
+            delivery.perhaps_gone |= !connection.takes(&delivery.message);
         }
         let subscriptions = session.subscriptions.clone();
         for group in &mut self.groups {
@@ -757,7 +766,8 @@ impl Reference {
         let Some(session) = session else {
             return Err("its connection has ended".into());
         };
-        let v5 = session.connection.as_ref().is_some_and(|one| one.v5);
+        let connection = session.connection.clone().expect("it has that one");
+        let v5 = connection.v5;
         if got.qos == 0 && (got.id > 0 || got.dup) {
             return Err("a PUBLISH of QoS 0 has neither packet id nor DUP".into());
         }
@@ -765,7 +775,11 @@ impl Reference {
             let again = session.sent.iter_mut().find(|sent| !sent.seen);
             if let Some(again) = again {
                 // [MQTT-4.4.0-1], [MQTT-4.6.0-1]
-                again.delivery.check(got, v5, at)?;
+                let mut expected = again.delivery.clone();
+                if again.group.is_some() && !again.first_v5 {
+                    expected.subscription_ids.clone_from(&got.subscription_ids);
+                }
+                expected.check(got, v5, at)?;
                 if (again.id, true) != (got.id, got.dup) {
                     return Err(format!("it is to be sent again, with id {}", again.id));
                 }
@@ -779,9 +793,10 @@ impl Reference {
         }
         let mut wrong = "nothing was published that it could be".to_owned();
         // What is live comes in the order in which it came to the broker.
-        session.drop_undeliverable(at);
+        session.drop_expired(at);
         let mut candidates = (session.waiting.iter().enumerate())
-            .filter(|(_, delivery)| (delivery.qos > 0) == (got.qos > 0));
+            .filter(|(_, delivery)| (delivery.qos > 0) == (got.qos > 0))
+            .filter(|(_, delivery)| connection.takes(&delivery.message));
         while let Some((at_index, delivery)) = candidates.next() {
             match delivery.check(got, v5, at) {
                 Ok(()) if got.dup && !delivery.perhaps_sent => {
@@ -791,8 +806,7 @@ impl Reference {
                     let delivery = session.waiting.remove(at_index);
                     return session.send(got.id, delivery, None);
                 }
-                // It may have been sent, and lost, or given up by now.
-                Err(_) if delivery.perhaps_sent => {}
+                Err(_) if delivery.perhaps_sent || delivery.perhaps_gone => {}
                 Err(why) => {
                     wrong = why;
                     break;
@@ -818,10 +832,12 @@ impl Reference {
                         true => member.qos,
                         false => message.qos.min(member.qos),
                     },
-                    retain: Some(message.retain && member.retain_as_published),
+                    retain: Some(message.retain && member.retain_as_published)
+                        .filter(|retain| v5 || !retain),
                     subscription_ids: member.id.into_iter().collect(),
                     message: message.clone(),
                     perhaps_sent: false,
+                    perhaps_gone: false,
                 };
                 if delivery.check(got, v5, at).is_ok() && !message.has_expired(at) {
                     assert!(group.members.contains(&client));
@@ -928,6 +944,7 @@ impl Session {
             id,
             delivery,
             seen: true,
+            first_v5: self.connection.as_ref().is_some_and(|one| one.v5),
             group,
         });
         self.check_window()
@@ -957,6 +974,7 @@ impl Session {
                     subscription_ids: subscription.id.into_iter().collect(),
                     message: message.clone(),
                     perhaps_sent: false,
+                    perhaps_gone: false,
                 };
                 let topics = match must {
                     true => &mut backlog.due,
@@ -974,21 +992,22 @@ impl Session {
         None
     }
 
-    /// What is late, or too large for the client.
-    fn drop_undeliverable(&mut self, now: Duration) {
-        let connection = self.connection.as_ref();
-        self.waiting.retain(|delivery| {
-            let large = connection.is_some_and(|one| !one.takes(&delivery.message));
-            let late = delivery.message.has_expired(now); // [MQTT-3.3.2-5]
-            !large && (!late || delivery.perhaps_sent)
-        });
+    /// What is late [MQTT-3.3.2-5].
+    fn drop_expired(&mut self, now: Duration) {
+        self.waiting
+            .retain(|delivery| !delivery.message.has_expired(now) || delivery.perhaps_sent);
     }
 
     fn complete(&mut self, retained: &[Message], now: Duration) -> Result<(), String> {
-        self.drop_undeliverable(now);
-        let Some(connection) = &self.connection else {
+        self.drop_expired(now);
+        let Some(connection) = self.connection.clone() else {
             return Ok(());
         };
+        // What is too large is discarded when its turn comes [MQTT-3.1.2-25].
+        for delivery in &mut self.waiting {
+            delivery.perhaps_gone |= !connection.takes(&delivery.message);
+        }
+        self.waiting.retain(|one| one.qos > 0 || !one.perhaps_gone);
         let who = format!("client {}", self.client);
         if let Some(at_most_once) = self.waiting.iter().find(|one| one.qos == 0) {
             return Err(format!("{who} did not get {at_most_once:?}"));
@@ -998,19 +1017,26 @@ impl Session {
         {
             return Err(format!("{who} did not get {:?} again", again.delivery));
         }
+        // Which had its turn and was too large is open.
+        for backlog in &mut self.backlogs {
+            let large = |topic: &mut String| {
+                let mut retained = retained.iter();
+                retained.any(|one| one.content.topic == *topic && !connection.takes(one))
+            };
+            let skipped = backlog.due.extract_if(.., large);
+            backlog.perhaps.extend(skipped);
+        }
         if !self.has_room() {
             return Ok(());
         }
         self.waiting
-            .retain(|one| !(one.perhaps_sent && one.message.has_expired(now)));
+            .retain(|one| !one.perhaps_gone && !(one.perhaps_sent && one.message.has_expired(now)));
         if let Some(next) = self.waiting.first() {
             return Err(format!("{who} has room and did not get {next:?}"));
         }
         for backlog in std::mem::take(&mut self.backlogs) {
             let due = retained.iter().find(|message| {
-                backlog.due.contains(&message.content.topic)
-                    && !message.has_expired(now)
-                    && connection.takes(message)
+                backlog.due.contains(&message.content.topic) && !message.has_expired(now)
             });
             if let Some(due) = due {
                 let filter = backlog.subscription.filter;

@@ -13,7 +13,7 @@ use rotamq::protocol::{
     Connect, Packet, PacketType, Properties, PropertiesBuf, Property, Version, decode,
     decode_connect, encode,
 };
-use rotamq::session::{Exchange, Outbox};
+use rotamq::session::{Close, Exchange, Outbox};
 use rotamq::topic::{TopicLimits, TopicName};
 
 use super::super::{Wakes, write};
@@ -156,14 +156,16 @@ impl Clients {
         let link = connection.link.as_mut().expect("open");
         let mut rest = bytes;
         let mut stop = None;
-        while let (None, Some((packet, len))) = (
-            &stop,
-            decode(rest, connection.version, usize::MAX).expect("valid"),
-        ) {
-            rest = &rest[len..];
-            stop = (self.core)
-                .handle(&mut self.worker, link, &packet, self.now)
-                .err();
+        while stop.is_none() && !rest.is_empty() {
+            stop = match decode(rest, connection.version, usize::MAX) {
+                Ok(read) => {
+                    let (packet, len) = read.expect("whole packets are sent");
+                    rest = &rest[len..];
+                    let handled = (self.core).handle(&mut self.worker, link, &packet, self.now);
+                    handled.err()
+                }
+                Err(error) => Some(Stop::Closed(Close::new(error.reason, error.what))),
+            };
         }
         self.worker.effects.wake_all();
         match stop {

@@ -140,8 +140,8 @@ struct Player {
     last_id: u16,
     /// QoS 2, with their PUBRECs and not released.
     unreleased: Vec<u16>,
-    /// Sent, and lost before an answer was read.
-    unanswered: Vec<(u16, Publishing)>,
+    /// Sent, whether in MQTT 5, and lost before an answer was read.
+    unanswered: Vec<(u16, bool, Publishing)>,
 }
 
 pub struct Play {
@@ -235,7 +235,8 @@ impl Play {
             Step::PublishAndLose(_, publishing) => {
                 let id = self.publish(client, v5, publishing, None, &mut bytes);
                 let id = id.filter(|_| publishing.qos > 0);
-                (self.players[client].unanswered).extend(id.map(|id| (id, publishing.clone())));
+                let unanswered = id.map(|id| (id, v5, publishing.clone()));
+                self.players[client].unanswered.extend(unanswered);
                 self.players[client]
                     .unreleased
                     .retain(|other| Some(*other) != id);
@@ -287,7 +288,11 @@ impl Play {
         let mut bytes = Vec::new();
         let player = &mut self.players[client];
         let releases = player.unreleased.len();
-        for (id, publishing) in std::mem::take(&mut player.unanswered) {
+        for (id, v5, publishing) in std::mem::take(&mut player.unanswered) {
+            // Not as another message, without its properties.
+            if v5 != connecting.v5 && publishing.qos == 1 {
+                continue;
+            }
             self.publish(client, connecting.v5, &publishing, Some(id), &mut bytes);
             if publishing.qos == 2 {
                 self.players[client].unreleased.push(id);
@@ -310,9 +315,9 @@ impl Play {
         {
             self.reference.now = due;
             // Which of two that are due together comes first is open.
-            self.reference.publish_due_wills();
+            self.reference.end_due_sessions();
             _ = self.look(due + LATE);
-            self.reference.end_due();
+            self.reference.close_silent();
             self.look(due + LATE)?;
         }
         self.reference.now = until;
@@ -433,7 +438,7 @@ impl Play {
         loop {
             player.last_id = player.last_id % IDS + 1; // Soon used again.
             let id = player.last_id;
-            let unanswered = player.unanswered.iter().any(|(other, _)| *other == id);
+            let unanswered = player.unanswered.iter().any(|(other, ..)| *other == id);
             if !unanswered && !player.unreleased.contains(&id) {
                 return id;
             }
@@ -503,7 +508,7 @@ impl Play {
         }
         let unanswered = &self.players[client].unanswered;
         if self.players[client].unreleased.contains(&id)
-            || unanswered.iter().any(|(other, _)| *other == id)
+            || unanswered.iter().any(|(other, ..)| *other == id)
         {
             return;
         }
@@ -837,7 +842,8 @@ fn connecting(random: &mut Random, number: usize, client: usize) -> Connecting {
                 content: publishing.content,
                 qos: publishing.qos,
                 retain: publishing.retain,
-                expiry_secs: publishing.expiry_secs,
+                // How late it is published is open.
+                expiry_secs: publishing.expiry_secs.filter(|secs| *secs > 0),
                 delay_secs: random.of(&[0, 2, 5, 1000]),
             }
         }),
