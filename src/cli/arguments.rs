@@ -47,16 +47,11 @@ pub struct ConnectArguments {
     #[arg(short, long, value_name = "USER", value_parser = field)]
     pub(super) username: Option<String>,
     /// The password, which other users of this machine may see: better is --password-file
-    #[arg(
-        short = 'P',
-        long = "pw",
-        value_name = "PASSWORD",
-        requires = "username"
-    )]
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD")]
     #[arg(conflicts_with = "password_file", value_parser = field, allow_hyphen_values = true)]
     password: Option<String>,
     /// Read the password from the first line of this file
-    #[arg(long, value_name = "FILE", requires = "username")]
+    #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// The version of MQTT: 3.1, 3.1.1 or 5
     #[arg(short = 'V', long, value_name = "VERSION", default_value = "3.1.1")]
@@ -92,10 +87,19 @@ impl ConnectArguments {
     /// They are of no use, or contradict each other or another argument.
     pub fn properties(&self, packets: &[PacketType]) -> Result<GivenProperties, Failure> {
         if self.protocol_version != Version::V5 {
-            return match (self.session_expiry, self.properties.is_empty()) {
-                (None, true) => Ok(GivenProperties::default()),
-                (Some(_), _) => Err(Failure::new("-x needs MQTT 5: add -V 5")),
-                (None, false) => Err(Failure::new("-D needs MQTT 5: add -V 5")),
+            let has_password = self.password.is_some() || self.password_file.is_some();
+            let only_of_5 = [
+                ("-x needs", self.session_expiry.is_some()),
+                ("-D needs", !self.properties.is_empty()),
+                // [MQTT-3.1.2-22]
+                (
+                    "a password without a user name (-u) needs",
+                    has_password && self.username.is_none(),
+                ),
+            ];
+            return match only_of_5.iter().find(|(_, given)| *given) {
+                Some((what, _)) => Err(Failure::new(format!("{what} MQTT 5: add -V 5"))),
+                None => Ok(GivenProperties::default()),
             };
         }
         let mut given = self.properties.read(packets)?;
