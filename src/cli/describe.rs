@@ -85,7 +85,10 @@ pub fn packet(packet: &Packet<'_>) -> String {
         Packet::Suback(suback) => format!(
             "SUBACK {}: {}{}",
             suback.packet_id,
-            reasons(&suback.reasons),
+            reasons(&suback.reasons, |reason| match reason as u8 {
+                qos @ 0..=2 => format!("granted QoS {qos}"),
+                _ => words(reason),
+            }),
             of(suback.properties)
         ),
         Packet::Unsubscribe(unsubscribe) => format!(
@@ -101,7 +104,7 @@ pub fn packet(packet: &Packet<'_>) -> String {
         Packet::Unsuback(unsuback) => format!(
             "UNSUBACK {}: {}{}",
             unsuback.packet_id,
-            reasons(&unsuback.reasons),
+            reasons(&unsuback.reasons, words),
             of(unsuback.properties)
         ),
         Packet::Pingreq => "PINGREQ".to_owned(),
@@ -120,7 +123,7 @@ fn acknowledgement(name: &str, ack: &Ack<'_>) -> String {
     format!("{name} {}: {reason}{properties}", ack.packet_id)
 }
 
-fn reasons(reasons: &[ReasonCode]) -> String {
+fn reasons(reasons: &[ReasonCode], words: fn(ReasonCode) -> String) -> String {
     let words: Vec<_> = reasons.iter().copied().map(words).collect();
     words.join(", ")
 }

@@ -733,6 +733,31 @@ rotamq: sending DISCONNECT: success (0x00)
     assert_eq!(left.code, 0);
 }
 
+#[test]
+fn grants_and_the_like_are_shown_too() {
+    let arguments = "sub -d -i me -t a -t b -q 2 --no-local -U c -E";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let mut scene = Scene::connected(&arguments, "", &[]);
+    let reasons = [ReasonCode::Success, ReasonCode::GrantedQos2];
+    suback(&mut scene, &reasons, &[Property::UserProperty(("k", "v"))]);
+    scene.expect(PacketType::Unsubscribe);
+    scene.send(&Packet::Unsuback(Unsuback {
+        packet_id: id(2),
+        properties: Properties::EMPTY,
+        reasons: vec![ReasonCode::NoSubscriptionExisted],
+    }));
+    let left = scene.disconnected(ReasonCode::Success);
+    let lines: Vec<&str> = left.stderr.lines().skip(2).collect();
+    let expected = [
+        "sending SUBSCRIBE 1: \"a\" at QoS 2, no local, \"b\" at QoS 2, no local",
+        "sending UNSUBSCRIBE 2: [\"c\"]",
+        "received SUBACK 1: granted QoS 0, granted QoS 2; user-property \"k\" \"v\"",
+        "received UNSUBACK 2: no subscription existed (0x11)",
+        "sending DISCONNECT: success (0x00)",
+    ];
+    assert_eq!(lines, expected.map(|line| format!("rotamq: {line}")));
+}
+
 /// Found before anything is sent.
 #[test]
 fn arguments_that_contradict_each_other() {
