@@ -54,7 +54,7 @@ pub struct ConnectArguments {
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// The version of MQTT: 3.1, 3.1.1 or 5
-    #[arg(short = 'V', long, value_name = "VERSION", default_value = "3.1.1")]
+    #[arg(short = 'V', long, value_name = "VERSION", default_value = "5")]
     #[arg(value_parser = version)]
     pub(super) protocol_version: Version,
     /// Tell of each packet on standard error, with its reason codes and properties

@@ -39,7 +39,7 @@ impl Scene {
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
         let mut child = rotamq(arguments)
-            .args(["-h", "127.0.0.1", "-p", &port, "-V", "5"])
+            .args(["-h", "127.0.0.1", "-p", &port])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -772,24 +772,24 @@ fn arguments_that_contradict_each_other() {
             "a password without a user name (-u) needs MQTT 5: add -V 5",
         ),
         (
-            "-V 5 -x 5 -D connect session-expiry-interval 5",
+            "-x 5 -D connect session-expiry-interval 5",
             "the session's expiry is given twice, by -x and -D",
         ),
         (
-            "-V 5 -x ∞",
+            "-x ∞",
             "a session that never ends needs a client identifier: add -i",
         ),
         (
-            "-V 5 -D disconnect session-expiry-interval 1",
+            "-D disconnect session-expiry-interval 1",
             "DISCONNECT cannot prolong a session that ends with the connection: add -x",
         ),
-        ("-V 5 -D will content-type x", "-D will needs --will-topic"),
+        ("-D will content-type x", "-D will needs --will-topic"),
         (
-            "-V 5 -D connect authentication-data x",
+            "-D connect authentication-data x",
             "authentication-data needs authentication-method",
         ),
         (
-            "-V 5 -D subscribe user-property a b",
+            "-D subscribe user-property a b",
             "-D subscribe user-property a b: the command is one of connect, will, publish, \
              pubrel, disconnect",
         ),
@@ -808,7 +808,7 @@ fn arguments_that_contradict_each_other() {
             "--no-local, --retain-as-published and --retain-handling need MQTT 5: add -V 5",
         ),
         (
-            "-V 5 --no-local -t $share/g/a",
+            "--no-local -t $share/g/a",
             "a $share/ group cannot have --no-local",
         ),
     ];

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod clients;
+mod commands;
 mod commands5;
 mod crowd;
 mod memory;
