@@ -202,7 +202,8 @@ impl GivenProperties {
 pub fn help(packets: &[PacketType]) -> String {
     let mut text = "\
 Properties (-D): a command, a property and its value; user-property, which may
-be given more than once, takes a name and a value.
+be given more than once, takes a name and a value. A value that begins with a
+hyphen has to be a number.
 "
     .to_owned();
     for packet in packets {

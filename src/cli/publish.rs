@@ -105,7 +105,8 @@ pub fn run(arguments: PublishArguments) -> Outcome {
             retain: arguments.retain,
             source,
             unacknowledged: BTreeSet::new(),
-            refused: None,
+            refused: 0,
+            why: String::new(),
         };
         publishing.run(client).await
     })
@@ -202,8 +203,10 @@ struct Publishing<'a> {
     retain: bool,
     source: Source,
     unacknowledged: BTreeSet<PacketId>,
-    /// Why the broker refused a message, the last that it did.
-    refused: Option<String>,
+    /// How many messages the broker refused.
+    refused: u64,
+    /// Why it refused the last of them.
+    why: String,
 }
 
 impl Publishing<'_> {
@@ -216,9 +219,13 @@ impl Publishing<'_> {
             }
             sender.flush().await?;
             if matches!(self.source, Source::Ended) && self.unacknowledged.is_empty() {
-                return match &self.refused {
-                    Some(why) => Err(Failure::new(format!("the broker refused a message: {why}"))),
-                    None => Ok(ExitCode::SUCCESS),
+                let why = &self.why;
+                return match self.refused {
+                    0 => Ok(ExitCode::SUCCESS),
+                    1 => Err(Failure::new(format!("the broker refused a message: {why}"))),
+                    count => Err(Failure::new(format!(
+                        "the broker refused {count} messages, the last of them: {why}"
+                    ))),
                 };
             }
             let window = self.source.window().min(receive_max);
@@ -270,7 +277,8 @@ impl Publishing<'_> {
             {
                 self.source.delivered();
                 if ack.reason.is_failure() {
-                    self.refused = Some(describe::why(ack.reason, ack.properties));
+                    self.refused += 1;
+                    self.why = describe::why(ack.reason, ack.properties);
                 }
             }
             Packet::Pingresp => sender.pinged_back(),

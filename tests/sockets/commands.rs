@@ -7,7 +7,7 @@ use rotamq::Broker;
 use serde_json::Value;
 
 use crate::clients::broker;
-use crate::process::rotamq;
+use crate::process::{Program, file, rotamq};
 use crate::wait::until;
 
 /// A client for MQTT 5 with these arguments, separated by blanks: `rotamq sub`
@@ -204,7 +204,34 @@ fn what_a_subscription_asks_for_is_done() {
     assert_eq!(printed(child), "live|1\n");
 }
 
-/// As many messages as there are lines, all on the topic of the first.
+#[test]
+fn what_is_refused_and_why() {
+    let path = file(
+        "full.toml",
+        "[[queue]]\nname = \"full\"\nmessages_max = 1\n",
+    );
+    let program = Program::serve(&["--config", path.to_str().unwrap()]);
+    let run = |arguments| {
+        let output = client("pub", program.address, arguments).output().unwrap();
+        let code = output.status.code().unwrap();
+        (code, String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, stderr) = run("-t $SYS/x -q 1 -n");
+    let expected = "rotamq: the broker refused a message: not authorized (0x87): ";
+    assert!(stderr.starts_with(expected), "{stderr}");
+    assert_eq!((code, stderr.lines().count()), (1, 1));
+    let (code, stderr) = run("-t $queue/full -q 2 -n --repeat 4");
+    let expected =
+        "rotamq: the broker refused 3 messages, the last of them: quota exceeded (0x97): ";
+    assert!(stderr.starts_with(expected), "{stderr}");
+    assert_eq!((code, stderr.lines().count()), (1, 1));
+    // Without the reason string, if it is not wanted.
+    let (_, stderr) = run("-t $queue/full -q 1 -n -D connect request-problem-information 0");
+    let expected = "rotamq: the broker refused a message: quota exceeded (0x97)\n";
+    assert_eq!(stderr, expected);
+}
+
+/// Ours and mosquitto's see the topic, whichever way it is sent.
 #[test]
 fn aliases_are_understood_both_ways() {
     let broker = broker();
