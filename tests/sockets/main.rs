@@ -2,6 +2,7 @@
 //! mosquitto's, paho-mqtt for Python, rumqttc; and raw bytes where no client
 //! would do such a thing. `tests/run` installs them.
 
+mod authentication;
 mod bad_input;
 mod clients;
 mod commands;

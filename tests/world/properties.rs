@@ -174,7 +174,7 @@ fn one_copy_has_the_identifiers_of_all_that_match() {
         for (filter, number) in [("t", 1), ("#", 268_435_455), ("+", 0), ("u", 3)] {
             world.subscribe_with(a, filter, options, number);
         }
-        let mut got = |world: &mut World, topic| {
+        let got = |world: &mut World, topic| {
             world.publish(a, topic, "m", 1);
             let mut messages = came(world, a);
             assert_eq!(messages.len(), 1, "once");
@@ -584,7 +584,7 @@ fn a_member_says_how_much_it_takes() {
             world.publish(p, "$queue/jobs", &n.to_string(), 1);
         }
         let a = world.connect("a").go();
-        let mut subscribe = |world: &mut World, name, value, code| {
+        let subscribe = |world: &mut World, name, value, code| {
             let mut properties = PropertiesBuf::new();
             properties.push(Property::UserProperty((name, value)));
             let packet = Packet::Subscribe(Subscribe {
