@@ -503,7 +503,8 @@ impl Ledger {
         if let Some(most) = number("receive_maximum") {
             terms.receive_maximum = most as usize;
         }
-        if let Some(most) = number("maximum_packet_size") {
+        // 0 is no valid one, and the answer to it cannot keep to it.
+        if let Some(most) = number("maximum_packet_size").filter(|most| *most > 0) {
             terms.packet_bytes_max = most as usize;
         }
         terms.topic_alias_maximum = number("topic_alias_maximum").unwrap_or(0);
