@@ -30,6 +30,7 @@ impl Core {
                     }
                 }
                 Timer::Stale(session, number) => self.check_stale(worker, session, number, now),
+                Timer::Retained => self.expire_retained(now),
                 Timer::Queue(queue) => self.handle_list_timeout(worker, queue, now),
                 Timer::Unused(queue) => self.handle_unused(queue, now),
             }

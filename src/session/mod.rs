@@ -165,8 +165,8 @@ struct Waiting {
 pub struct Delivery<'a> {
     pub qos: Qos,
     pub retain: bool,
-    /// Of the subscriptions that it goes to [MQTT-3.3.4-3].
-    pub ids: &'a [SubscriptionId],
+    /// The identifiers of the subscriptions that it goes to [MQTT-3.3.4-3].
+    pub ids: &'a [u32],
 }
 
 /// A job on its way to one client.
@@ -540,7 +540,9 @@ impl Session {
     ) -> Delivered {
         let mut own = std::mem::take(&mut effects.own);
         own.clear();
-        (delivery.ids.iter()).for_each(|id| Property::SubscriptionIdentifier(*id).encode(&mut own));
+        let ids = delivery.ids.iter().copied();
+        ids.filter_map(SubscriptionId::new)
+            .for_each(|id| Property::SubscriptionIdentifier(id).encode(&mut own));
         let delivered = match delivery.qos {
             Qos::AtMostOnce => {
                 self.deliver_at_most_once(publication, delivery.retain, &mut own, limits, effects)
