@@ -41,6 +41,8 @@ pub struct Run {
     pub id: String,
     /// What its clients speak unless their CONNECT says another.
     pub version: Version,
+    /// Whether it is of what only RotaMQ has.
+    pub rotamq_only: bool,
     /// By broker, why that one fails this run.
     pub known: BTreeMap<String, String>,
     pub steps: Vec<Step>,
@@ -223,16 +225,20 @@ fn load_file(path: &Path, run_id: &str, cases: &mut Vec<Case>) -> Result<(), Str
                 (false, true) => five,
                 _ => Vec::new(),
             };
-            let mut case = load_case(fields, &played, &id).map_err(in_case)?;
+            let mut case = load_case(fields, &played, rotamq_only, &id).map_err(in_case)?;
             case.shows = shows;
-            case.rotamq_only = rotamq_only;
             cases.push(case);
         }
     }
     Ok(())
 }
 
-fn load_case(mut fields: Fields, version: &str, id: &str) -> Result<Case, String> {
+fn load_case(
+    mut fields: Fields,
+    version: &str,
+    rotamq_only: bool,
+    id: &str,
+) -> Result<Case, String> {
     let name = fields.text("name")?.ok_or("it needs a name")?;
     let about = fields.text("about")?.ok_or("it needs an `about`")?;
     let known = read_notes(&mut fields, version)?;
@@ -267,6 +273,7 @@ fn load_case(mut fields: Fields, version: &str, id: &str) -> Result<Case, String
             row: text,
             id,
             version: wire_version(version),
+            rotamq_only,
             known,
             steps: played,
         });
@@ -276,7 +283,7 @@ fn load_case(mut fields: Fields, version: &str, id: &str) -> Result<Case, String
         about,
         shows: Vec::new(),
         version: version.to_owned(),
-        rotamq_only: false,
+        rotamq_only,
         runs,
     })
 }
@@ -784,6 +791,9 @@ fn read_property(property: &Property, value: Toml) -> Result<Vec<property::Value
             };
             let read = |pair: Toml| match pair {
                 Toml::Array(pair) => match <[Toml; 2]>::try_from(pair) {
+                    Ok([name, Toml::Boolean(true)]) => {
+                        Ok(property::Value::AnyOf(read_bytes(name)?))
+                    }
                     Ok([name, text]) => {
                         Ok(property::Value::Pair(read_bytes(name)?, read_bytes(text)?))
                     }

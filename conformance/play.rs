@@ -396,7 +396,14 @@ impl<'a> Player<'a> {
                 Value::OneOf(codes) => codes.iter().any(|code| u16::from(*code) == packet.code()),
                 Value::Wanted(wanted) => {
                     let strict = packet.kind == Kind::Publish;
-                    let difference = property::difference(wanted, packet.properties(), strict);
+                    // An alias is between broker and client alone; deliveries
+                    // of a queue tell of it by user properties.
+                    let may_be_there: &[&str] = match self.run.rotamq_only {
+                        true => &["topic_alias", "user_property"],
+                        false => &["topic_alias"],
+                    };
+                    let came = packet.properties();
+                    let difference = property::difference(wanted, came, strict, may_be_there);
                     if difference.is_some() {
                         return difference;
                     }

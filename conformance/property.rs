@@ -49,6 +49,8 @@ pub enum Value {
     Pair(Vec<u8>, Vec<u8>),
     /// What a variable holds when it is sent, and so much more.
     Variable(String, u32),
+    /// Of a packet that is expected: a pair of this name, whatever its text.
+    AnyOf(Vec<u8>),
 }
 
 /// A property with its value; a packet has them in the order of the wire.
@@ -208,7 +210,9 @@ pub fn encode(properties: &[Entry], body: &mut Vec<u8>) {
                 put_string(name, &mut bytes);
                 put_string(text, &mut bytes);
             }
-            Value::Variable(..) => unreachable!("variables have their value before"),
+            Value::Variable(..) | Value::AnyOf(_) => {
+                unreachable!("variables have their value before, and only expected pairs any text")
+            }
         }
     }
     put_variable(bytes.len() as u32, body);
@@ -286,11 +290,12 @@ pub fn check(kind: Kind, properties: &[Entry]) -> Result<(), String> {
 }
 
 /// How the properties differ from those wanted. If `strict`, what is not named
-/// must not be there; but an alias is between broker and client alone.
+/// must not be there, but what `may_be_there`.
 pub fn difference(
     wanted: &[(&'static Property, Wanted)],
     came: &[Entry],
     strict: bool,
+    may_be_there: &[&str],
 ) -> Option<String> {
     for (property, wanted) in wanted {
         let values: Vec<&Value> = came
@@ -312,7 +317,10 @@ pub fn difference(
                         _ => values
                             .iter()
                             .zip(wanted)
-                            .all(|(came, wanted)| *came == wanted),
+                            .all(|(came, wanted)| match (came, wanted) {
+                                (Value::Pair(name, _), Value::AnyOf(wanted)) => name == wanted,
+                                _ => *came == wanted,
+                            }),
                     }
             }
             Wanted::Variable(_) => true,
@@ -328,7 +336,7 @@ pub fn difference(
     let other = came
         .iter()
         .map(|(property, _)| property.name)
-        .find(|name| !named(name) && *name != "topic_alias");
+        .find(|name| !named(name) && !may_be_there.contains(name));
     match other {
         Some(name) if strict => Some(format!("the property {name} was not to come")),
         _ => None,
@@ -351,6 +359,7 @@ impl fmt::Display for Value {
             Value::Bytes(bytes) => f.write_str(&readable(bytes)),
             Value::Pair(name, text) => write!(f, "{}:{}", readable(name), readable(text)),
             Value::Variable(name, plus) => write!(f, "${name}+{plus}"),
+            Value::AnyOf(name) => write!(f, "{}:any", readable(name)),
         }
     }
 }
