@@ -59,8 +59,8 @@ pub struct Session {
     pub backlog: Backlog,
     /// When the last connection ended.
     pub absent_since: Time,
-    /// Whether a timer looks after its absence.
-    pub expiry_watched: bool,
+    /// When the timer that looks after its absence is due.
+    pub expiry_alarm: Time,
     /// When a window full of stale jobs is to end the connection.
     pub stale_until: Option<Time>,
     link: Option<Link>,
@@ -289,7 +289,7 @@ impl Session {
             will: None,
             will_due: Time::MAX,
             absent_since: Time::ZERO,
-            expiry_watched: false,
+            expiry_alarm: Time::MAX,
             stale_until: None,
             link: None,
             link_number: 0,
@@ -321,6 +321,14 @@ impl Session {
     /// The number of the connection that has, or had, the session.
     pub fn link_number(&self) -> u32 {
         self.link_number
+    }
+
+    /// When it ends if its client stays away; [`Time::MAX`] while that is here.
+    pub fn expires_at(&self) -> Time {
+        match self.link {
+            Some(_) => Time::MAX,
+            None => self.absent_since + self.terms.session_expiry,
+        }
     }
 
     /// Messages that wait for room in the window.
