@@ -19,6 +19,7 @@ impl Core {
         for timer in due {
             match timer {
                 Timer::Silence(session, number) => self.check_silence(worker, session, number, now),
+                Timer::Will(session, number) => self.check_will(worker, session, number, now),
                 Timer::Expiry(session) => self.check_expiry(worker, session, now),
                 Timer::Held(session, number) | Timer::Retry(session, number) => {
                     // The connection looks for itself.
@@ -29,6 +30,7 @@ impl Core {
                     }
                 }
                 Timer::Stale(session, number) => self.check_stale(worker, session, number, now),
+                Timer::Retained => self.expire_retained(now),
                 Timer::Queue(queue) => self.handle_list_timeout(worker, queue, now),
                 Timer::Unused(queue) => self.handle_unused(queue, now),
             }
@@ -65,14 +67,12 @@ impl Core {
         let Some(mut session) = self.sessions.lock(id.0) else {
             return;
         };
-        if session.is_connected() {
-            session.expiry_watched = false; // Its next absence has a timer of its own.
-            return;
+        // Timers that an earlier one has made needless set no other.
+        if session.expiry_alarm <= now {
+            session.expiry_alarm = Time::MAX;
         }
-        let due = session.absent_since + session.terms.session_expiry;
-        if now < due {
-            drop(session);
-            self.schedule(now, due, Timer::Expiry(id));
+        if now < session.expires_at() {
+            self.watch_expiry(&mut session, id, now);
             return;
         }
         drop(session);

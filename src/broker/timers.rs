@@ -19,6 +19,8 @@ const TICK: Duration = Duration::from_millis(50);
 pub enum Timer {
     /// Has this connection been silent for too long?
     Silence(SessionId, u32),
+    /// Is the delay of the will over that this connection left?
+    Will(SessionId, u32),
     /// Has this session been absent for too long?
     Expiry(SessionId),
     /// Has this connection held PUBLISHes back for too long?
@@ -27,6 +29,8 @@ pub enum Timer {
     Retry(SessionId, u32),
     /// Is the window of this connection still full of stale jobs?
     Stale(SessionId, u32),
+    /// Have retained messages expired?
+    Retained,
     /// Time-outs and delays of a queue.
     Queue(QueueId),
     /// Has nobody used this queue for too long?

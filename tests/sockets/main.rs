@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod clients;
+mod commands;
+mod commands5;
 mod crowd;
 mod memory;
 mod process;
