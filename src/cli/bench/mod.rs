@@ -469,7 +469,7 @@ mod tests {
     }
 
     /// The versions that the broker serves.
-    const VERSIONS: [&str; 2] = ["3.1", "3.1.1"];
+    const VERSIONS: [&str; 3] = ["3.1", "3.1.1", "5"];
 
     #[test]
     fn publishes_as_many_messages_as_it_is_told_and_loses_none() {

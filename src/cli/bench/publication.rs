@@ -95,7 +95,7 @@ impl Template {
             topic_prefix: "",
             topic: topic.as_bytes(),
             packet_id: (form.qos > Qos::AtMostOnce).then_some(PacketId::MIN),
-            properties: properties.as_properties().as_bytes(),
+            properties: [properties.as_properties().as_bytes(), b"", b""],
             payload_len: form.payload_bytes.max(Stamp::BYTES),
         };
         let mut frame = Vec::new();
