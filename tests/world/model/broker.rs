@@ -149,6 +149,7 @@ pub struct Reference {
     retained: Vec<Message>,
     groups: Vec<Group>,
     groups_made: usize,
+    connections_ended: usize,
     /// By connection, in order; one of several is enough.
     pub expected: Vec<(usize, Vec<Answer>)>,
 }
@@ -157,6 +158,8 @@ pub struct Session {
     pub client: usize,
     pub connection: Option<Connection>,
     expiry_secs: u32,
+    /// While absent: how many connections had ended before its own.
+    left: usize,
     /// While absent: when it ends, if ever.
     ends: Option<Duration>,
     will: Option<Will>,
@@ -206,8 +209,9 @@ pub struct Sent {
     delivery: Delivery,
     /// On the connection that there is now.
     pub seen: bool,
-    /// Whether it was first sent to a connection of MQTT 5.
-    first_v5: bool,
+    /// Whether it showed for which subscription it is: retained messages of
+    /// several are alike before MQTT 5.
+    showed_ids: bool,
     group: Option<usize>,
 }
 
@@ -256,6 +260,7 @@ impl Reference {
             retained: Vec::new(),
             groups: Vec::new(),
             groups_made: 0,
+            connections_ended: 0,
             expected: Vec::new(),
         }
     }
@@ -308,6 +313,7 @@ impl Reference {
                 client,
                 connection: None,
                 expiry_secs: 0,
+                left: 0,
                 ends: None,
                 will: None,
                 will_due: None,
@@ -345,11 +351,11 @@ impl Reference {
             silence_max: (!keep_alive.is_zero()).then_some(keep_alive * 3 / 2),
             heard: now,
         });
-        session.sent.iter_mut().for_each(|sent| sent.seen = false);
-        // Discarded as if it had been sent [MQTT-3.1.2-25].
         let connection = session.connection.as_ref().expect("set above");
-        let small = |message: &Message| connection.takes(message);
-        session.sent.retain(|sent| small(&sent.delivery.message));
+        for sent in &mut session.sent {
+            sent.seen = false;
+            sent.delivery.perhaps_gone |= !connection.takes(&sent.delivery.message);
+        }
         let releasing = session.releasing.clone();
         let capped = connect.v5 && connect.expiry_secs > expiry_secs_max;
         let said = capped.then_some(expiry_secs_max); // 3.2.2.3.2
@@ -362,8 +368,11 @@ impl Reference {
     /// The connection ends without the broker having anything to say.
     pub fn disconnect(&mut self, client: usize, ending: Ending) {
         let now = self.now;
+        self.connections_ended += 1;
+        let left = self.connections_ended;
         let session = self.online(client);
         session.connection = None;
+        session.left = left;
         session.waiting.retain(|delivery| delivery.qos > 0);
         // A share group gives it to the next [MQTT-4.8.2-4 is of QoS 2].
         let (back, sent) =
@@ -463,11 +472,14 @@ impl Reference {
         let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now);
         while let Some(session) = (self.sessions.iter())
             .filter(|session| is_due(session.will_due))
-            .min_by_key(|session| session.will_due)
+            .min_by_key(|session| (session.will_due, session.left))
         {
             self.publish_will(session.client);
         }
-        while let Some(session) = self.sessions.iter().find(|one| is_due(one.ends_at())) {
+        while let Some(session) = (self.sessions.iter())
+            .filter(|session| is_due(session.ends_at()))
+            .min_by_key(|session| (session.ends_at(), session.left))
+        {
             self.end_session(session.client);
         }
     }
@@ -772,11 +784,13 @@ impl Reference {
             return Err("a PUBLISH of QoS 0 has neither packet id nor DUP".into());
         }
         if got.qos > 0 {
-            let again = session.sent.iter_mut().find(|sent| !sent.seen);
-            if let Some(again) = again {
+            // What was discarded for being too large is not sent again.
+            let gone = |sent: &&mut Sent| sent.delivery.perhaps_gone && sent.id != got.id;
+            let mut again = session.sent.iter_mut().filter(|sent| !sent.seen);
+            if let Some(again) = again.find(|sent| !gone(sent)) {
                 // [MQTT-4.4.0-1], [MQTT-4.6.0-1]
                 let mut expected = again.delivery.clone();
-                if again.group.is_some() && !again.first_v5 {
+                if !again.showed_ids {
                     expected.subscription_ids.clone_from(&got.subscription_ids);
                 }
                 expected.check(got, v5, at)?;
@@ -798,13 +812,17 @@ impl Reference {
             .filter(|(_, delivery)| (delivery.qos > 0) == (got.qos > 0))
             .filter(|(_, delivery)| connection.takes(&delivery.message));
         while let Some((at_index, delivery)) = candidates.next() {
+            // Late, it only comes again.
+            if delivery.message.has_expired(at) && !got.dup {
+                continue;
+            }
             match delivery.check(got, v5, at) {
                 Ok(()) if got.dup && !delivery.perhaps_sent => {
                     return Err("it has DUP the first time".into()); // [MQTT-3.3.1-3]
                 }
                 Ok(()) => {
                     let delivery = session.waiting.remove(at_index);
-                    return session.send(got.id, delivery, None);
+                    return session.send(got.id, delivery, None, true);
                 }
                 Err(_) if delivery.perhaps_sent || delivery.perhaps_gone => {}
                 Err(why) => {
@@ -817,7 +835,7 @@ impl Reference {
             return Err(format!("it has DUP, and {wrong}"));
         }
         if let Some(delivery) = session.retained(got, &retained, at) {
-            return session.send(got.id, delivery, None);
+            return session.send(got.id, delivery, None, v5);
         }
         let client = session.client;
         for group in &mut self.groups {
@@ -842,7 +860,7 @@ impl Reference {
                 if delivery.check(got, v5, at).is_ok() && !message.has_expired(at) {
                     assert!(group.members.contains(&client));
                     group.waiting.remove(index);
-                    return session.send(got.id, delivery, Some(group.number));
+                    return session.send(got.id, delivery, Some(group.number), v5);
                 }
             }
         }
@@ -936,7 +954,13 @@ impl Session {
         }
     }
 
-    fn send(&mut self, id: u16, delivery: Delivery, group: Option<usize>) -> Result<(), String> {
+    fn send(
+        &mut self,
+        id: u16,
+        delivery: Delivery,
+        group: Option<usize>,
+        showed_ids: bool,
+    ) -> Result<(), String> {
         if delivery.qos == 0 {
             return Ok(());
         }
@@ -944,7 +968,7 @@ impl Session {
             id,
             delivery,
             seen: true,
-            first_v5: self.connection.as_ref().is_some_and(|one| one.v5),
+            showed_ids,
             group,
         });
         self.check_window()
@@ -1011,6 +1035,10 @@ impl Session {
         let who = format!("client {}", self.client);
         if let Some(at_most_once) = self.waiting.iter().find(|one| one.qos == 0) {
             return Err(format!("{who} did not get {at_most_once:?}"));
+        }
+        if self.under_way() < connection.receive_max {
+            self.sent
+                .retain(|sent| sent.seen || !sent.delivery.perhaps_gone);
         }
         if self.under_way() < connection.receive_max
             && let Some(again) = self.sent.iter().find(|sent| !sent.seen)

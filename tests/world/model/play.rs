@@ -668,20 +668,25 @@ impl Play {
         Ok(())
     }
 
-    /// Shows the reference the messages that came before `until`.
+    /// Shows the reference the messages that came before `until`, of each
+    /// connection as far as it has them.
     fn look(&mut self, until: Duration) -> Result<(), String> {
+        let mut first = Ok(());
         for (number, inbox) in self.inbox.iter_mut().enumerate() {
             let publish = |got: &Got| matches!(got, Got::Publish(at, _) if *at <= until);
             while let Some(index) = inbox.iter().position(publish) {
                 let Got::Publish(at, publication) = &inbox[index] else {
                     unreachable!("one was found there");
                 };
-                (self.reference.came(number, publication, *at))
-                    .map_err(|why| format!("connection {number} got {publication:?}, but {why}"))?;
+                if let Err(why) = self.reference.came(number, publication, *at) {
+                    let why = format!("connection {number} got {publication:?}, but {why}");
+                    first = first.and(Err(why));
+                    break;
+                }
                 inbox.remove(index);
             }
         }
-        Ok(())
+        first
     }
 
     /// All that came was to come, and all that was to come did.
