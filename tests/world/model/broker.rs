@@ -1009,6 +1009,10 @@ impl Session {
                     && delivery.check(got, v5, at).is_ok()
                 {
                     topics.remove(place);
+                    if !v5 {
+                        // It may have been for another, and this one's still comes.
+                        backlog.perhaps.push(topic.clone());
+                    }
                     return Some(delivery);
                 }
             }
