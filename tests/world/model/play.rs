@@ -293,6 +293,9 @@ impl Play {
             if v5 != connecting.v5 && publishing.qos == 1 {
                 continue;
             }
+            // So that it is told from the first.
+            let mut publishing = publishing.clone();
+            publishing.content.payload.push('!');
             self.publish(client, connecting.v5, &publishing, Some(id), &mut bytes);
             if publishing.qos == 2 {
                 self.players[client].unreleased.push(id);
