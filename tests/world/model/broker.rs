@@ -291,8 +291,7 @@ impl Reference {
     }
 
     fn expect_one_of(&mut self, client: usize, answers: Vec<Answer>) {
-        let connection = self.connection(client).expect("connected");
-        let number = connection.number;
+        let number = self.connection(client).expect("connected").number;
         self.expected.push((number, answers));
     }
 
@@ -374,7 +373,8 @@ impl Reference {
         session.connection = None;
         session.left = left;
         session.waiting.retain(|delivery| delivery.qos > 0);
-        // A share group gives it to the next [MQTT-4.8.2-4 is of QoS 2].
+        // A group or queue gives to the next what was sent at QoS 1; of QoS 2
+        // it does not [MQTT-4.8.2-4].
         let (back, sent) =
             (session.sent.drain(..)).partition(|sent| sent.group.is_some() && sent.qos() == 1);
         session.sent = sent;
@@ -392,18 +392,14 @@ impl Reference {
             }
         }
         if over {
-            self.end_session(client);
-        } else if delay == 0 {
-            self.publish_will(client);
-        } else if matches!(ending, Ending::TakenOver { .. }) {
-            self.online_or_absent(client).will = None; // 3.1.3.2.2
-        } else if self.online_or_absent(client).will.is_some() {
-            self.online_or_absent(client).will_due = Some(now + seconds(delay));
+            return self.end_session(client);
         }
-    }
-
-    fn online_or_absent(&mut self, client: usize) -> &mut Session {
-        self.session(client).expect("it outlives its connection")
+        let session = self.session(client).expect("it outlives its connection");
+        match ending {
+            _ if delay == 0 => self.publish_will(client),
+            Ending::TakenOver { .. } => session.will = None, // 3.1.3.2.2
+            Ending::Normal | Ending::Lost => session.will_due = Some(now + seconds(delay)),
+        }
     }
 
     /// With the session a will that waits is published [MQTT-3.1.3-9].
@@ -546,26 +542,20 @@ impl Reference {
         let (mut matched, mut local) = (false, false);
         for session in &mut self.sessions {
             let mut subscriptions: Vec<&Subscription> = (session.subscriptions.iter())
-                .filter(|subscription| matches(&subscription.filter, topic))
+                .filter(|one| matches(&one.filter, topic))
                 .collect();
             let before = subscriptions.len();
             let own = session.client == message.publisher;
-            subscriptions.retain(|subscription| !(subscription.no_local && own)); // [MQTT-3.8.3-3]
+            subscriptions.retain(|one| !(one.no_local && own)); // [MQTT-3.8.3-3]
             local |= subscriptions.len() < before;
             // One copy, at the highest QoS, with all identifiers [MQTT-3.3.4-2] to [MQTT-3.3.4-4].
-            let Some(granted) = subscriptions
-                .iter()
-                .map(|subscription| subscription.qos)
-                .max()
-            else {
+            let Some(granted) = subscriptions.iter().map(|one| one.qos).max() else {
                 continue;
             };
             matched = true;
             let retains = |as_published: bool| {
-                let published = |subscription: &&Subscription| subscription.retain_as_published;
-                subscriptions
-                    .iter()
-                    .any(|one| published(one) == as_published)
+                let mut subscriptions = subscriptions.iter();
+                subscriptions.any(|one| one.retain_as_published == as_published)
             };
             let delivery = Delivery {
                 qos: message.qos.min(granted), // [MQTT-3.8.4-8]
@@ -808,10 +798,10 @@ impl Reference {
         let mut wrong = "nothing was published that it could be".to_owned();
         // What is live comes in the order in which it came to the broker.
         session.drop_expired(at);
-        let mut candidates = (session.waiting.iter().enumerate())
+        let candidates = (session.waiting.iter().enumerate())
             .filter(|(_, delivery)| (delivery.qos > 0) == (got.qos > 0))
             .filter(|(_, delivery)| connection.takes(&delivery.message));
-        while let Some((at_index, delivery)) = candidates.next() {
+        for (index, delivery) in candidates {
             // Late, it only comes again.
             if delivery.message.has_expired(at) && !got.dup {
                 continue;
@@ -821,7 +811,7 @@ impl Reference {
                     return Err("it has DUP the first time".into()); // [MQTT-3.3.1-3]
                 }
                 Ok(()) => {
-                    let delivery = session.waiting.remove(at_index);
+                    let delivery = session.waiting.remove(index);
                     return session.send(got.id, delivery, None, true);
                 }
                 Err(_) if delivery.perhaps_sent || delivery.perhaps_gone => {}
@@ -903,8 +893,8 @@ impl Reference {
 }
 
 impl Session {
-    /// What the retained messages of a filter were due to was changed; their
-    /// topics.
+    /// The subscription for which retained messages were due is not what it
+    /// was; the topics of those that may come all the same.
     fn give_up_backlogs(&mut self, filter: &str) -> Vec<String> {
         let mut topics = Vec::new();
         for backlog in &mut self.backlogs {
@@ -1062,7 +1052,7 @@ impl Session {
             return Ok(());
         }
         self.waiting
-            .retain(|one| !one.perhaps_gone && !(one.perhaps_sent && one.message.has_expired(now)));
+            .retain(|one| !(one.perhaps_gone || one.perhaps_sent && one.message.has_expired(now)));
         if let Some(next) = self.waiting.first() {
             return Err(format!("{who} has room and did not get {next:?}"));
         }

@@ -270,12 +270,10 @@ impl Play {
             }
         }
         let number = self.clients.connect(&format!("c{client}"), &connecting)?;
-        let known = self.reference.sessions.len();
         self.reference.connect(client, number, &connecting);
         let present = (self.reference.expected.iter()).any(|(other, answers)| {
             *other == number && matches!(answers[..], [Answer::Connack(true, _)])
         });
-        debug_assert!(present || self.reference.sessions.len() <= known + 1);
         let player = &mut self.players[client];
         player.connection = Some(number);
         if !present {
