@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use crate::clients::{LIBRARIES, Options, PAHO, PEERS, RUMQTTC, broker, broker_with};
+use crate::clients::{
+    LIBRARIES, Options, PAHO, PEERS, RUMQTTC, RUMQTTC_5, Version, broker, broker_with,
+};
 use crate::wait::until;
 
 /// Who publishes what the peer of that index receives: never itself.
@@ -39,7 +41,8 @@ fn messages_of_one_publisher_come_in_their_order() {
     let broker = broker();
     for (index, peer) in PEERS.into_iter().enumerate() {
         let mut subscriber = peer.subscriber(broker.address(), "subscriber", "order", 2);
-        let mut publisher = LIBRARIES[index % 3].connect(broker.address(), "publisher");
+        let mut publisher =
+            LIBRARIES[index % LIBRARIES.len()].connect(broker.address(), "publisher");
         for qos in 0..=2 {
             for number in 0..150 {
                 publisher.publish("order", number.to_string().as_bytes(), qos, false);
@@ -91,7 +94,7 @@ fn ten_thousand_retained_messages_come_once_each() {
     const TOPICS: usize = 10_000;
     let broker = broker();
     let address = broker.address();
-    let mut publisher = crate::raw::Raw::connect(address, crate::clients::Version::V311, "raw");
+    let mut publisher = crate::raw::Raw::connect(address, Version::V311, "raw");
     for number in 0..TOPICS {
         let mut packet = crate::raw::publish(&format!("many/{number}"), b"x", 0, 0);
         packet[0] |= 1;
@@ -134,13 +137,15 @@ fn large_retained_messages_come_as_fast_as_they_are_read() {
     for number in 0..100 {
         publisher.publish(&format!("large/{number}"), &payload, 1, true);
     }
-    for qos in 0..=2 {
-        let mut subscriber = RUMQTTC.connect(address, "subscriber");
-        subscriber.subscribe(&["#"], qos);
-        for _ in 0..100 {
-            assert_eq!(subscriber.receive().payload.len(), payload.len());
+    for peer in [RUMQTTC, RUMQTTC_5] {
+        for qos in 0..=2 {
+            let mut subscriber = peer.connect(address, "subscriber");
+            subscriber.subscribe(&["#"], qos);
+            for _ in 0..100 {
+                assert_eq!(subscriber.receive().payload.len(), payload.len());
+            }
+            subscriber.disconnect();
         }
-        subscriber.disconnect();
     }
     let counts = broker.counts();
     assert_eq!((counts.dropped_slow, counts.sessions_overflowed), (0, 0));
@@ -227,9 +232,11 @@ fn payloads_up_to_the_largest_packet() {
     const PACKET_BYTES_MAX: usize = 1 << 20;
     let broker = broker_with(|config| config.limits.packet_bytes_max = PACKET_BYTES_MAX);
     let address = broker.address();
-    // First byte, three of the length, topic "big" and packet id.
+    // First byte, three of the length, topic "big" and packet id; and in MQTT 5
+    // the length of no properties.
     let largest = PACKET_BYTES_MAX - 4 - 5 - 2;
     for (index, peer) in PEERS.into_iter().enumerate() {
+        let largest = largest - usize::from(other(index).version == Version::V5);
         let mut subscriber = peer.subscriber(address, "subscriber", "big", 2);
         let mut publisher = other(index).connect(address, "publisher");
         for (qos, len) in [(0, 70_000), (1, largest), (2, largest)] {
@@ -243,7 +250,7 @@ fn payloads_up_to_the_largest_packet() {
     }
     for peer in LIBRARIES {
         let mut publisher = peer.connect(address, "publisher");
-        let mut raw = crate::raw::Raw::connect(address, crate::clients::Version::V311, "raw");
+        let mut raw = crate::raw::Raw::connect(address, Version::V311, "raw");
         // It may be closed before all of it is sent.
         let beyond = crate::raw::publish("big", &vec![0; largest + 1], 1, 1);
         _ = raw.stream.write_all(&beyond);
