@@ -11,6 +11,7 @@ mod print;
 mod value;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source};
@@ -63,6 +64,10 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Messages of QoS 1 and 2 sent to a client and not acknowledged.
     pub inflight_max: u16,
+    /// Messages of QoS 1 and 2 that a client may have on their way here.
+    pub receive_max: u16,
+    /// Topic aliases of a connection, each way.
+    pub topic_aliases_max: u16,
     /// Messages waiting in a session, or in a share group.
     pub session_messages_max: usize,
     /// Of messages kept for a session, waiting or in flight.
@@ -93,6 +98,30 @@ pub struct SessionSettings {
     pub full: SessionFull,
     /// How long a session of an absent 3.1.1 client is kept.
     pub expiry_default: Duration,
+    /// The longest that a client may ask for.
+    pub expiry_max: Duration,
+    /// The longest keep alive in seconds that a client gets that can be told
+    /// so; `None`: what it asks for.
+    pub keep_alive_secs_max: Option<NonZeroU16>,
+    /// Given to clients that ask for it, with `%c` for the client id; empty:
+    /// to none.
+    pub response_information: String,
+    /// Where clients are sent that this server does not want; empty: nowhere.
+    pub server_reference: String,
+    pub redirect: Redirect,
+    /// Whether payloads that are said to be UTF-8 must be so.
+    pub check_payload_format: bool,
+}
+
+/// When clients are sent to the other server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirect {
+    /// When this one is full, or stops.
+    Overflow,
+    /// All of them, for the time being.
+    Temporarily,
+    /// All of them, for good.
+    Permanently,
 }
 
 /// What happens to a session that is full when a message comes.
@@ -212,6 +241,12 @@ impl Default for Config {
             session: SessionSettings {
                 full: SessionFull::End,
                 expiry_default: 7 * DAY,
+                expiry_max: 30 * DAY,
+                keep_alive_secs_max: None,
+                response_information: "response/%c".to_owned(),
+                server_reference: String::new(),
+                redirect: Redirect::Overflow,
+                check_payload_format: false,
             },
             queues: QueuesSettings {
                 auto_create: true,
@@ -240,6 +275,8 @@ impl Default for Limits {
             subscriptions_per_client_max: 10_000,
             sessions_max: 1_000_000,
             inflight_max: 100,
+            receive_max: 1024,
+            topic_aliases_max: 32,
             session_messages_max: 100_000,
             session_bytes_max: 64 << 20,
             outbox_bytes_max: 16 << 20,

@@ -5,7 +5,7 @@
 //! nothing with them: no I/O, no clock, no routing.
 
 use std::fmt;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::ops::{Add, Sub};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,25 @@ impl Qos {
 
 /// A packet identifier; never zero [MQTT-2.3.1-1].
 pub type PacketId = NonZeroU16;
+
+/// A subscription identifier (MQTT 5): 1 to 268,435,455 (3.8.2.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(NonZeroU32);
+
+impl SubscriptionId {
+    pub const MAX: u32 = 268_435_455;
+
+    pub const fn new(id: u32) -> Option<SubscriptionId> {
+        match NonZeroU32::new(id) {
+            Some(id) if id.get() <= SubscriptionId::MAX => Some(SubscriptionId(id)),
+            _ => None,
+        }
+    }
+
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+}
 
 /// A point on the broker's monotonic clock, in microseconds since it started.
 ///
@@ -168,6 +187,12 @@ const AROUND_BODY_BYTES: usize = size_of::<Message>() + 2 * 8 + 2 * 16 + 2 * 16;
 /// Those of one broker rise roughly with time; nothing depends on their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u64);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
 
 /// What is known of a message beside what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -71,7 +71,13 @@ impl Broker {
         let (stopping, stopped) = watch::channel(false);
         // The system's randomness, by way of the standard library's.
         let seed = RandomState::new().hash_one(0);
-        let shared = Arc::new(Shared::new(Core::new(config, seed), stopped));
+        // A clock before 1970 tells nobody anything.
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since_1970 = since_1970.unwrap_or_default();
+        let shared = Arc::new(Shared::new(
+            Core::new(config, seed).started(since_1970),
+            stopped,
+        ));
         let mut addresses = Vec::new();
         for listener in &config.listeners {
             let address = listener.address;

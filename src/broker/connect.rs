@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::link::Link;
+use super::authenticate::{Admission, method_of};
+use super::link::{Link, too_large};
+use super::publish::Sorted;
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
+use crate::config::Redirect;
 use crate::message::{ClientId, Identity, SessionId, Time};
 use crate::protocol::{Connect, ReasonCode};
 use crate::router::{NodeId, Receiver};
-use crate::session::{Close, Publication, Session, Subscribed, Terms, Will, connack};
+use crate::session::{Accepted, Close, Publication, Session, Subscribed, Terms, Will};
 use crate::slots::Locked;
 use crate::topic::TopicName;
 
@@ -18,6 +22,8 @@ use crate::topic::TopicName;
 pub(super) enum Ending {
     /// DISCONNECT: the will goes unpublished [MQTT-3.14.4-3].
     Disconnect,
+    /// DISCONNECT, and the will is to be published all the same.
+    DisconnectWithWill,
     /// The connection is lost, or broke the rules.
     Lost,
     /// Another connection uses the client id [MQTT-3.1.4-2].
@@ -29,46 +35,83 @@ pub(super) enum Ending {
 }
 
 impl Core {
-    /// A CONNECT. CONNACK is the first thing in the session's outbox then.
+    /// A CONNECT.
     ///
     /// # Errors
-    /// The reason for the CONNACK that refuses it [MQTT-3.1.4-4].
+    /// Why it is refused, for the CONNACK.
     pub fn connect(
         &self,
         worker: &mut Worker,
         connect: &Connect<'_>,
         now: Time,
-    ) -> Result<Link, ReasonCode> {
-        let link = self.admit(worker, connect, now);
-        match &link {
-            Ok(_) => self.counters.connections_accepted.increment(),
-            Err(_) => self.counters.connections_refused.increment(),
-        }
-        link
+    ) -> Result<Admission, Close> {
+        let admission = match method_of(connect) {
+            Some(method) => self.begin_authentication(worker, connect, method, now),
+            None => self
+                .admit(worker, connect, None, now)
+                .map(Admission::Admitted),
+        };
+        self.count_admission(admission)
     }
 
-    fn admit(
+    pub(super) fn count_admission(
+        &self,
+        admission: Result<Admission, Close>,
+    ) -> Result<Admission, Close> {
+        match &admission {
+            Ok(Admission::Admitted(_)) => self.counters.connections_accepted.increment(),
+            Ok(Admission::Challenged(_)) => {}
+            Err(_) => self.counters.connections_refused.increment(),
+        }
+        admission
+    }
+
+    /// Lets a client in. `proven`: who it is, and by which method it has shown
+    /// that, with what that has to say last.
+    pub(super) fn admit(
         &self,
         worker: &mut Worker,
         connect: &Connect<'_>,
+        proven: Option<(Arc<str>, &str, &[u8])>,
         now: Time,
-    ) -> Result<Link, ReasonCode> {
+    ) -> Result<Link, Close> {
         let terms = Terms::agree(connect, &self.limits, &self.session_settings)?;
+        self.redirect()?;
+        let (user, authentication) = match proven {
+            Some((user, method, data)) => (Some(user), Some((method, data))),
+            None => (connect.user_name.map(Arc::from), None),
+        };
         let identity = Arc::new(Identity {
-            user: connect.user_name.map(Arc::from),
+            user,
             client: match connect.client_id {
                 "" => self.make_up_client_id(), // [MQTT-3.1.3-6]
                 id => ClientId::new(id),
             },
         });
-        self.authorize(connect, &identity)?;
+        let will = self.authorize(connect, &identity, authentication.is_some())?;
+        let accepted = Accepted {
+            connect,
+            terms,
+            client: &identity.client,
+            limits: &self.limits,
+            settings: &self.session_settings,
+            authentication,
+        };
+        if !terms.takes(accepted.connack(true).len()) {
+            return Err(too_large()); // [MQTT-3.1.2-24]
+        }
+        let mut entry = Entry {
+            accepted,
+            identity: &identity,
+            will,
+        };
         let number = loop {
             let existing = self
                 .clients
                 .get(&identity.client)
                 .map(|entry| *entry.value());
             let Some(id) = existing else {
-                if let Some(joined) = self.create_session(worker, connect, terms, &identity, now)? {
+                if let Some(joined) = self.create_session(worker, &mut entry, now)? {
                     break joined;
                 }
                 continue;
@@ -90,7 +133,7 @@ impl Core {
             }
             break (
                 id,
-                self.resume_session(worker, id, session, connect, terms, &identity, now),
+                self.resume_session(worker, id, session, &mut entry, now),
             );
         };
         let (session, number) = number;
@@ -100,53 +143,87 @@ impl Core {
         Ok(Link::new(session, number, identity, terms))
     }
 
+    /// Whether clients are sent elsewhere, all of them.
+    fn redirect(&self) -> Result<(), Close> {
+        let settings = &self.session_settings;
+        let reason = match settings.redirect {
+            _ if settings.server_reference.is_empty() => return Ok(()),
+            Redirect::Overflow => return Ok(()),
+            Redirect::Temporarily => ReasonCode::UseAnotherServer,
+            Redirect::Permanently => ReasonCode::ServerMoved,
+        };
+        Err(Close::new(reason, "clients are served by another server"))
+    }
+
     /// Whether this client may connect so, and leave such a will.
-    fn authorize(&self, connect: &Connect<'_>, identity: &Identity) -> Result<(), ReasonCode> {
-        let password = connect.password;
-        if self.access.decide(identity, Action::Connect { password }) == Decision::Deny {
-            return Err(match identity.user {
+    fn authorize(
+        &self,
+        connect: &Connect<'_>,
+        identity: &Identity,
+        authenticated: bool,
+    ) -> Result<Option<Box<Will>>, Close> {
+        let action = Action::Connect {
+            password: connect.password,
+            authenticated,
+        };
+        if self.access.decide(identity, action) == Decision::Deny {
+            let reason = match identity.user {
                 Some(_) => ReasonCode::BadUserNameOrPassword,
                 None => ReasonCode::NotAuthorized,
-            });
+            };
+            return Err(Close::new(reason, "this client may not connect"));
         }
         let Some(will) = &connect.will else {
-            return Ok(());
+            return Ok(None);
         };
-        if self.parse_topic(will.topic).is_err() {
-            return Err(ReasonCode::TopicNameInvalid);
+        if let Err(error) = self.parse_topic(will.topic) {
+            let why = format!("the will's topic: {}", error.why);
+            return Err(Close::new(ReasonCode::TopicNameInvalid, why));
         }
-        match self
-            .access
-            .decide(identity, Action::Will { topic: will.topic })
-        {
-            Decision::Allow => Ok(()),
-            Decision::Deny => Err(ReasonCode::NotAuthorized),
+        let mut scratch = Vec::new();
+        let sorted = Sorted::of(will.properties, &mut scratch)?;
+        self.check_payload(sorted.says_text, will.payload)?;
+        let action = Action::Will { topic: will.topic };
+        if self.access.decide(identity, action) == Decision::Deny {
+            let why = "a will to this topic is not allowed";
+            return Err(Close::new(ReasonCode::NotAuthorized, why));
         }
+        Ok(Some(Box::new(Will {
+            topic: will.topic.into(),
+            properties: sorted.passed_on.into(),
+            payload: will.payload.into(),
+            qos: will.qos,
+            retain: will.retain,
+            delay: sorted.will_delay,
+            expiry: sorted.expiry,
+        })))
     }
 
     /// `None`: somebody else was faster to use the client id.
     fn create_session(
         &self,
         worker: &mut Worker,
-        connect: &Connect<'_>,
-        terms: Terms,
-        identity: &Arc<Identity>,
+        entry: &mut Entry<'_>,
         now: Time,
-    ) -> Result<Option<(SessionId, u32)>, ReasonCode> {
+    ) -> Result<Option<(SessionId, u32)>, Close> {
         if self.sessions_len.load(Ordering::Relaxed) >= self.limits.sessions_max {
-            return Err(ReasonCode::ServerUnavailable);
+            let why = "there are sessions_max sessions";
+            return Err(Close::new(ReasonCode::ServerUnavailable, why));
         }
-        let mut session = Session::new(identity.clone(), terms, self.random_packet_id());
-        session.will = connect.will.as_ref().map(keep_will);
-        // [MQTT-3.2.2-1], [MQTT-3.2.2-3]
-        let number = session.attach(terms, &connack(false), now, &mut worker.effects);
+        let terms = entry.accepted.terms;
+        let mut session = Session::new(entry.identity.clone(), terms, self.random_packet_id());
+        session.will = entry.will.take();
+        // [MQTT-3.2.2-2], [MQTT-3.2.2-3]; in 3.1.1 -1 and -3.
+        let connack = entry.accepted.connack(false);
+        let number = session.attach(terms, &connack, now, &mut worker.effects);
         session.take_part(); // It has no queues yet.
         let id = SessionId(self.sessions.insert(session));
-        match self.clients.entry(identity.client.clone()) {
+        match self.clients.entry(entry.identity.client.clone()) {
             dashmap::Entry::Vacant(vacant) => drop(vacant.insert(id)),
             dashmap::Entry::Occupied(occupied) => {
                 drop(occupied);
-                self.sessions.remove(id.0);
+                let session = self.sessions.remove(id.0);
+                entry.will = session.and_then(|mut session| session.will.take());
                 return Ok(None);
             }
         }
@@ -154,22 +231,20 @@ impl Core {
         Ok(Some((id, number)))
     }
 
-    /// [MQTT-3.1.2-4], [MQTT-3.2.2-2]
-    // Called once: a struct for its arguments would only be another name for them.
-    #[allow(clippy::too_many_arguments)]
+    /// [MQTT-3.1.2-5], [MQTT-3.2.2-3]; in 3.1.1 [MQTT-3.1.2-4], [MQTT-3.2.2-2]
     fn resume_session(
         &self,
         worker: &mut Worker,
         id: SessionId,
         mut session: Locked<'_, Session>,
-        connect: &Connect<'_>,
-        terms: Terms,
-        identity: &Arc<Identity>,
+        entry: &mut Entry<'_>,
         now: Time,
     ) -> u32 {
-        session.identity = identity.clone();
-        session.will = connect.will.as_ref().map(keep_will);
-        let number = session.attach(terms, &connack(true), now, &mut worker.effects);
+        session.identity = entry.identity.clone();
+        // A will whose delay still runs is not published [MQTT-3.1.3-9].
+        session.will = entry.will.take();
+        let (terms, connack) = (entry.accepted.terms, entry.accepted.connack(true));
+        let number = session.attach(terms, &connack, now, &mut worker.effects);
         let members: Vec<Subscribed> = session.subscriptions.keys().copied().collect();
         drop(session);
         for subscribed in members {
@@ -199,7 +274,8 @@ impl Core {
     pub fn disconnect(&self, worker: &mut Worker, mut link: Link, stop: &super::Stop, now: Time) {
         let ending = match stop {
             super::Stop::Disconnect | super::Stop::BrokerStops => Ending::Disconnect,
-            _ => Ending::Lost,
+            super::Stop::DisconnectWithWill => Ending::DisconnectWithWill,
+            super::Stop::Lost | super::Stop::Closed(_) => Ending::Lost,
         };
         self.end(worker, link.session, Some(link.number), ending, now);
         self.leave_line(worker, &mut link, now);
@@ -264,10 +340,23 @@ impl Core {
                 session.close(close.clone(), &mut worker.effects);
                 true
             }
-            Ending::Disconnect | Ending::Lost => !session.terms.persists(),
+            Ending::Disconnect | Ending::DisconnectWithWill | Ending::Lost => {
+                !session.terms.persists()
+            }
         };
         let detached = session.detach(now, &mut worker.effects);
         let identity = session.identity.clone();
+        // [MQTT-3.1.2-8]: when the delay is over, or the session if that is sooner.
+        let delay = session.will.as_ref().map(|will| will.delay);
+        let delay = delay.filter(|delay| !over && !delay.is_zero());
+        let will = match delay {
+            Some(_) => None,
+            None => session.will.take(),
+        };
+        if let Some(delay) = delay {
+            session.will_due = now + delay;
+            self.schedule(now, session.will_due, Timer::Will(id, ended));
+        }
         let subscriptions: Vec<Subscribed> = session.subscriptions.keys().copied().collect();
         if over {
             self.counters
@@ -286,7 +375,7 @@ impl Core {
             let expiry = session.terms.session_expiry;
             let watched = std::mem::replace(&mut session.expiry_watched, true);
             drop(session);
-            if !watched {
+            if !watched && expiry < Duration::MAX {
                 self.schedule(now, now + expiry, Timer::Expiry(id));
             }
         }
@@ -319,7 +408,27 @@ impl Core {
                 }
             });
         }
-        if let Some(will) = detached.will {
+        if let Some(will) = will {
+            worker.wills.push_back((will, identity));
+            self.publish_wills(worker, now);
+        }
+    }
+
+    /// A will's delay may be over.
+    pub(super) fn check_will(&self, worker: &mut Worker, id: SessionId, number: u32, now: Time) {
+        let Some(mut session) = self.sessions.lock(id.0) else {
+            return;
+        };
+        if session.is_connected() || session.link_number() != number {
+            return; // The client was back before [MQTT-3.1.3-9].
+        }
+        if now < session.will_due {
+            self.schedule(now, session.will_due, Timer::Will(id, number));
+            return;
+        }
+        let (will, identity) = (session.will.take(), session.identity.clone());
+        drop(session);
+        if let Some(will) = will {
             worker.wills.push_back((will, identity));
             self.publish_wills(worker, now);
         }
@@ -347,7 +456,7 @@ impl Core {
             let name = will.topic.strip_prefix("$queue/").unwrap_or(&will.topic);
             TopicName::parse(name, self.topic_limits).is_ok_and(|topic| {
                 let id = self.next_message_id(worker);
-                let publication = Publication::new(
+                let mut publication = Publication::new(
                     topic,
                     &will.payload,
                     will.qos,
@@ -356,6 +465,8 @@ impl Core {
                     now,
                     id,
                 );
+                publication.properties = &will.properties;
+                publication.expires = will.expiry.map_or(Time::MAX, |expiry| now + expiry);
                 self.publish(worker, &publication, &will.topic, now).is_ok()
             })
         };
@@ -419,11 +530,9 @@ impl Core {
     }
 }
 
-fn keep_will(will: &crate::protocol::Will<'_>) -> Box<Will> {
-    Box::new(Will {
-        topic: will.topic.into(),
-        payload: will.payload.into(),
-        qos: will.qos,
-        retain: will.retain,
-    })
+/// A client that is let in, on its way to its session.
+struct Entry<'a> {
+    accepted: Accepted<'a>,
+    identity: &'a Arc<Identity>,
+    will: Option<Box<Will>>,
 }

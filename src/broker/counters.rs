@@ -40,6 +40,10 @@ counters! {
     dropped_slow,
     /// Messages that made room for younger ones in a full session.
     dropped_oldest,
+    /// Messages whose time had passed before they could be delivered.
+    dropped_expired,
+    /// Messages that were larger than their receiver takes.
+    dropped_too_large,
     /// Messages that waited in a session when it ended.
     dropped_session_ended,
     /// Deliveries that the receiver has no right to.

@@ -7,13 +7,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::publish::Refused;
+use super::authenticate::Enhanced;
+use super::publish::{Incoming, Refused, Sorted};
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::message::{Identity, PacketId, Qos, QueueId, SessionId, Time};
-use crate::protocol::{AckKind, Packet, Publish, ReasonCode, encode, encode_ack};
-use crate::queue::Settlement;
-use crate::session::{Close, SentJob, Terms};
+use crate::protocol::{
+    Ack, AckKind, Disconnect, Packet, PacketType, Property, Publish, ReasonCode, encode, encode_ack,
+};
+use crate::session::{Answered, Close, ReceivedAliases, Session, Terms};
+use crate::slots::Locked;
 
 /// How long a PUBLISH that found a session full waits before it tries again.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(50);
@@ -25,6 +28,8 @@ pub struct Link {
     pub identity: Arc<Identity>,
     pub terms: Terms,
     held: Option<Box<Held>>,
+    pub(super) enhanced: Option<Box<Enhanced>>,
+    aliases: Option<Box<ReceivedAliases>>,
 }
 
 /// Why a connection stops.
@@ -32,12 +37,28 @@ pub struct Link {
 pub enum Stop {
     /// The client said DISCONNECT.
     Disconnect,
+    /// It said DISCONNECT, and that its will is to be published.
+    DisconnectWithWill,
     /// The connection broke, or the client closed it without a word.
     Lost,
     /// The broker goes.
     BrokerStops,
     /// The broker closes it, and says why.
     Closed(Close),
+}
+
+impl Stop {
+    /// What the client is to know of it, before the connection is closed.
+    pub fn to_be_told(&self) -> Option<Close> {
+        match self {
+            Stop::Closed(close) => Some(close.clone()),
+            Stop::BrokerStops => Some(Close::new(
+                ReasonCode::ServerShuttingDown,
+                "the broker stops",
+            )),
+            Stop::Disconnect | Stop::DisconnectWithWill | Stop::Lost => None,
+        }
+    }
 }
 
 impl From<Close> for Stop {
@@ -98,6 +119,8 @@ impl Link {
             identity,
             terms,
             held: None,
+            enhanced: None,
+            aliases: None,
         }
     }
 
@@ -129,33 +152,21 @@ impl Core {
         let wire = link.terms.wire;
         match packet {
             Packet::Publish(publish) => self.handle_publish(worker, link, publish, now)?,
-            Packet::Puback(ack) => self.handle_puback(worker, link, ack.packet_id, now)?,
-            Packet::Pubrec(ack) => self.handle_pubrec(worker, link, ack.packet_id, now)?,
-            Packet::Pubrel(ack) => {
-                if let Some(mut session) = self.session_of(link) {
-                    session.release(ack.packet_id); // [MQTT-4.3.3-2]
-                }
-                answer(
-                    worker,
-                    link,
-                    AckKind::Pubcomp,
-                    ack.packet_id,
-                    ReasonCode::Success,
-                );
-            }
+            Packet::Puback(ack) => self.handle_puback(worker, link, ack, now)?,
+            Packet::Pubrec(ack) => self.handle_pubrec(worker, link, ack, now)?,
+            Packet::Pubrel(ack) => self.handle_pubrel(worker, link, ack.packet_id),
             Packet::Pubcomp(ack) => self.handle_pubcomp(worker, link, ack.packet_id, now),
             Packet::Subscribe(subscribe) => self.handle_subscribe(worker, link, subscribe, now)?,
             Packet::Unsubscribe(unsubscribe) => {
                 self.handle_unsubscribe(worker, link, unsubscribe, now)?
             }
             Packet::Pingreq => encode(&Packet::Pingresp, wire, &mut worker.answers), // [MQTT-3.12.4-1]
-            Packet::Disconnect(_) => return Err(Stop::Disconnect),
+            Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(link, disconnect)),
+            Packet::Auth(auth) => self.handle_auth(worker, link, auth)?,
             Packet::Connect(_) => return Err(violation("a second CONNECT")), // [MQTT-3.1.0-2]
-            Packet::Connack(_)
-            | Packet::Suback(_)
-            | Packet::Unsuback(_)
-            | Packet::Pingresp
-            | Packet::Auth(_) => return Err(violation("a packet that clients do not send")),
+            Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
+                return Err(violation("a packet that clients do not send"));
+            }
         }
         Ok(())
     }
@@ -172,24 +183,31 @@ impl Core {
         if let Some(held) = &mut link.held {
             return hold(held, publish, self.limits.held_bytes_max).map_err(Stop::Closed);
         }
-        let refused = self.try_publish(
-            worker,
-            link,
-            (publish.topic, publish.payload),
-            (publish.qos, publish.retain),
-            publish.packet_id,
-            now,
-        )?;
-        let Some(refused) = refused else {
+        let mut scratch = std::mem::take(&mut worker.properties);
+        let refused = self.handle_incoming(worker, link, publish, &mut scratch, now);
+        worker.properties = scratch;
+        let Some(refused) = refused? else {
             return Ok(());
         };
         let Some(packet_id) = publish.packet_id else {
             self.counters.dropped_queue_full.increment();
             return Ok(());
         };
-        if link.terms.refusals {
+        if link.terms.has_reasons {
             let kind = answer_kind(publish.qos);
-            answer(worker, link, kind, packet_id, ReasonCode::QuotaExceeded);
+            let close = match refused {
+                Refused::Never(close) => close,
+                Refused::QueueFull { .. } => Close::new(
+                    ReasonCode::QuotaExceeded,
+                    "a queue is full; try again later",
+                ),
+                Refused::SessionFull => Close::new(
+                    ReasonCode::QuotaExceeded,
+                    "a subscriber's session is full; try again later",
+                ),
+            };
+            link.terms
+                .refuse(kind, packet_id, &close, &mut worker.answers);
             return Ok(());
         }
         let mut held = Box::new(Held {
@@ -211,56 +229,106 @@ impl Core {
         Ok(())
     }
 
+    /// Resolves the alias and sorts the properties, then publishes.
+    fn handle_incoming(
+        &self,
+        worker: &mut Worker,
+        link: &mut Link,
+        publish: &Publish<'_>,
+        scratch: &mut Vec<u8>,
+        now: Time,
+    ) -> Result<Option<Refused>, Stop> {
+        let sorted = Sorted::of(publish.properties, scratch).map_err(Stop::Closed)?;
+        if let Some(alias) = sorted.alias {
+            if alias.get() > link.terms.topic_aliases_in {
+                let why = "a topic alias is above the Topic Alias Maximum of CONNACK";
+                return Err(Stop::Closed(Close::new(ReasonCode::TopicAliasInvalid, why))); // [MQTT-3.3.2-9]
+            }
+            if !publish.topic.is_empty() {
+                let aliases = link.aliases.get_or_insert_default();
+                aliases.set(alias, publish.topic);
+            }
+        }
+        let topic = match sorted.alias {
+            Some(alias) if publish.topic.is_empty() => {
+                let known = link.aliases.as_ref().and_then(|known| known.get(alias));
+                known.ok_or_else(|| {
+                    let why = "a topic alias stands for no topic on this connection";
+                    Stop::Closed(Close::new(ReasonCode::ProtocolError, why))
+                })?
+            }
+            _ => publish.topic,
+        };
+        let incoming = Incoming {
+            topic,
+            payload: publish.payload,
+            sorted,
+            qos: publish.qos,
+            retain: publish.retain,
+        };
+        self.try_publish(worker, link, &incoming, publish.packet_id, now)
+    }
+
     /// Publishes and acknowledges [MQTT-3.3.4-1]; what refused it for now, if
     /// anything did.
     fn try_publish(
         &self,
         worker: &mut Worker,
         link: &Link,
-        (topic, payload): (&str, &[u8]),
-        (qos, retain): (Qos, bool),
+        incoming: &Incoming<'_>,
         packet_id: Option<PacketId>,
         now: Time,
     ) -> Result<Option<Refused>, Stop> {
-        // Remembered before it is routed: a second one is not routed [MQTT-4.3.3-2].
-        if qos == Qos::ExactlyOnce
+        // Remembered before it is routed: a second one is not routed
+        // [MQTT-4.3.3-10], in 3.1.1 [MQTT-4.3.3-2].
+        if incoming.qos == Qos::ExactlyOnce
             && let Some(packet_id) = packet_id
         {
-            let session = self.session_of(link);
-            let new = session.is_some_and(|mut session| session.receive(packet_id));
+            let new = match self.session_of(link) {
+                Some(mut session) => session.receive(packet_id).map_err(Stop::Closed)?,
+                None => false,
+            };
             if !new {
-                answer(
-                    worker,
-                    link,
-                    AckKind::Pubrec,
-                    packet_id,
-                    ReasonCode::Success,
-                );
+                let reason = ReasonCode::Success;
+                answer(worker, link, AckKind::Pubrec, packet_id, reason);
                 return Ok(None);
             }
         }
-        match self.accept(worker, link, topic, payload, (qos, retain), now) {
-            Ok(()) => {
+        match self.accept(worker, link, incoming, now) {
+            Ok(matched) => {
                 if let Some(packet_id) = packet_id {
+                    let reason = match matched {
+                        true => ReasonCode::Success,
+                        false => ReasonCode::NoMatchingSubscribers,
+                    };
                     // In the order of the PUBLISHes [MQTT-4.6.0-2], [MQTT-4.6.0-3].
-                    answer(
-                        worker,
-                        link,
-                        answer_kind(qos),
-                        packet_id,
-                        ReasonCode::Success,
-                    );
+                    answer(worker, link, answer_kind(incoming.qos), packet_id, reason);
                 }
                 Ok(None)
             }
             Err(refused) => {
-                if qos == Qos::ExactlyOnce
+                // [MQTT-4.3.3-9]
+                if incoming.qos == Qos::ExactlyOnce
                     && let Some(packet_id) = packet_id
                     && let Some(mut session) = self.session_of(link)
                 {
                     session.release(packet_id);
                 }
                 match refused {
+                    // What is no violation can be said in the acknowledgement.
+                    Refused::Never(close)
+                        if link.terms.has_reasons && close.reason.fits(PacketType::Puback) =>
+                    {
+                        self.counters.refused_messages.increment();
+                        let client = &link.identity.client;
+                        tracing::debug!(?client, topic = ?incoming.topic, why = %close.why, "PUBLISH refused");
+                        if let Some(packet_id) = packet_id {
+                            let kind = answer_kind(incoming.qos);
+                            let out = &mut worker.answers;
+                            link.terms.refuse(kind, packet_id, &close, out);
+                        }
+                        Ok(None)
+                    }
                     Refused::Never(close) => Err(Stop::Closed(close)),
                     refused => Ok(Some(refused)),
                 }
@@ -277,9 +345,16 @@ impl Core {
             session.retried();
         }
         while let Some(first) = link.held.as_ref().and_then(|held| held.publishes.front()) {
-            let (parts, flags) = ((&*first.topic, &*first.payload), (first.qos, first.retain));
+            // Only who is not told why is held back, and has no properties.
+            let incoming = Incoming {
+                topic: &first.topic,
+                payload: &first.payload,
+                sorted: Sorted::default(),
+                qos: first.qos,
+                retain: first.retain,
+            };
             let packet_id = first.packet_id;
-            let refused = self.try_publish(worker, link, parts, flags, packet_id, now)?;
+            let refused = self.try_publish(worker, link, &incoming, packet_id, now)?;
             match refused {
                 Some(refused) if packet_id.is_some() => {
                     if !self.wait_for(worker, link, refused, now) {
@@ -360,68 +435,119 @@ impl Core {
         &self,
         worker: &mut Worker,
         link: &Link,
-        packet_id: PacketId,
+        ack: &Ack<'_>,
         now: Time,
     ) -> Result<(), Stop> {
-        self.handle_acknowledgement(worker, link, now, |session| session.acknowledge(packet_id))
+        let id = ack.packet_id;
+        self.handle_acknowledgement(worker, link, ack, now, |session| session.acknowledge(id))?;
+        Ok(())
     }
 
     fn handle_pubrec(
         &self,
         worker: &mut Worker,
         link: &Link,
-        packet_id: PacketId,
+        ack: &Ack<'_>,
         now: Time,
     ) -> Result<(), Stop> {
+        let (id, refused) = (ack.packet_id, ack.reason.is_failure());
+        let answered = self.handle_acknowledgement(worker, link, ack, now, |session| {
+            session.received(id, refused)
+        })?;
         // Also for an id that nobody knows: the client waits for its PUBREL.
-        answer(
-            worker,
-            link,
-            AckKind::Pubrel,
-            packet_id,
-            ReasonCode::Success,
-        );
-        self.handle_acknowledgement(worker, link, now, |session| session.received(packet_id))
+        let reason = match answered {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
+        };
+        if !refused {
+            answer(worker, link, AckKind::Pubrel, id, reason); // [MQTT-4.3.3-4]
+        }
+        Ok(())
+    }
+
+    fn handle_pubrel(&self, worker: &mut Worker, link: &Link, packet_id: PacketId) {
+        let session = self.session_of(link);
+        let reason = match session.is_some_and(|mut session| session.release(packet_id)) {
+            true => ReasonCode::Success,
+            false => ReasonCode::PacketIdentifierNotFound,
+        };
+        answer(worker, link, AckKind::Pubcomp, packet_id, reason); // [MQTT-4.3.3-11]
     }
 
     fn handle_pubcomp(&self, worker: &mut Worker, link: &Link, packet_id: PacketId, now: Time) {
-        let freed = self.handle_acknowledgement(worker, link, now, |session| {
+        if let Some(mut session) = self.session_of(link) {
             session.window.complete(packet_id);
-            Ok(None)
-        });
-        debug_assert!(freed.is_ok());
+            self.use_room(worker, link, session, now);
+        }
     }
 
     /// What an acknowledgement frees is filled again; the job it was for, if
-    /// any, is done.
+    /// any, is settled as it says. Whether there was what it is for.
     fn handle_acknowledgement(
         &self,
         worker: &mut Worker,
         link: &Link,
+        ack: &Ack<'_>,
         now: Time,
-        acknowledge: impl FnOnce(&mut crate::session::Session) -> Result<Option<SentJob>, Close>,
-    ) -> Result<(), Stop> {
+        acknowledge: impl FnOnce(&mut Session) -> Result<Answered, Close>,
+    ) -> Result<bool, Stop> {
         let Some(mut session) = self.session_of(link) else {
-            return Ok(());
+            return Ok(false);
         };
-        let job = acknowledge(&mut session).map_err(Stop::Closed)?;
-        session.refill(&mut worker.effects);
+        let answered = acknowledge(&mut session).map_err(Stop::Closed)?;
+        let Answered::Publish(Some(job)) = answered else {
+            self.use_room(worker, link, session, now);
+            return Ok(answered != Answered::Nothing);
+        };
+        session.refill(now, &mut worker.effects);
         let mut next = session.take_passed_over();
         drop(session);
-        if let Some(job) = job {
-            let room = next.take_if(|next| *next == job.queue).is_some();
-            self.change_list(worker, job.queue, now, |list| {
-                list.queue.settle(job.lease, Settlement::Done, now);
-                if room {
-                    list.queue.room(link.session);
-                }
-            });
-            if room && let Some(mut session) = self.session_of(link) {
-                next = session.take_passed_over();
+        let room = next.take_if(|next| *next == job.queue).is_some();
+        self.change_list(worker, job.queue, now, |list| {
+            list.settle_as(job.lease, ack, now);
+            if room {
+                list.queue.room(link.session);
             }
+        });
+        if room && let Some(mut session) = self.session_of(link) {
+            next = session.take_passed_over();
         }
         self.offer_room(worker, link.session, next, now);
-        Ok(())
+        Ok(true)
+    }
+
+    /// There may be room in the session's window.
+    fn use_room(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        mut session: Locked<'_, Session>,
+        now: Time,
+    ) {
+        session.refill(now, &mut worker.effects);
+        let next = session.take_passed_over();
+        drop(session);
+        self.offer_room(worker, link.session, next, now);
+    }
+
+    // ---- DISCONNECT
+
+    fn handle_disconnect(&self, link: &mut Link, disconnect: &Disconnect<'_>) -> Stop {
+        for property in disconnect.properties.iter() {
+            let Property::SessionExpiryInterval(secs) = property else {
+                continue;
+            };
+            if let Err(close) = link.terms.expire_after(secs, &self.session_settings) {
+                return Stop::Closed(close);
+            }
+            if let Some(mut session) = self.session_of(link) {
+                session.terms = link.terms;
+            }
+        }
+        match disconnect.reason {
+            ReasonCode::Success => Stop::Disconnect,
+            _ => Stop::DisconnectWithWill,
+        }
     }
 }
 
@@ -450,15 +576,16 @@ fn answer(
     packet_id: PacketId,
     reason: ReasonCode,
 ) {
-    encode_ack(
-        kind,
-        packet_id,
-        reason,
-        link.terms.wire,
-        &mut worker.answers,
-    );
+    let wire = link.terms.wire;
+    encode_ack(kind, packet_id, reason, wire, &mut worker.answers);
 }
 
-fn violation(why: &'static str) -> Stop {
+/// The client has said how large its packets may be, and this is none.
+pub(super) fn too_large() -> Close {
+    let why = "what has to be said does not fit the client's Maximum Packet Size";
+    Close::new(ReasonCode::PacketTooLarge, why)
+}
+
+pub(super) fn violation(why: &'static str) -> Stop {
     Stop::Closed(Close::new(ReasonCode::ProtocolError, why)) // [MQTT-4.8.0-1]
 }

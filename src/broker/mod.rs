@@ -9,6 +9,7 @@
 //! (`lists`) or straight into its receivers' sessions, and leaves when their
 //! connections exchange ([`Core::exchange`]).
 
+mod authenticate;
 mod connect;
 mod counters;
 mod link;
@@ -21,15 +22,17 @@ mod timers;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+pub use authenticate::{Admission, Authentication};
 pub use counters::{Counters, Counts};
 pub use link::{Link, Stop};
 pub use timers::Timers;
 
-use crate::access::Access;
+use crate::access::{Access, Method};
 use crate::config::{Config, Limits, QueueSettings, QueuesSettings, SessionSettings};
 use crate::message::{ClientId, Identity, MessageId, PacketId, QueueId, SessionId, Time};
 use crate::router::{MatchCache, RetainedStore, Router};
@@ -70,11 +73,15 @@ pub struct Core {
     random_count: AtomicU64,
     // The first message id of the next block.
     message_ids: AtomicU64,
+    // When the clock stood at zero, in milliseconds since 1970 began.
+    epoch_ms: u64,
 }
 
 /// What belongs to one worker thread, and is passed along with each call.
 pub struct Worker {
     pub effects: Effects,
+    // Properties that are passed on, while some are left out.
+    properties: Vec<u8>,
     /// Answers to what is being read, in order.
     pub answers: Vec<u8>,
     cache: MatchCache,
@@ -90,6 +97,7 @@ impl Worker {
     pub fn new(limits: &Limits) -> Worker {
         Worker {
             effects: Effects::default(),
+            properties: Vec::new(),
             answers: Vec::new(),
             cache: MatchCache::new(limits.match_cache_bytes_max),
             overflowed: Vec::new(),
@@ -128,14 +136,35 @@ impl Core {
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
             message_ids: AtomicU64::new(0),
+            epoch_ms: 0,
             limits,
         };
         core.create_configured_queues();
         core
     }
 
+    /// The broker's clock started so long after 1970 began: what clients are
+    /// told of times is counted from then, and so are message ids, which are
+    /// thus unlike those of earlier runs.
+    #[must_use]
+    pub fn started(mut self, since_1970: Duration) -> Core {
+        self.epoch_ms = since_1970.as_millis() as u64;
+        // No broker takes more than 16 messages a microsecond for long.
+        self.message_ids = AtomicU64::new(self.epoch_ms * 16_000);
+        self
+    }
+
+    /// Clients may authenticate by this method too.
+    pub fn add_authentication_method(&mut self, method: Arc<dyn Method>) {
+        self.access.add_method(method);
+    }
+
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    pub fn session_settings(&self) -> &SessionSettings {
+        &self.session_settings
     }
 
     pub fn counters(&self) -> &Counters {
@@ -163,14 +192,14 @@ impl Core {
 
     /// The connection looks after its session: answers go out, what there is
     /// to write comes into `writing` when that is empty. `waker`: the
-    /// connection is about to sleep. `heard`: a packet came at that moment.
+    /// connection is about to sleep. `heard`: a packet came.
     pub fn exchange(
         &self,
         worker: &mut Worker,
         link: &mut Link,
         writing: &mut Outbox,
         waker: Option<&std::task::Waker>,
-        heard: Option<Time>,
+        heard: bool,
         now: Time,
     ) -> Exchange {
         let Worker {
@@ -183,7 +212,14 @@ impl Core {
                 "the session has ended",
             ));
         };
-        let exchange = session.exchange(link.number, answers, writing, waker, heard, effects);
+        let exchange =
+            session.exchange((link.number, heard), answers, writing, waker, now, effects);
+        for (dropped, counter) in [
+            (&mut effects.expired, &self.counters.dropped_expired),
+            (&mut effects.too_large, &self.counters.dropped_too_large),
+        ] {
+            counter.add(std::mem::take(dropped));
+        }
         answers.clear();
         let written = session.take_taken_jobs();
         let next = session.take_passed_over();

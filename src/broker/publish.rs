@@ -1,15 +1,18 @@
 //! A PUBLISH, from the packet to its receivers.
 
+use std::num::NonZeroU16;
+use std::time::Duration;
+
 use super::link::Link;
 use super::lists::Feed;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
 use crate::config::SessionFull;
 use crate::message::{Qos, QueueId, SessionId, Time};
-use crate::protocol::ReasonCode;
+use crate::protocol::{Properties, Property, ReasonCode};
 use crate::router::{Receiver, Target};
-use crate::session::{Close, Delivered, Effects, Publication};
-use crate::topic::TopicName;
+use crate::session::{Close, Delivered, Delivery, Effects, Publication};
+use crate::topic::{TopicError, TopicName};
 
 /// Why a PUBLISH was not taken.
 #[derive(Debug)]
@@ -26,26 +29,93 @@ pub(super) enum Refused {
     Never(Close),
 }
 
+/// A PUBLISH as it is meant: its alias resolved, its properties sorted.
+pub(super) struct Incoming<'a> {
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    pub sorted: Sorted<'a>,
+    pub qos: Qos,
+    pub retain: bool,
+}
+
+/// The properties of a PUBLISH or of a will, sorted into those that are passed
+/// on as they are and those that mean something here.
+#[derive(Default)]
+pub(super) struct Sorted<'a> {
+    /// [MQTT-3.3.2-4], [MQTT-3.3.2-15] to [MQTT-3.3.2-18], [MQTT-3.3.2-20]
+    pub passed_on: &'a [u8],
+    pub alias: Option<NonZeroU16>,
+    pub expiry: Option<Duration>,
+    pub will_delay: Duration,
+    /// Whether the payload is said to be UTF-8.
+    pub says_text: bool,
+}
+
+impl<'a> Sorted<'a> {
+    /// `scratch` is used where some are left out of what is passed on.
+    ///
+    /// # Errors
+    /// A client says what only a server may.
+    pub fn of(properties: Properties<'a>, scratch: &'a mut Vec<u8>) -> Result<Sorted<'a>, Close> {
+        let mut sorted = Sorted::default();
+        if properties.is_empty() {
+            return Ok(sorted);
+        }
+        scratch.clear();
+        let mut left_out = false;
+        for property in properties.iter() {
+            match property {
+                Property::TopicAlias(alias) => sorted.alias = Some(alias),
+                Property::MessageExpiryInterval(secs) => {
+                    sorted.expiry = Some(Duration::from_secs(secs.into()));
+                }
+                Property::WillDelayInterval(secs) => {
+                    sorted.will_delay = Duration::from_secs(secs.into());
+                }
+                Property::SubscriptionIdentifier(_) => {
+                    let why = "a client's PUBLISH has a subscription identifier";
+                    return Err(Close::new(ReasonCode::ProtocolError, why)); // [MQTT-3.3.4-6]
+                }
+                passed_on => {
+                    if let Property::PayloadFormatIndicator(says_text) = passed_on {
+                        sorted.says_text = says_text;
+                    }
+                    passed_on.encode(scratch);
+                    continue;
+                }
+            }
+            left_out = true;
+        }
+        sorted.passed_on = match left_out {
+            true => scratch,
+            false => properties.as_bytes(),
+        };
+        Ok(sorted)
+    }
+}
+
 impl Core {
     /// A PUBLISH of a client: checked, then taken by all who must have it, or
-    /// refused whole.
+    /// refused whole. Whether anybody is to have it.
     pub(super) fn accept(
         &self,
         worker: &mut Worker,
         link: &Link,
-        topic: &str,
-        payload: &[u8],
-        (qos, retain): (Qos, bool),
+        incoming: &Incoming<'_>,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
+        let topic = incoming.topic;
         if let Some(control) = topic.strip_prefix("$queue/")
             && control.starts_with('$')
         {
             return self
-                .accept_control(worker, link, control, payload, now)
+                .accept_control(worker, link, control, incoming.payload, now)
+                .map(|()| true)
                 .map_err(Refused::Never);
         }
         let name = self.parse_topic(topic).map_err(Refused::Never)?;
+        let sorted = &incoming.sorted;
+        (self.check_payload(sorted.says_text, incoming.payload)).map_err(Refused::Never)?;
         if self
             .access
             .decide(&link.identity, Action::Publish { topic })
@@ -56,8 +126,25 @@ impl Core {
             return Err(Refused::Never(Close::new(ReasonCode::NotAuthorized, why)));
         }
         let id = self.next_message_id(worker);
-        let publication = Publication::new(name, payload, qos, retain, &link.identity, now, id);
+        let (qos, retain) = (incoming.qos, incoming.retain);
+        let mut publication =
+            Publication::new(name, incoming.payload, qos, retain, &link.identity, now, id);
+        publication.properties = sorted.passed_on;
+        if let Some(expiry) = sorted.expiry {
+            publication.expires = now + expiry;
+        }
         self.publish(worker, &publication, topic, now)
+    }
+
+    /// Where that is asked for, what says that it is text is text
+    /// (3.3.2.3.2).
+    pub(super) fn check_payload(&self, says_text: bool, payload: &[u8]) -> Result<(), Close> {
+        let checked = says_text && self.session_settings.check_payload_format;
+        if checked && std::str::from_utf8(payload).is_err() {
+            let why = "the payload is said to be UTF-8, and is not";
+            return Err(Close::new(ReasonCode::PayloadFormatInvalid, why));
+        }
+        Ok(())
     }
 
     /// The topic that a client publishes to, without `$queue/`.
@@ -71,20 +158,28 @@ impl Core {
         if name.len() < topic.len() && name.starts_with('$') {
             return invalid("no queue name begins with $".to_owned());
         }
-        TopicName::parse(name, self.topic_limits)
-            .or_else(|error| invalid(format!("invalid topic name: {error}")))
+        TopicName::parse(name, self.topic_limits).map_err(|error| {
+            let reason = match error {
+                TopicError::TooLong | TopicError::TooDeep => ReasonCode::TopicNameInvalid,
+                _ => ReasonCode::MalformedPacket, // [MQTT-3.3.2-2]
+            };
+            Close::new(reason, format!("invalid topic name: {error}"))
+        })
     }
 
-    /// Routes it. `full_topic`: with the `$queue/` that its topic is without.
+    /// Routes it; whether anybody is to have it. `full_topic`: with the
+    /// `$queue/` that its topic is without.
     pub(super) fn publish(
         &self,
         worker: &mut Worker,
         publication: &Publication<'_>,
         full_topic: &str,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         match full_topic.len() > publication.topic.as_str().len() {
-            true => self.publish_to_queues(worker, publication, full_topic, now),
+            true => self
+                .publish_to_queues(worker, publication, full_topic, now)
+                .map(|()| true),
             false => self.publish_to_all(worker, publication, now),
         }
     }
@@ -118,7 +213,7 @@ impl Core {
         worker: &mut Worker,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let Worker {
             effects,
             cache,
@@ -158,14 +253,16 @@ impl Core {
                 self.deliver(effects, overflowed, session, target, publication);
             }
         }
+        let matched = !targets.is_empty();
         if !worker.overflowed.is_empty() {
             self.end_overflowed(worker, now);
         }
-        Ok(())
+        Ok(matched)
     }
 
-    /// To one session: at the lower of the two QoS [MQTT-3.8.4-6], and not
-    /// as retained [MQTT-3.3.1-9].
+    /// To one session: at the lower of the two QoS [MQTT-3.8.4-8], and as
+    /// retained only where that is asked for [MQTT-3.3.1-12], [MQTT-3.3.1-13];
+    /// in 3.1.1 [MQTT-3.8.4-6], [MQTT-3.3.1-9].
     fn deliver(
         &self,
         effects: &mut Effects,
@@ -186,9 +283,18 @@ impl Core {
             self.counters.dropped_denied.increment();
             return;
         }
-        let qos = publication.qos.min(target.subscription.qos);
+        let subscription = &target.subscription;
+        // [MQTT-3.8.3-3]
+        if subscription.no_local && publication.publisher.client == session.identity.client {
+            return;
+        }
+        let delivery = Delivery {
+            qos: publication.qos.min(subscription.qos),
+            retain: publication.retain && subscription.retain_as_published,
+            ids: subscription.id.as_slice(),
+        };
         let full = self.session_settings.full;
-        match session.deliver(publication, qos, false, &self.limits, full, effects) {
+        match session.deliver(publication, delivery, &self.limits, full, effects) {
             Delivered::Taken => {}
             Delivered::Overflow => overflowed.push(id),
             dropped => self.count_dropped(dropped),
@@ -200,6 +306,7 @@ impl Core {
             Delivered::Taken | Delivered::Overflow => {}
             Delivered::DroppedAbsent => self.counters.dropped_absent.increment(),
             Delivered::DroppedSlow => self.counters.dropped_slow.increment(),
+            Delivered::DroppedTooLarge => self.counters.dropped_too_large.increment(),
             Delivered::DroppedOldest(count) => self.counters.dropped_oldest.add(count),
         }
     }

@@ -1,21 +1,77 @@
 //! SUBSCRIBE and UNSUBSCRIBE: ordinary filters, share groups, work queues, and
 //! the retained messages that a new subscription gets.
 
-use super::link::{Link, Stop};
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::link::{Link, Stop, too_large};
+use super::lists::parse_span;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
-use crate::message::{Qos, SessionId, Time};
+use crate::message::{Qos, SessionId, SubscriptionId, Time};
 use crate::protocol::{
-    Packet, Properties, ReasonCode, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
-    encode,
+    Packet, Properties, PropertiesBuf, Property, ReasonCode, RetainHandling, Suback, Subscribe,
+    SubscribeOptions, Unsuback, Unsubscribe,
 };
 use crate::router::{Cursor, NodeId, Receiver, Subscription};
-use crate::session::{Close, Publication, Session, Subscribed};
+use crate::session::{Close, Delivery, Granted, Publication, Session, Subscribed};
 use crate::slots::Locked;
 use crate::topic::{TopicFilter, TopicLimits};
 
 /// Retained messages looked at before others get their turn.
 const RETAINED_PAGE_MAX: usize = 256;
+
+/// What a SUBSCRIBE asks for beside a filter.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub options: SubscribeOptions,
+    pub id: Option<SubscriptionId>,
+    /// How many jobs a member of a queue takes at a time.
+    pub prefetch: Option<u32>,
+    /// How long it may take for one.
+    pub ack_timeout: Option<Duration>,
+}
+
+impl Asked {
+    /// # Errors
+    /// A user property that queues know has a value that they do not.
+    fn of(options: SubscribeOptions, properties: Properties<'_>) -> Result<Asked, Close> {
+        let mut asked = Asked {
+            options,
+            id: None,
+            prefetch: None,
+            ack_timeout: None,
+        };
+        let wrong = |why| Close::new(ReasonCode::ImplementationSpecificError, why);
+        for property in properties.iter() {
+            match property {
+                Property::SubscriptionIdentifier(id) => asked.id = Some(id),
+                Property::UserProperty(("prefetch", text)) => {
+                    let prefetch = text.parse().ok();
+                    let prefetch = prefetch.filter(|prefetch| (1..=65_535).contains(prefetch));
+                    let why = "the user property prefetch is a number from 1 to 65535";
+                    asked.prefetch = Some(prefetch.ok_or_else(|| wrong(why))?);
+                }
+                Property::UserProperty(("ack-timeout", text)) => {
+                    let why =
+                        "the user property ack-timeout is a number of seconds, a year at most";
+                    asked.ack_timeout = Some(parse_span(text).ok_or_else(|| wrong(why))?);
+                }
+                _ => {}
+            }
+        }
+        Ok(asked)
+    }
+
+    /// For the session to remember.
+    pub fn granted(self, qos: Qos) -> Granted {
+        Granted {
+            qos,
+            retain_as_published: self.options.retain_as_published,
+            id: self.id,
+        }
+    }
+}
 
 /// What a filter's text asks for.
 enum Wanted<'a> {
@@ -35,14 +91,17 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         check_grammar(subscribe.filters.iter().map(|(text, _)| *text))?;
-        // As if each had come in a packet of its own [MQTT-3.8.4-4].
-        let reasons = (subscribe.filters.iter())
+        let mut why = None;
+        // As if each had come in a packet of its own [MQTT-3.8.4-5].
+        let reasons: Vec<_> = (subscribe.filters.iter())
             .map(|(text, options)| {
-                let granted = self.subscribe(link, text, *options, now);
+                let asked = Asked::of(*options, subscribe.properties);
+                let granted = asked.and_then(|asked| self.subscribe(link, text, asked, now));
                 granted.map_or_else(
                     |close| {
                         let client = &link.identity.client;
                         tracing::info!(?client, filter = ?text, why = %close.why, "subscription refused");
+                        why.get_or_insert(close.why);
                         close.reason
                     },
                     ReasonCode::granted,
@@ -51,23 +110,18 @@ impl Core {
             .collect();
         // What the subscriptions bring goes out behind it: the connection finds
         // it when it looks after its session.
-        let suback = Packet::Suback(Suback {
-            packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
-            properties: Properties::EMPTY,
-            reasons, // [MQTT-3.9.3-1]
-        });
-        encode(&suback, link.terms.wire, &mut worker.answers);
-        Ok(())
+        append_answer(worker, link, why, |properties| {
+            Packet::Suback(Suback {
+                packet_id: subscribe.packet_id, // [MQTT-3.8.4-2]
+                properties,
+                reasons: reasons.clone(), // [MQTT-3.9.3-1]
+            })
+        })
     }
 
     /// One filter; the QoS granted.
-    fn subscribe(
-        &self,
-        link: &Link,
-        text: &str,
-        options: SubscribeOptions,
-        now: Time,
-    ) -> Result<Qos, Close> {
+    fn subscribe(&self, link: &Link, text: &str, asked: Asked, now: Time) -> Result<Qos, Close> {
+        let options = asked.options;
         let wanted = self.parse_filter(text)?;
         self.authorize_subscription(link, text, &wanted)?;
         match wanted {
@@ -79,23 +133,36 @@ impl Core {
                 // With the session locked: whoever ends it comes before, or
                 // finds this one. An equal filter is replaced.
                 let receiver = Receiver::Session(link.session);
-                let subscription = Subscription::new(options.qos);
-                let node = self.router.subscribe(filter, receiver, subscription).node;
-                let subscribed = Subscribed::Filter(node.0);
-                session.subscriptions.insert(subscribed, options.qos);
-                // Retained messages come again too [MQTT-3.8.4-3].
-                session.backlog.push(node.0, options.qos);
+                let subscription = Subscription {
+                    qos: options.qos,
+                    no_local: options.no_local,
+                    retain_as_published: options.retain_as_published,
+                    id: asked.id,
+                };
+                let subscribed = self.router.subscribe(filter, receiver, subscription);
+                let (node, granted) = (subscribed.node.0, asked.granted(options.qos));
+                session
+                    .subscriptions
+                    .insert(Subscribed::Filter(node), granted);
+                let wants_retained = match options.retain_handling {
+                    RetainHandling::Send => true, // [MQTT-3.3.1-9], again [MQTT-3.8.4-4]
+                    RetainHandling::SendIfNew => !subscribed.replaced, // [MQTT-3.3.1-10]
+                    RetainHandling::DoNotSend => false, // [MQTT-3.3.1-11]
+                };
+                if wants_retained {
+                    session.backlog.push(node, granted, options.no_local);
+                }
                 Ok(options.qos)
             }
             Wanted::Group(filter) => {
                 let held = self.list_named(text).map(Subscribed::Group);
                 self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
-                self.join_group(link, text, filter, options.qos, now)
+                self.join_group(link, text, filter, asked, now)
             }
             Wanted::Queue(name) => {
                 let held = self.list_named(text).map(Subscribed::Queue);
                 self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
-                self.join_queue(link, name, options.qos, now)
+                self.join_queue(link, name, asked, now)
             }
         }
     }
@@ -191,20 +258,20 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         check_grammar(unsubscribe.filters.iter().copied())?;
-        let reasons = (unsubscribe.filters.iter())
+        let reasons: Vec<_> = (unsubscribe.filters.iter())
             .map(|text| match self.unsubscribe(worker, link, text, now) {
                 true => ReasonCode::Success,
                 false => ReasonCode::NoSubscriptionExisted,
             })
             .collect();
         // Also when there was nothing to delete [MQTT-3.10.4-5].
-        let unsuback = Packet::Unsuback(Unsuback {
-            packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4]
-            properties: Properties::EMPTY,
-            reasons,
-        });
-        encode(&unsuback, link.terms.wire, &mut worker.answers);
-        Ok(())
+        append_answer(worker, link, None, |properties| {
+            Packet::Unsuback(Unsuback {
+                packet_id: unsubscribe.packet_id, // [MQTT-3.10.4-4]
+                properties,
+                reasons: reasons.clone(), // [MQTT-3.11.3-1]
+            })
+        })
     }
 
     /// By the exact text [MQTT-3.10.4-1]; whether there was such a subscription.
@@ -244,7 +311,7 @@ impl Core {
     ///
     /// The session is locked all the while: a message that is published
     /// meanwhile comes after the one that it replaces.
-    pub fn send_backlog(&self, worker: &mut Worker, id: SessionId) -> bool {
+    pub fn send_backlog(&self, worker: &mut Worker, id: SessionId, now: Time) -> bool {
         let Some(mut session) = self.sessions.lock(id.0) else {
             return false;
         };
@@ -255,7 +322,7 @@ impl Core {
         let Some(pending) = session.backlog.first() else {
             return false;
         };
-        let (node, qos) = (pending.node, pending.qos);
+        let (node, granted, no_local) = (pending.node, pending.granted, pending.no_local);
         let cursor = pending.position.take().map(Cursor::from_key);
         let filter = self.router.filter_of(NodeId(node)).unwrap_or_default();
         let mut page = Vec::new();
@@ -266,8 +333,13 @@ impl Core {
                     .page(filter, cursor.as_ref(), RETAINED_PAGE_MAX, &mut page)
             });
         for message in &page {
-            let publication = Publication::of(message);
-            let qos = message.qos().min(qos);
+            // [MQTT-3.8.3-3], [MQTT-3.3.2-5]
+            let is_own = no_local && message.publisher().client == session.identity.client;
+            if is_own || message.has_expired(now) {
+                continue;
+            }
+            let publication = Publication::of(message, now);
+            let qos = message.qos().min(granted.qos);
             let room = match qos {
                 Qos::AtMostOnce => session.has_room_for_backlog(),
                 _ => session.can_send(publication.cost_bytes(), &self.limits),
@@ -285,20 +357,40 @@ impl Core {
             let effects = &mut worker.effects;
             effects.frames.begin(1);
             let full = self.session_settings.full;
-            self.count_dropped(session.deliver(
-                &publication,
+            let delivery = Delivery {
                 qos,
-                true,
-                &self.limits,
-                full,
-                effects,
-            ));
+                retain: true,
+                ids: granted.id.as_slice(),
+            };
+            let delivered = session.deliver(&publication, delivery, &self.limits, full, effects);
+            self.count_dropped(delivered);
         }
         match (next, session.backlog.first()) {
             (Some(next), Some(pending)) => pending.position = Some(next.into_key()),
             _ => session.backlog.remove(node),
         }
         !session.backlog.is_empty() && session.has_room_for_backlog()
+    }
+}
+
+/// Appends SUBACK or UNSUBACK, which says in words why a filter was refused
+/// if there is room for it [MQTT-3.9.2-1].
+fn append_answer(
+    worker: &mut Worker,
+    link: &Link,
+    why: Option<Cow<'static, str>>,
+    packet: impl Fn(Properties<'_>) -> Packet<'_>,
+) -> Result<(), Stop> {
+    let mut words = PropertiesBuf::new();
+    if let Some(why) = why.filter(|_| link.terms.wants_words) {
+        words.push(Property::ReasonString(&why));
+    }
+    match link
+        .terms
+        .append_explained(&words, &mut worker.answers, packet)
+    {
+        true => Ok(()),
+        false => Err(Stop::Closed(too_large())),
     }
 }
 
@@ -309,10 +401,7 @@ fn check_grammar<'a>(mut filters: impl Iterator<Item = &'a str>) -> Result<(), S
         Ok(_) => Ok(()),
         Err(error) => {
             let why = format!("invalid topic filter: {error}");
-            Err(Stop::Closed(Close::new(
-                ReasonCode::TopicFilterInvalid,
-                why,
-            )))
+            Err(Stop::Closed(Close::new(ReasonCode::MalformedPacket, why)))
         }
     })
 }

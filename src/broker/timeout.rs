@@ -19,6 +19,7 @@ impl Core {
         for timer in due {
             match timer {
                 Timer::Silence(session, number) => self.check_silence(worker, session, number, now),
+                Timer::Will(session, number) => self.check_will(worker, session, number, now),
                 Timer::Expiry(session) => self.check_expiry(worker, session, now),
                 Timer::Held(session, number) | Timer::Retry(session, number) => {
                     // The connection looks for itself.
@@ -69,7 +70,12 @@ impl Core {
             session.expiry_watched = false; // Its next absence has a timer of its own.
             return;
         }
-        let due = session.absent_since + session.terms.session_expiry;
+        let expiry = session.terms.session_expiry;
+        let due = session.absent_since + expiry;
+        if expiry == Duration::MAX {
+            session.expiry_watched = false; // It is kept for ever.
+            return;
+        }
         if now < due {
             drop(session);
             self.schedule(now, due, Timer::Expiry(id));

@@ -2,10 +2,11 @@
 //! unit, words, texts.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use super::value::{Shape, Value};
-use super::{LogFormat, LogLevel, QueueTopic, SessionFull, Undecided};
+use super::{LogFormat, LogLevel, QueueTopic, Redirect, SessionFull, Undecided};
 
 /// How a field of type `F` stands in the file. `parse` gets only what the
 /// shape allows, and refuses what the shape's kind cannot express.
@@ -90,6 +91,17 @@ impl Form<Option<u32>> for NumberOrNone {
     }
 }
 
+/// 0 is no bound, which is `None`.
+impl Form<Option<NonZeroU16>> for NumberOrNone {
+    fn get(field: &Option<NonZeroU16>) -> Option<Value> {
+        Number::get(&field.map_or(0, NonZeroU16::get))
+    }
+
+    fn parse(value: Value) -> Option<Option<NonZeroU16>> {
+        Number::parse(value).map(NonZeroU16::new)
+    }
+}
+
 impl Form<Duration> for Millis {
     fn get(field: &Duration) -> Option<Value> {
         u64::try_from(field.as_millis()).ok().map(Value::Number)
@@ -171,6 +183,14 @@ impl Words for SessionFull {
     ];
 }
 
+impl Words for Redirect {
+    const WORDS: &'static [(&'static str, Redirect)] = &[
+        ("overflow", Redirect::Overflow),
+        ("temporarily", Redirect::Temporarily),
+        ("permanently", Redirect::Permanently),
+    ];
+}
+
 impl Words for QueueTopic {
     const WORDS: &'static [(&'static str, QueueTopic)] = &[
         ("queue", QueueTopic::Queue),
@@ -198,6 +218,30 @@ impl Words for LogLevel {
 impl Words for LogFormat {
     const WORDS: &'static [(&'static str, LogFormat)] =
         &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+/// What a packet can carry, with room for what is put into it.
+pub(super) struct FieldText;
+
+impl FieldText {
+    pub const fn shape() -> Shape {
+        Shape::Text("a text of at most 1024 bytes, without control characters")
+    }
+}
+
+impl Form<String> for FieldText {
+    fn get(field: &String) -> Option<Value> {
+        Some(Value::Text(field.clone()))
+    }
+
+    fn parse(value: Value) -> Option<String> {
+        match value {
+            Value::Text(text) if text.len() <= 1024 && !text.contains(char::is_control) => {
+                Some(text)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An IP address and a port.

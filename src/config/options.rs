@@ -7,13 +7,13 @@
 //! here. Default values are not here: they are those of [`Config::default`].
 
 use super::forms::{
-    Address, FilterText, FilterTexts, Flag, Form, Millis, MillisOrNever, MillisOrNone, Number,
-    NumberOrNone, PatternText, Secs, Word, words,
+    Address, FieldText, FilterText, FilterTexts, Flag, Form, Millis, MillisOrNever, MillisOrNone,
+    Number, NumberOrNone, PatternText, Secs, Word, words,
 };
 use super::value::{Shape, Value};
 use super::{
-    Config, Listener, LogFormat, LogLevel, MemberSettings, QueueSettings, QueueTopic, SessionFull,
-    Undecided,
+    Config, Listener, LogFormat, LogLevel, MemberSettings, QueueSettings, QueueTopic, Redirect,
+    SessionFull, Undecided,
 };
 
 /// An option of a table `T`: one row.
@@ -124,6 +124,11 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         "Sessions, whether their clients are connected or not."),
     option!("limits.inflight_max", limits.inflight_max: Number(1, 65_535),
         "Messages of QoS 1 and 2 that were sent to a client and are not yet acknowledged."),
+    option!("limits.receive_max", limits.receive_max: Number(1, 65_535),
+        "Messages of QoS 1 and 2 that a client may have on their way to the broker and not seen \
+         acknowledged: the Receive Maximum that MQTT 5 clients are told."),
+    option!("limits.topic_aliases_max", limits.topic_aliases_max: Number(0, 65_535),
+        "Topic aliases of one connection, each way (MQTT 5). 0: none."),
     option!("limits.session_messages_max", limits.session_messages_max: Number(1, 1_000_000_000),
         "Messages of QoS 1 and 2 that wait in one session."),
     option!("limits.session_bytes_max", limits.session_bytes_max: Number(1024, TIB),
@@ -153,6 +158,25 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("session.expiry_default_secs", session.expiry_default: Secs(1, TEN_YEARS_SECS),
         "How long the session of a client that is away is kept, where the client cannot say it: \
          in MQTT 3.1 and 3.1.1."),
+    option!("session.expiry_max_secs", session.expiry_max: Secs(0, u32::MAX as u64),
+        "The longest that a session is kept whose MQTT 5 client is away; who asks for more is \
+         told so. 4294967295: for ever, if asked for."),
+    option!("session.keep_alive_secs_max", session.keep_alive_secs_max: NumberOrNone(0, 65_535),
+        "The longest keep alive of an MQTT 5 client; who asks for more, or for none, is told to \
+         use this. 0: what the client asks for."),
+    option!("session.response_information", session.response_information: FieldText,
+        "What MQTT 5 clients get that ask for Response Information, by which they make the \
+         topics that they want responses on; %c stands for the client identifier. Empty: \
+         nothing."),
+    option!("session.server_reference", session.server_reference: FieldText,
+        "Another server, as in \"mqtt2.example.org:1883\", that MQTT 5 clients are referred to."),
+    option!("session.redirect", session.redirect: Word<Redirect>,
+        "Which clients are referred there, if server_reference is not empty. \"overflow\": those \
+         that find this server full, and all when it stops; \"temporarily\", \"permanently\": all \
+         who connect. Clients of 3.1 and 3.1.1 cannot be told, and find the server unavailable."),
+    option!("session.check_payload_format", session.check_payload_format: Flag,
+        "Whether a message whose Payload Format Indicator says that it is UTF-8 is refused if it \
+         is not (MQTT 5)."),
     option!("queues.auto_create", queues.auto_create: Flag,
         "Whether subscribing or publishing to $queue/NAME creates a queue. Names that begin with \
          a wildcard have to be configured in any case."),

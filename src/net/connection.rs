@@ -89,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let worker = &mut local.worker;
             self.answers_len += worker.answers.len();
             let waker = idle.then_some(cx.waker());
-            let heard = std::mem::take(&mut self.heard).then_some(now);
+            let heard = std::mem::take(&mut self.heard);
             match core.exchange(worker, link, &mut self.writing, waker, heard, now) {
                 Exchange::Closing(close) => {
                     let stop = Stop::from(close);
@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 Exchange::Open { retry, backlog } => {
-                    if backlog && core.send_backlog(worker, link.session) {
+                    if backlog && core.send_backlog(worker, link.session, now) {
                         idle = false;
                     }
                     if retry {
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         // Answers never stay with the worker, whose next turn is another's.
         let link = self.link.as_mut().expect("it is given up only at the end");
-        let heard = std::mem::take(&mut self.heard).then_some(now);
+        let heard = std::mem::take(&mut self.heard);
         let exchange = core.exchange(&mut local.worker, link, &mut self.writing, None, heard, now);
         if let Exchange::Closing(close) = exchange {
             let stop = Stop::from(close);
@@ -261,7 +261,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // What is in the outbox was never written: its jobs are somebody else's.
             Stop::Lost => worker.answers.clear(),
             // What was handled before the end is answered.
-            _ => drop(core.exchange(worker, &mut link, &mut self.writing, None, None, now)),
+            _ => drop(core.exchange(worker, &mut link, &mut self.writing, None, false, now)),
+        }
+        if let Some(close) = stop.to_be_told() {
+            let (terms, settings) = (&link.terms, core.session_settings());
+            // The last packet of the connection [MQTT-3.14.4-1].
+            self.writing
+                .append(|out| terms.disconnect(&close, settings, out));
         }
         core.disconnect(&mut local.worker, link, stop, now);
         if !matches!(stop, Stop::Lost) && self.write(cx).is_pending() {

@@ -8,8 +8,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Shared, with_worker};
-use crate::broker::Link;
-use crate::protocol::{Connack, Packet, Properties, ReasonCode, Version, decode_connect, encode};
+use crate::broker::{Admission, Link};
+use crate::protocol::{
+    Connack, DecodeError, Packet, PropertiesBuf, Property, decode, decode_connect, encode,
+};
+use crate::session::{Close, refusal};
 
 /// How long a refused client may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -30,76 +33,123 @@ pub async fn handshake(
     };
     match admitted {
         Ok(Ok(link)) => return Some(link),
-        Ok(Err(Some((version, reason)))) => refuse(stream, version, reason).await,
+        Ok(Err(Some(connack))) => refuse(stream, &connack).await,
         Ok(Err(None)) => {}
         Err(_) => tracing::debug!(%peer, "closed: no whole CONNECT within connect_timeout_ms"),
     }
     None
 }
 
-/// The CONNACK to refuse with; `None`: close without a word.
-type Refusal = Option<(Version, ReasonCode)>;
+/// The CONNACK to refuse with, encoded; `None`: close without a word.
+type Refusal = Option<Vec<u8>>;
 
 async fn read_connect(
     stream: &mut TcpStream,
     peer: SocketAddr,
     shared: &Shared,
 ) -> Result<(Link, Vec<u8>), Refusal> {
-    let limits = shared.core.limits();
+    let core = &shared.core;
+    let limits = core.limits();
     let bytes_max = limits.connect_packet_bytes_max.min(limits.packet_bytes_max);
     // Grows with what comes, not with what the client says will come.
     let mut bytes = Vec::with_capacity(256);
-    loop {
-        match stream.read_buf(&mut bytes).await {
-            Ok(0) => return Err(None),
-            Ok(_) => {}
+    let connect_len = loop {
+        match decode_connect(&bytes, bytes_max) {
+            Ok(Some((_, len))) => break len,
+            Ok(None) => read(stream, peer, &mut bytes).await?,
             Err(error) => {
-                tracing::debug!(%peer, %error, "lost before CONNECT");
-                return Err(None);
+                core.counters().connections_refused.increment();
+                tracing::info!(%peer, why = error.what, "CONNECT refused");
+                return Err(refusal_of(&error));
             }
         }
-        let (connect, len) = match decode_connect(&bytes, bytes_max) {
-            Ok(Some(connect)) => connect,
-            Ok(None) => continue,
-            Err(error) => {
-                shared.core.counters().connections_refused.increment();
-                tracing::info!(%peer, why = error.what, "CONNECT refused");
-                // Without a version to say it in, closing has to do [MQTT-3.1.4-1].
-                return Err(error.connack.map(|version| (version, error.reason)));
-            }
-        };
-        let now = shared.clock.now();
-        let admitted = with_worker(shared, |local| {
-            shared.core.connect(&mut local.worker, &connect, now)
-        });
-        return match admitted {
-            Ok(link) => {
+    };
+    let mut rest = bytes.split_off(connect_len);
+    let Ok(Some((connect, _))) = decode_connect(&bytes, bytes_max) else {
+        return Err(None); // It was one just now.
+    };
+    let mut admission = with_worker(shared, |local| {
+        core.connect(&mut local.worker, &connect, shared.clock.now())
+    });
+    loop {
+        let authentication = match admission {
+            Ok(Admission::Admitted(link)) => {
                 tracing::debug!(%peer, client = ?link.identity.client, "connected");
-                Ok((link, bytes.split_off(len)))
+                return Ok((link, rest));
             }
-            Err(reason) => {
-                tracing::info!(%peer, client = ?connect.client_id, ?reason, "CONNECT refused");
-                Err(reason
-                    .fits_connack(connect.version)
-                    .then_some((connect.version, reason)))
+            Ok(Admission::Challenged(authentication)) => authentication,
+            Err(close) => {
+                let client = connect.client_id;
+                tracing::info!(%peer, ?client, reason = ?close.reason, why = %close.why, "CONNECT refused");
+                return Err(refusal(&connect, &close, core.session_settings()));
             }
         };
+        let sent = stream.write_all(&authentication.challenge()).await;
+        if let Err(error) = sent {
+            tracing::debug!(%peer, %error, "lost before CONNACK");
+            return Err(None);
+        }
+        let wire = authentication.terms().wire;
+        let len = loop {
+            match decode(&rest, wire, bytes_max) {
+                Ok(Some((_, len))) => break len,
+                Ok(None) => read(stream, peer, &mut rest).await?,
+                Err(error) => {
+                    core.counters().connections_refused.increment();
+                    let close = Close::new(error.reason, error.what);
+                    return Err(refusal(&connect, &close, core.session_settings()));
+                }
+            }
+        };
+        let after = rest.split_off(len);
+        let Ok(Some((answer, _))) = decode(&rest, wire, bytes_max) else {
+            return Err(None); // It was one just now.
+        };
+        admission = with_worker(shared, |local| {
+            let now = shared.clock.now();
+            core.authenticate(&mut local.worker, &connect, authentication, &answer, now)
+        });
+        rest = after;
     }
 }
 
-/// CONNACK, then the end [MQTT-3.2.2-5].
-async fn refuse(stream: &mut TcpStream, version: Version, reason: ReasonCode) {
+/// Waits for more bytes.
+async fn read(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    bytes: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    match stream.read_buf(bytes).await {
+        Ok(0) => Err(None),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "lost before CONNACK");
+            Err(None)
+        }
+    }
+}
+
+/// Without a version to say it in, closing has to do [MQTT-3.1.4-1].
+fn refusal_of(error: &DecodeError) -> Refusal {
+    let version = error.connack?;
+    let mut words = PropertiesBuf::new();
+    words.push(Property::ReasonString(error.what));
     let connack = Packet::Connack(Connack {
-        session_present: false, // [MQTT-3.2.2-4]
-        reason,
-        properties: Properties::EMPTY,
+        session_present: false,
+        reason: error.reason,
+        properties: words.as_properties(),
     });
     let mut bytes = Vec::new();
     encode(&connack, version, &mut bytes);
+    Some(bytes)
+}
+
+/// CONNACK, then the end [MQTT-3.2.2-7], in 3.1.1 [MQTT-3.2.2-5].
+async fn refuse(stream: &mut TcpStream, connack: &[u8]) {
     // Closing with bytes unread would reset the connection, and the client
     // might never see the CONNACK: what it sent is read until it closes.
     let said = timeout(LINGER, async {
-        stream.write_all(&bytes).await?;
+        stream.write_all(connack).await?;
         stream.shutdown().await?;
         let mut rest = [0; 1024];
         while stream.read(&mut rest).await? > 0 {}

@@ -5,8 +5,8 @@
 
 use crate::message::{PacketId, Qos};
 
+use super::cursor::varint_size_bytes;
 use super::packet::*;
-use super::property;
 
 /// Appends a whole packet.
 ///
@@ -38,7 +38,7 @@ pub fn encode(packet: &Packet<'_>, version: Version, out: &mut Vec<u8>) {
                 topic_prefix: "",
                 topic: publish.topic.as_bytes(),
                 packet_id: publish.packet_id,
-                properties: publish.properties.as_bytes(),
+                properties: [publish.properties.as_bytes(), &[], &[]],
                 payload_len: publish.payload.len(),
             };
             encode_publish_head(&head, version, out);
@@ -111,9 +111,37 @@ pub struct PublishHead<'a> {
     pub topic: &'a [u8],
     /// `None` at QoS 1 or 2: two zero bytes, to be patched. Left out at QoS 0.
     pub packet_id: Option<PacketId>,
-    /// As on the wire, without the length; left out before MQTT 5.
-    pub properties: &'a [u8],
+    /// As on the wire, without the length, in pieces that stand one behind
+    /// the other: the message's own, and what holds now or for one receiver.
+    /// Left out before MQTT 5.
+    pub properties: [&'a [u8]; 3],
     pub payload_len: usize,
+}
+
+impl PublishHead<'_> {
+    /// What the whole packet takes, its payload included.
+    pub fn packet_bytes(&self, version: Version) -> usize {
+        let remaining = self.remaining_bytes(version);
+        1 + varint_size_bytes(remaining) + remaining
+    }
+
+    #[inline]
+    fn remaining_bytes(&self, version: Version) -> usize {
+        let mut remaining = 2 + self.topic_prefix.len() + self.topic.len() + self.payload_len;
+        if self.qos != Qos::AtMostOnce {
+            remaining += 2;
+        }
+        if version == Version::V5 {
+            let properties_len = self.properties_len();
+            remaining += varint_size_bytes(properties_len) + properties_len;
+        }
+        remaining
+    }
+
+    #[inline]
+    fn properties_len(&self) -> usize {
+        self.properties.iter().map(|piece| piece.len()).sum()
+    }
 }
 
 /// Appends a PUBLISH's head, and tells at which index of `out` the two bytes
@@ -129,21 +157,14 @@ pub fn encode_publish_head(
     out: &mut Vec<u8>,
 ) -> Option<usize> {
     let has_packet_id = head.qos != Qos::AtMostOnce;
-    let topic_len = head.topic_prefix.len() + head.topic.len();
-    let mut remaining = 2 + topic_len + head.payload_len;
-    if has_packet_id {
-        remaining += 2;
-    }
-    if version == Version::V5 {
-        remaining += property::size_bytes(head.properties);
-    }
+    let remaining = head.remaining_bytes(version);
     // The fixed header takes five bytes at most.
     out.reserve(5 + remaining - head.payload_len);
     let flags =
         u8::from(head.dup && has_packet_id) << 3 | (head.qos as u8) << 1 | u8::from(head.retain);
     out.push(0x30 | flags);
     put_varint(remaining, out);
-    put_len(topic_len, out);
+    put_len(head.topic_prefix.len() + head.topic.len(), out);
     out.extend_from_slice(head.topic_prefix.as_bytes());
     out.extend_from_slice(head.topic);
     let packet_id_at = has_packet_id.then_some(out.len());
@@ -152,8 +173,10 @@ pub fn encode_publish_head(
         out.extend_from_slice(&packet_id.to_be_bytes());
     }
     if version == Version::V5 {
-        put_varint(head.properties.len(), out);
-        out.extend_from_slice(head.properties);
+        put_varint(head.properties_len(), out);
+        for piece in head.properties {
+            out.extend_from_slice(piece);
+        }
     }
     packet_id_at
 }

@@ -12,9 +12,10 @@ mod packet;
 mod property;
 mod reason;
 
+pub use crate::message::SubscriptionId;
 pub use decode::{DecodeError, decode, decode_connect};
 pub use encode::{
     AckKind, PublishHead, REMAINING_BYTES_MAX, encode, encode_ack, encode_publish_head,
 };
 pub use packet::*;
-pub use property::{PropertiesBuf, Property, SubscriptionId};
+pub use property::{PropertiesBuf, Property, encode_message_expiry};

@@ -3,10 +3,10 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use crate::message::Qos;
+use crate::message::{Qos, SubscriptionId};
 use crate::topic::{TopicLimits, TopicName};
 
-use super::cursor::{Cursor, varint_size_bytes};
+use super::cursor::Cursor;
 use super::decode::DecodeError;
 use super::encode::{put_binary, put_varint};
 use super::packet::{PacketType, Properties};
@@ -50,28 +50,23 @@ impl PropertiesBuf {
         self
     }
 
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     pub fn as_properties(&self) -> Properties<'_> {
         Properties { bytes: &self.bytes }
     }
 }
 
-/// A subscription identifier: 1 to 268,435,455 (3.8.2.1.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriptionId(NonZeroU32);
-
-impl SubscriptionId {
-    pub const MAX: u32 = 268_435_455;
-
-    pub const fn new(id: u32) -> Option<SubscriptionId> {
-        match NonZeroU32::new(id) {
-            Some(id) if id.get() <= SubscriptionId::MAX => Some(SubscriptionId(id)),
-            _ => None,
-        }
-    }
-
-    pub const fn get(self) -> u32 {
-        self.0.get()
-    }
+/// A Message Expiry Interval, encoded (3.3.2.3.3).
+pub fn encode_message_expiry(secs: u32) -> [u8; 5] {
+    let [a, b, c, d] = secs.to_be_bytes();
+    [Property::MessageExpiryInterval(secs).id(), a, b, c, d]
 }
 
 /// Makes of the table the enum, the reading, the writing, and where each
@@ -342,9 +337,4 @@ impl<'a> Value<'a> for (&'a str, &'a str) {
 #[cold]
 fn zero() -> DecodeError {
     DecodeError::protocol("a property that is at least 1 is 0")
-}
-
-/// How many bytes properties and their length take.
-pub(super) fn size_bytes(properties: &[u8]) -> usize {
-    varint_size_bytes(properties.len()) + properties.len()
 }

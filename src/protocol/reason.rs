@@ -27,10 +27,18 @@ impl ReasonCode {
         }
     }
 
+    /// Whether MQTT 5 lets it stand in a packet of that type (2.4).
+    pub fn fits(self, packet: PacketType) -> bool {
+        BY_BYTE[self as usize].is_some_and(|(_, packets)| packets & packet.bit() != 0)
+    }
+
     /// Whether a CONNACK of that version can say it. Otherwise the connection
     /// is closed without one [MQTT-3.2.2-6].
     pub fn fits_connack(self, version: Version) -> bool {
-        version == Version::V5 || self != ReasonCode::TopicNameInvalid
+        match version {
+            Version::V5 => self.fits(PacketType::Connack),
+            _ => self != ReasonCode::TopicNameInvalid,
+        }
     }
 
     /// The byte that says it in a packet of that type.

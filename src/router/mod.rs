@@ -23,13 +23,12 @@ mod cache;
 mod retained;
 mod tree;
 
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 use parking_lot::RwLock;
 
-use crate::message::{Qos, QueueId, SessionId};
+use crate::message::{Qos, QueueId, SessionId, SubscriptionId};
 use crate::topic::{TopicFilter, TopicName};
 
 pub use cache::MatchCache;
@@ -57,7 +56,7 @@ pub struct Subscription {
     /// MQTT 5: RETAIN as it was published, instead of 0 [MQTT-3.3.1-9].
     pub retain_as_published: bool,
     /// MQTT 5: the Subscription Identifier, sent along with what it matches.
-    pub id: Option<NonZeroU32>,
+    pub id: Option<SubscriptionId>,
 }
 
 impl Subscription {

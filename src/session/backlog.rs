@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use crate::message::Qos;
+use super::Granted;
 
 /// All of a session.
 #[derive(Default)]
@@ -25,7 +25,9 @@ pub struct Backlog {
 pub struct Pending {
     /// The filter, by its number in the topic tree.
     pub node: u32,
-    pub qos: Qos,
+    pub granted: Granted,
+    /// Not what the client itself published.
+    pub no_local: bool,
     /// Where to go on; `None`: at the beginning.
     pub position: Option<Box<[u8]>>,
 }
@@ -36,11 +38,12 @@ impl Backlog {
     }
 
     /// A filter was subscribed to, or was so again: all of it is to be sent.
-    pub fn push(&mut self, node: u32, qos: Qos) {
+    pub fn push(&mut self, node: u32, granted: Granted, no_local: bool) {
         self.remove(node);
         let pending = Pending {
             node,
-            qos,
+            granted,
+            no_local,
             position: None,
         };
         self.pending.insert(self.next, pending);

@@ -5,6 +5,7 @@
 //! come out. Knows neither sockets nor who else is there: a PUBLISH comes from
 //! `broker`, and leaves through the outbox to the connection that writes it.
 
+mod aliases;
 mod backlog;
 mod outbox;
 mod publication;
@@ -13,24 +14,31 @@ mod window;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt::Write;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-pub use backlog::Backlog;
+pub use aliases::{Given, Named, Received as ReceivedAliases};
+pub use backlog::{Backlog, Pending};
 pub use outbox::Outbox;
-pub use publication::{Form, Frames, Publication};
-pub use terms::Terms;
+pub use publication::{Form, Frames, Own, Publication};
+pub use terms::{Accepted, Terms, Wire, refusal};
 pub use window::{Hold, Received, Sent, SentJob, Window};
 
 use crate::config::{Limits, SessionFull};
-use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, Time};
-use crate::protocol::{Ack, Packet, Properties, ReasonCode, encode};
+use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, SubscriptionId, Time};
+use crate::protocol::{Ack, Packet, Property, ReasonCode, encode};
 
 /// The client reads its QoS 1 and 2 messages when it can: so many bytes wait
 /// encoded, the rest as messages that others may share.
 const OUTBOX_READY_BYTES_MAX: usize = 256 << 10;
+
+/// What a new alias adds to a packet: itself, and to each of two lengths.
+const NEW_ALIAS_BYTES: usize = 5;
 
 /// Buffers kept for the next that needs one, in each worker.
 const SPARE_BUFFERS_MAX: usize = 256;
@@ -42,9 +50,11 @@ pub struct Session {
     pub identity: Arc<Identity>,
     pub terms: Terms,
     pub window: Window,
-    /// By what they are found with again; the QoS granted.
-    pub subscriptions: FxHashMap<Subscribed, Qos>,
+    /// By what they are found with again.
+    pub subscriptions: FxHashMap<Subscribed, Granted>,
     pub will: Option<Box<Will>>,
+    /// When a will is published whose delay runs, if the client stays away.
+    pub will_due: Time,
     /// Subscriptions whose retained messages are not all sent yet.
     pub backlog: Backlog,
     /// When the last connection ended.
@@ -64,6 +74,8 @@ pub struct Session {
     // Counts how often the outbox was taken to be written.
     filling: u32,
     waiting: VecDeque<Waiting>,
+    // None of those that wait expires before.
+    first_expiry: Time,
     // Of the messages that are kept, waiting or in flight.
     kept_bytes: usize,
     // Ids of QoS 2 messages received and not released [MQTT-4.3.3-2].
@@ -87,13 +99,27 @@ pub enum Subscribed {
     Queue(QueueId),
 }
 
+/// What a subscription was granted, as far as its session has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    pub qos: Qos,
+    pub retain_as_published: bool,
+    pub id: Option<SubscriptionId>,
+}
+
 /// A will (3.1.2.5).
 #[derive(Debug)]
 pub struct Will {
     pub topic: Box<str>,
+    /// Those that are passed on to receivers, as they are.
+    pub properties: Box<[u8]>,
     pub payload: Box<[u8]>,
     pub qos: Qos,
     pub retain: bool,
+    /// How long the client may stay away before it is published (3.1.3.2.2).
+    pub delay: Duration,
+    /// How long it then lives; `None`: for ever.
+    pub expiry: Option<Duration>,
 }
 
 /// Why a connection ends.
@@ -122,13 +148,47 @@ struct Link {
     retry: bool,
     // Its queues do not know of it yet: it gets no jobs.
     joining: bool,
+    // Where the client takes some.
+    aliases: Option<Box<Given>>,
 }
 
 /// A message that waits for room in the window.
 struct Waiting {
     message: Arc<Message>,
+    own: Own,
     qos: Qos,
     retain: bool,
+}
+
+/// How a message goes to one client.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    pub qos: Qos,
+    pub retain: bool,
+    /// Of the subscriptions that it goes to [MQTT-3.3.4-3].
+    pub ids: &'a [SubscriptionId],
+}
+
+/// A job on its way to one client.
+#[derive(Clone, Copy, Debug)]
+pub struct JobDelivery<'a> {
+    pub qos: Qos,
+    pub list: Subscribed,
+    pub lease: LeaseId,
+    /// What a member of a work queue is told of it.
+    pub about: Option<About<'a>>,
+}
+
+/// What a queue tells of a job, as user properties.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    pub queue: &'a str,
+    /// Whether members see the topic with `$queue/` before it.
+    pub queue_topic: bool,
+    /// How often it was delivered, this time included.
+    pub delivery: u32,
+    /// In milliseconds since 1970 began.
+    pub enqueued_at_ms: u64,
 }
 
 /// What came of a delivery.
@@ -142,6 +202,8 @@ pub enum Delivered {
     DroppedSlow,
     /// Taken, and so many older ones dropped for it.
     DroppedOldest(usize),
+    /// Larger than the client takes.
+    DroppedTooLarge,
     /// There is no room, and the session has to end.
     Overflow,
 }
@@ -153,6 +215,17 @@ pub enum JobDelivered {
     /// Taken, and now there is no room for another.
     TakenLast,
     NoRoom,
+    /// Larger than the client takes.
+    TooLarge,
+}
+
+/// What an acknowledgement was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// A PUBLISH; with it the job, if it was one and the client still has it.
+    Publish(Option<SentJob>),
+    /// Nothing that is known here.
+    Nothing,
 }
 
 /// What the connection finds when it looks after its session.
@@ -167,7 +240,6 @@ pub enum Exchange {
 /// What a session that lost its connection gives up.
 #[derive(Default)]
 pub struct Detached {
-    pub will: Option<Box<Will>>,
     /// QoS 2 jobs that were never written.
     pub unwritten: Vec<(QueueId, LeaseId)>,
     /// Lists that it had unsubscribed from, and still held jobs of.
@@ -181,7 +253,14 @@ pub struct Effects {
     /// Connections that have something to write.
     pub wakers: Vec<Waker>,
     pub frames: Frames,
+    /// Messages dropped because their time had passed, not counted yet.
+    pub expired: usize,
+    /// And because they were larger than their client takes.
+    pub too_large: usize,
     spare: Vec<Vec<u8>>,
+    // Properties of one delivery, while they are put together.
+    own: Vec<u8>,
+    text: String,
 }
 
 impl Effects {
@@ -208,6 +287,7 @@ impl Session {
             window: Window::new(terms.inflight_max, first_packet_id),
             subscriptions: FxHashMap::default(),
             will: None,
+            will_due: Time::MAX,
             absent_since: Time::ZERO,
             expiry_watched: false,
             stale_until: None,
@@ -219,6 +299,7 @@ impl Session {
             writing_len: 0,
             filling: 0,
             waiting: VecDeque::new(),
+            first_expiry: Time::MAX,
             kept_bytes: 0,
             received: FxHashSet::default(),
             unconfirmed: Vec::new(),
@@ -254,13 +335,13 @@ impl Session {
 
     // ---- the connection
 
-    /// A connection takes the session; its number. CONNACK is the first that
-    /// goes out on it [MQTT-3.2.0-1], then what the client has not
+    /// A connection takes the session; its number. CONNACK, encoded, is the
+    /// first that goes out on it [MQTT-3.2.0-1], then what the client has not
     /// acknowledged [MQTT-4.4.0-1].
     pub fn attach(
         &mut self,
         terms: Terms,
-        connack: &Packet<'_>,
+        connack: &[u8],
         now: Time,
         effects: &mut Effects,
     ) -> u32 {
@@ -275,10 +356,11 @@ impl Session {
             last_packet: now,
             retry: false,
             joining: true,
+            aliases: NonZeroU16::new(terms.topic_aliases_out).map(|max| Box::new(Given::new(max))),
         });
-        self.append_packet(connack, effects);
-        self.resend(effects);
-        self.refill(effects);
+        self.append_answers(connack, effects);
+        self.resend(now, effects);
+        self.refill(now, effects);
         self.link_number
     }
 
@@ -291,14 +373,15 @@ impl Session {
 
     /// Answers to what the connection read go out behind what is there.
     /// Takes what there is to write into `writing` when that is empty. Without
-    /// `waker` the connection goes on by itself.
+    /// `waker` the connection goes on by itself. By its number, and whether a
+    /// packet came.
     pub fn exchange(
         &mut self,
-        number: u32,
+        (number, heard): (u32, bool),
         acks: &[u8],
         writing: &mut Outbox,
         waker: Option<&Waker>,
-        now: Option<Time>,
+        now: Time,
         effects: &mut Effects,
     ) -> Exchange {
         if self.link_number != number {
@@ -313,7 +396,7 @@ impl Session {
                 Close::new(ReasonCode::UnspecifiedError, "the session has ended")
             }));
         };
-        if let Some(now) = now {
+        if heard {
             link.last_packet = now;
         }
         self.append_answers(acks, effects);
@@ -323,7 +406,7 @@ impl Session {
             self.filling = self.filling.wrapping_add(1);
             self.taken.append(&mut self.unconfirmed);
             if !self.waiting.is_empty() {
-                self.refill(effects);
+                self.refill(now, effects);
             }
         }
         self.writing_len = writing.len();
@@ -439,7 +522,6 @@ impl Session {
         effects.recycle(&mut outbox);
         self.filling = self.filling.wrapping_add(1);
         Detached {
-            will: self.will.take(),
             unwritten,
             left: lists,
         }
@@ -447,28 +529,52 @@ impl Session {
 
     // ---- towards the client
 
-    /// A message for one of its subscriptions, at `qos`.
+    /// A message for some of its subscriptions.
     pub fn deliver(
         &mut self,
         publication: &Publication<'_>,
-        qos: Qos,
-        retain: bool,
+        delivery: Delivery<'_>,
         limits: &Limits,
         full: SessionFull,
         effects: &mut Effects,
     ) -> Delivered {
-        if qos == Qos::AtMostOnce {
-            return self.deliver_at_most_once(publication, retain, limits, effects);
-        }
+        let mut own = std::mem::take(&mut effects.own);
+        own.clear();
+        (delivery.ids.iter()).for_each(|id| Property::SubscriptionIdentifier(*id).encode(&mut own));
+        let delivered = match delivery.qos {
+            Qos::AtMostOnce => {
+                self.deliver_at_most_once(publication, delivery.retain, &mut own, limits, effects)
+            }
+            _ => self.deliver_kept(publication, delivery, &mut own, limits, full, effects),
+        };
+        effects.own = own;
+        delivered
+    }
+
+    fn deliver_kept(
+        &mut self,
+        publication: &Publication<'_>,
+        delivery: Delivery<'_>,
+        own: &mut Vec<u8>,
+        limits: &Limits,
+        full: SessionFull,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let (qos, retain) = (delivery.qos, delivery.retain);
         let cost = publication.cost_bytes();
         if self.can_send(cost, limits) {
-            self.send(publication, qos, retain, None, effects);
-            return Delivered::Taken;
+            return match self.send(publication, qos, retain, None, own, effects) {
+                true => Delivered::Taken,
+                false => Delivered::DroppedTooLarge,
+            };
         }
         let mut dropped = 0;
         while self.waiting.len() >= limits.session_messages_max
             || self.kept_bytes + cost > limits.session_bytes_max
         {
+            if self.drop_expired(publication.now, effects) {
+                continue;
+            }
             match full {
                 SessionFull::End => return Delivered::Overflow,
                 SessionFull::DropOldest => {}
@@ -483,8 +589,10 @@ impl Session {
             dropped += 1;
         }
         self.kept_bytes += cost;
+        self.first_expiry = self.first_expiry.min(publication.expires);
         self.waiting.push_back(Waiting {
             message: publication.message().clone(),
+            own: Own::of(own),
             qos,
             retain,
         });
@@ -494,23 +602,46 @@ impl Session {
         }
     }
 
+    /// Makes room by dropping what waits in vain; whether there was any.
+    fn drop_expired(&mut self, now: Time, effects: &mut Effects) -> bool {
+        if now <= self.first_expiry {
+            return false;
+        }
+        let before = self.waiting.len();
+        self.first_expiry = Time::MAX;
+        self.waiting.retain(|waiting| {
+            let expired = waiting.message.has_expired(now);
+            match expired {
+                true => self.kept_bytes -= waiting.message.cost_bytes(),
+                false => self.first_expiry = self.first_expiry.min(waiting.message.expires()),
+            }
+            !expired
+        });
+        effects.expired += before - self.waiting.len();
+        self.waiting.len() < before
+    }
+
     fn deliver_at_most_once(
         &mut self,
         publication: &Publication<'_>,
         retain: bool,
+        own: &mut Vec<u8>,
         limits: &Limits,
         effects: &mut Effects,
     ) -> Delivered {
-        if self.link.is_none() {
+        let Some(link) = &mut self.link else {
             return Delivered::DroppedAbsent;
-        }
+        };
         let under_way = self.outbox.len() + self.writing_len;
         if under_way + publication.payload.len() > limits.outbox_bytes_max {
             return Delivered::DroppedSlow;
         }
-        let form = self.form(Qos::AtMostOnce, retain, None, "");
+        let mut form = form(&self.terms, Qos::AtMostOnce, retain, "");
+        if !fit(&self.terms, &mut link.aliases, publication, &mut form, own) {
+            return Delivered::DroppedTooLarge;
+        }
         self.give_buffer(effects);
-        publication.append_to(&mut self.outbox, &mut effects.frames, form);
+        publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
         self.wake(effects);
         Delivered::Taken
     }
@@ -534,36 +665,76 @@ impl Session {
     pub fn deliver_job(
         &mut self,
         publication: &Publication<'_>,
-        qos: Qos,
-        queue: QueueId,
-        lease: LeaseId,
-        queue_topic: bool,
+        delivery: JobDelivery<'_>,
         effects: &mut Effects,
     ) -> JobDelivered {
-        if !self.has_room_for_job(qos) {
+        let (Subscribed::Queue(queue) | Subscribed::Group(queue)) = delivery.list else {
+            unreachable!("a filter gives no jobs");
+        };
+        if !self.has_room_for_job(delivery.qos) {
             self.pass_over(queue);
             return JobDelivered::NoRoom;
         }
-        if qos == Qos::AtMostOnce {
-            let form = self.form(qos, false, None, prefix(queue_topic));
-            self.give_buffer(effects);
-            publication.append_to(&mut self.outbox, &mut effects.frames, form);
-            self.unconfirmed.push((queue, lease));
-            self.wake(effects);
-        } else {
-            let job = SentJob {
-                queue,
-                lease,
-                queue_topic,
-                hold: Hold::Current,
-            };
-            self.send(publication, qos, false, Some(job), effects);
+        let mut own = std::mem::take(&mut effects.own);
+        own.clear();
+        let mut retain = false;
+        if self.terms.has_reasons {
+            // There is none where the member has unsubscribed meanwhile.
+            if let Some(granted) = self.subscriptions.get(&delivery.list) {
+                // A queue knows nothing of retained messages.
+                retain =
+                    granted.retain_as_published && publication.retain && delivery.about.is_none();
+                if let Some(id) = granted.id {
+                    Property::SubscriptionIdentifier(id).encode(&mut own);
+                }
+            }
+            if let Some(about) = &delivery.about {
+                about.encode(publication, &mut effects.text, &mut own);
+            }
         }
-        if self.has_room_for_job(qos) {
+        let taken = self.take_job(publication, delivery, queue, retain, &mut own, effects);
+        effects.own = own;
+        if !taken {
+            return JobDelivered::TooLarge;
+        }
+        if self.has_room_for_job(delivery.qos) {
             return JobDelivered::Taken;
         }
         self.pass_over(queue);
         JobDelivered::TakenLast
+    }
+
+    fn take_job(
+        &mut self,
+        publication: &Publication<'_>,
+        delivery: JobDelivery<'_>,
+        queue: QueueId,
+        retain: bool,
+        own: &mut Vec<u8>,
+        effects: &mut Effects,
+    ) -> bool {
+        let queue_topic = delivery.about.is_some_and(|about| about.queue_topic);
+        if delivery.qos > Qos::AtMostOnce {
+            let job = SentJob {
+                queue,
+                lease: delivery.lease,
+                queue_topic,
+                hold: Hold::Current,
+            };
+            return self.send(publication, delivery.qos, retain, Some(job), own, effects);
+        }
+        let Some(link) = &mut self.link else {
+            return false; // It had room, and so it is there.
+        };
+        let mut form = form(&self.terms, delivery.qos, retain, prefix(queue_topic));
+        if !fit(&self.terms, &mut link.aliases, publication, &mut form, own) {
+            return false;
+        }
+        self.give_buffer(effects);
+        publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
+        self.unconfirmed.push((queue, delivery.lease));
+        self.wake(effects);
+        true
     }
 
     fn has_room_for_job(&self, qos: Qos) -> bool {
@@ -596,28 +767,53 @@ impl Session {
         self.link.is_some() && self.window.has_room() && self.outbox.len() < OUTBOX_READY_BYTES_MAX
     }
 
-    /// Sends what waits, as far as there is room.
-    pub fn refill(&mut self, effects: &mut Effects) {
+    /// Sends what waits, as far as there is room. What has waited for too long
+    /// is dropped [MQTT-3.3.2-5].
+    pub fn refill(&mut self, now: Time, effects: &mut Effects) {
         while self.has_room() {
             let Some(next) = self.waiting.pop_front() else {
+                self.first_expiry = Time::MAX;
                 return;
             };
             self.kept_bytes -= next.message.cost_bytes();
+            if next.message.has_expired(now) {
+                effects.expired += 1;
+                continue;
+            }
             effects.frames.begin(1);
-            let publication = Publication::of(&next.message);
-            self.send(&publication, next.qos, next.retain, None, effects);
+            let publication = Publication::of(&next.message, now);
+            let mut own = std::mem::take(&mut effects.own);
+            own.clear();
+            own.extend_from_slice(next.own.as_bytes());
+            if !self.send(&publication, next.qos, next.retain, None, &mut own, effects) {
+                effects.too_large += 1;
+            }
+            effects.own = own;
         }
     }
 
+    /// Whether the client takes a message of its size; if not, it is as good
+    /// as sent [MQTT-3.1.2-25].
     fn send(
         &mut self,
         publication: &Publication<'_>,
         qos: Qos,
         retain: bool,
         job: Option<SentJob>,
+        own: &mut Vec<u8>,
         effects: &mut Effects,
-    ) {
+    ) -> bool {
+        let prefix = prefix(job.is_some_and(|job| job.queue_topic));
+        let mut form = form(&self.terms, qos, retain, prefix);
+        let own_len = own.len();
+        let mut none = None;
+        let aliases = self.link.as_mut().map(|link| &mut link.aliases);
+        let aliases = aliases.unwrap_or(&mut none);
+        if !fit(&self.terms, aliases, publication, &mut form, own) {
+            return false;
+        }
         let packet_id = self.window.take_id();
+        form.packet_id = Some(packet_id);
         // A job of QoS 1 is the queue's to give again, and a session that ends
         // with its connection is never asked again.
         let kept = self.terms.persists() && (job.is_none() || qos == Qos::ExactlyOnce);
@@ -630,40 +826,62 @@ impl Session {
             retain,
             filling: self.filling,
             message: kept.then(|| publication.message().clone()),
+            own: match kept {
+                true => Own::of(&own[..own_len]),
+                false => Own::default(),
+            },
             job,
         });
-        let prefix = prefix(job.is_some_and(|job| job.queue_topic));
-        let form = self.form(qos, retain, Some(packet_id), prefix);
         self.give_buffer(effects);
-        publication.append_to(&mut self.outbox, &mut effects.frames, form);
+        publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
         self.wake(effects);
+        true
     }
 
     /// What the last connection left unacknowledged, with its old ids and in
-    /// its old order [MQTT-4.4.0-1], [MQTT-4.6.0-1].
-    fn resend(&mut self, effects: &mut Effects) {
+    /// its old order [MQTT-4.4.0-1], [MQTT-4.6.0-1]; also what has expired
+    /// meanwhile, as its delivery had begun [MQTT-4.3.3-7].
+    fn resend(&mut self, now: Time, effects: &mut Effects) {
         if self.window.in_use() == 0 {
             return;
         }
         self.give_buffer(effects);
         effects.frames.begin(1);
         let filling = self.filling;
-        let wire = self.terms.wire;
+        let mut own = std::mem::take(&mut effects.own);
+        let mut too_large = Vec::new();
         for sent in self.window.sent() {
             let Some(message) = &sent.message else {
                 continue;
             };
-            let form = Form {
-                wire,
-                dup: true, // [MQTT-3.3.1-1]
-                retain: sent.retain,
-                qos: sent.qos,
-                packet_id: Some(sent.packet_id),
-                topic_prefix: prefix(sent.job.is_some_and(|job| job.queue_topic)),
-            };
             debug_assert_ne!(sent.filling, filling);
-            Publication::of(message).append_to(&mut self.outbox, &mut effects.frames, form);
+            let prefix = prefix(sent.job.is_some_and(|job| job.queue_topic));
+            let mut form = form(&self.terms, sent.qos, sent.retain, prefix);
+            form.dup = true; // [MQTT-3.3.1-1]
+            form.packet_id = Some(sent.packet_id);
+            own.clear();
+            if self.terms.has_reasons {
+                own.extend_from_slice(sent.own.as_bytes());
+            }
+            let publication = Publication::of(message, now);
+            let aliases = self.link.as_mut().map(|link| &mut link.aliases);
+            let mut none = None;
+            let aliases = aliases.unwrap_or(&mut none);
+            if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
+                publication.append_to(&mut self.outbox, &mut effects.frames, form, &own);
+            } else if sent.job.is_none() {
+                // A queue's job stays undecided.
+                too_large.push(sent.packet_id);
+            }
         }
+        effects.own = own;
+        effects.too_large += too_large.len();
+        for packet_id in too_large {
+            if let Some(sent) = self.window.acknowledge(packet_id) {
+                self.forget(sent);
+            }
+        }
+        let wire = self.terms.wire;
         for packet_id in self.window.releasing() {
             let pubrel = Packet::Pubrel(Ack::new(packet_id));
             self.outbox.append(|out| encode(&pubrel, wire, out));
@@ -673,12 +891,24 @@ impl Session {
 
     // ---- from the client
 
-    /// A QoS 2 message came; whether it is new [MQTT-4.3.3-2].
-    pub fn receive(&mut self, packet_id: PacketId) -> bool {
-        self.received.insert(packet_id)
+    /// A QoS 2 message came; whether it is new [MQTT-4.3.3-10], in 3.1.1
+    /// [MQTT-4.3.3-2].
+    ///
+    /// # Errors
+    /// The client has as many on their way as it may [MQTT-3.3.4-7].
+    pub fn receive(&mut self, packet_id: PacketId) -> Result<bool, Close> {
+        if self.received.contains(&packet_id) {
+            return Ok(false);
+        }
+        if self.received.len() >= usize::from(self.terms.receive_max) {
+            let why = "more QoS 2 messages are not released than Receive Maximum allows";
+            return Err(Close::new(ReasonCode::ReceiveMaximumExceeded, why));
+        }
+        self.received.insert(packet_id);
+        Ok(true)
     }
 
-    /// PUBREL: the id is new again [MQTT-4.3.3-2]; whether it was in use.
+    /// PUBREL: the id is new again [MQTT-4.3.3-12]; whether it was in use.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
         self.received.remove(&packet_id)
     }
@@ -687,12 +917,12 @@ impl Session {
     ///
     /// # Errors
     /// The PUBLISH was of QoS 2, which PUBREC answers.
-    pub fn acknowledge(&mut self, packet_id: PacketId) -> Result<Option<SentJob>, Close> {
+    pub fn acknowledge(&mut self, packet_id: PacketId) -> Result<Answered, Close> {
         match self.window.get(packet_id).map(|sent| sent.qos) {
-            None => Ok(None),
+            None => Ok(Answered::Nothing),
             Some(Qos::AtLeastOnce) => {
                 let sent = self.window.acknowledge(packet_id);
-                Ok(sent.and_then(|sent| self.forget(sent)))
+                Ok(Answered::Publish(sent.and_then(|sent| self.forget(sent))))
             }
             Some(_) => Err(Close::new(
                 ReasonCode::ProtocolError,
@@ -701,20 +931,29 @@ impl Session {
         }
     }
 
-    /// PUBREC; the job that is done with it.
+    /// PUBREC; `refused`: with a reason of 0x80 or more, which ends the
+    /// handshake [MQTT-4.4.0-2].
     ///
     /// # Errors
     /// The PUBLISH was of QoS 1, which PUBACK answers.
-    pub fn received(&mut self, packet_id: PacketId) -> Result<Option<SentJob>, Close> {
+    pub fn received(&mut self, packet_id: PacketId, refused: bool) -> Result<Answered, Close> {
         if (self.window.get(packet_id)).is_some_and(|sent| sent.qos != Qos::ExactlyOnce) {
             return Err(Close::new(
                 ReasonCode::ProtocolError,
                 "PUBREC for a QoS 1 message",
             ));
         }
+        if refused {
+            let sent = self.window.acknowledge(packet_id);
+            return Ok(match sent {
+                Some(sent) => Answered::Publish(self.forget(sent)),
+                None => Answered::Nothing,
+            });
+        }
         Ok(match self.window.receive(packet_id) {
-            Received::Sent(sent) => self.forget(sent),
-            Received::Again | Received::Unknown => None,
+            Received::Sent(sent) => Answered::Publish(self.forget(sent)),
+            Received::Again => Answered::Publish(None),
+            Received::Unknown => Answered::Nothing,
         })
     }
 
@@ -739,31 +978,6 @@ impl Session {
         }
     }
 
-    /// Appends a packet of its own.
-    pub fn append_packet(&mut self, packet: &Packet<'_>, effects: &mut Effects) {
-        self.give_buffer(effects);
-        let wire = self.terms.wire;
-        self.outbox.append(|out| encode(packet, wire, out));
-        self.wake(effects);
-    }
-
-    fn form(
-        &self,
-        qos: Qos,
-        retain: bool,
-        packet_id: Option<PacketId>,
-        topic_prefix: &'static str,
-    ) -> Form {
-        Form {
-            wire: self.terms.wire,
-            dup: false, // [MQTT-3.3.1-2], [MQTT-3.3.1-3]
-            retain,
-            qos,
-            packet_id,
-            topic_prefix,
-        }
-    }
-
     fn give_buffer(&mut self, effects: &mut Effects) {
         if !self.outbox.has_buffer()
             && let Some(spare) = effects.spare.pop()
@@ -781,13 +995,62 @@ impl Session {
     }
 }
 
-/// CONNACK for a session that is attached.
-pub fn connack(session_present: bool) -> Packet<'static> {
-    Packet::Connack(crate::protocol::Connack {
-        session_present,
-        reason: ReasonCode::Success,
-        properties: Properties::EMPTY,
-    })
+impl About<'_> {
+    /// As user properties, behind those of the message: who takes the last of
+    /// a name takes the queue's.
+    fn encode(&self, publication: &Publication<'_>, text: &mut String, out: &mut Vec<u8>) {
+        let mut push = |name, value: &str| Property::UserProperty((name, value)).encode(out);
+        push("queue", self.queue);
+        for (name, number) in [
+            ("delivery", format_args!("{}", self.delivery)),
+            ("enqueued-at", format_args!("{}", self.enqueued_at_ms)),
+            ("message-id", format_args!("{}", publication.id)),
+        ] {
+            text.clear();
+            // Writing to a text does not fail.
+            _ = text.write_fmt(number);
+            push(name, text);
+        }
+        push("topic", publication.topic.as_str());
+    }
+}
+
+fn form(terms: &Terms, qos: Qos, retain: bool, topic_prefix: &'static str) -> Form {
+    Form {
+        wire: terms.wire,
+        dup: false, // [MQTT-3.3.1-2], [MQTT-3.3.1-3]
+        retain,
+        qos,
+        packet_id: None,
+        topic_prefix,
+        aliased: false,
+    }
+}
+
+/// Says the topic by an alias where that saves bytes, and whether the client
+/// takes a packet of that size; if not, nothing is changed.
+fn fit(
+    terms: &Terms,
+    aliases: &mut Option<Box<Given>>,
+    publication: &Publication<'_>,
+    form: &mut Form,
+    own: &mut Vec<u8>,
+) -> bool {
+    if let Some(given) = aliases {
+        let topic = publication.topic.as_str().as_bytes();
+        let may_grow = terms.packet_bytes_max == u32::MAX
+            || terms.takes(publication.packet_bytes(*form, own) + NEW_ALIAS_BYTES);
+        let (alias, aliased) = match given.name(form.topic_prefix, topic, may_grow) {
+            Named::Known(alias) => (Some(alias), true),
+            Named::New(alias) => (Some(alias), false),
+            Named::Full => (None, false),
+        };
+        form.aliased = aliased;
+        alias
+            .into_iter()
+            .for_each(|alias| Property::TopicAlias(alias).encode(own));
+    }
+    terms.packet_bytes_max == u32::MAX || terms.takes(publication.packet_bytes(*form, own))
 }
 
 fn prefix(queue_topic: bool) -> &'static str {

@@ -6,10 +6,12 @@
 
 use std::cell::OnceCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::outbox::{COPY_MAX, Outbox};
+use super::terms::Wire;
 use crate::message::{Envelope, Identity, Message, MessageId, PacketId, Qos, Time};
-use crate::protocol::{PublishHead, Version, encode_publish_head};
+use crate::protocol::{PublishHead, encode_message_expiry, encode_publish_head};
 use crate::topic::TopicName;
 
 /// The PUBLISH.
@@ -25,13 +27,15 @@ pub struct Publication<'a> {
     /// As [`Message::expires`].
     pub expires: Time,
     pub id: MessageId,
+    /// When it is handled: what is left of its time is counted from then.
+    pub now: Time,
     message: OnceCell<Arc<Message>>,
 }
 
 /// How one receiver gets it.
 #[derive(Clone, Copy)]
 pub struct Form {
-    pub wire: Version,
+    pub wire: Wire,
     pub dup: bool,
     pub retain: bool,
     pub qos: Qos,
@@ -39,6 +43,22 @@ pub struct Form {
     pub packet_id: Option<PacketId>,
     /// `"$queue/"` for the members of a work queue.
     pub topic_prefix: &'static str,
+    /// An alias says the topic, which is left out.
+    pub aliased: bool,
+}
+
+/// Encoded properties of one delivery that are kept with it; mostly none.
+#[derive(Default)]
+pub struct Own(Option<Box<Box<[u8]>>>); // One word where there is nothing.
+
+impl Own {
+    pub fn of(bytes: &[u8]) -> Own {
+        Own((!bytes.is_empty()).then(|| Box::new(bytes.into())))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_deref().map_or(&[], |bytes| bytes)
+    }
 }
 
 impl<'a> Publication<'a> {
@@ -62,12 +82,13 @@ impl<'a> Publication<'a> {
             received,
             expires: Time::MAX,
             id,
+            now: received,
             message: OnceCell::new(),
         }
     }
 
     /// A message that is kept already.
-    pub fn of(message: &'a Arc<Message>) -> Publication<'a> {
+    pub fn of(message: &'a Arc<Message>, now: Time) -> Publication<'a> {
         Publication {
             topic: message.topic(),
             properties: message.properties(),
@@ -78,6 +99,7 @@ impl<'a> Publication<'a> {
             received: message.received(),
             expires: message.expires(),
             id: message.id(),
+            now,
             message: OnceCell::from(message.clone()),
         }
     }
@@ -106,9 +128,10 @@ impl<'a> Publication<'a> {
         Message::cost_bytes_of(self.topic, self.properties, self.payload)
     }
 
-    /// Encodes it into `outbox`.
-    pub fn append_to(&self, outbox: &mut Outbox, frames: &mut Frames, form: Form) {
-        if frames.shared && !form.dup && !form.retain && form.topic_prefix.is_empty() {
+    /// Encodes it into `outbox`, with properties of this delivery's own.
+    pub fn append_to(&self, outbox: &mut Outbox, frames: &mut Frames, form: Form, own: &[u8]) {
+        let is_alike = !form.dup && !form.retain && form.topic_prefix.is_empty() && own.is_empty();
+        if frames.shared && is_alike {
             let frame = frames.get(self, form);
             outbox.append_bytes(&frame.bytes);
             if let (Some(at), Some(packet_id)) = (frame.packet_id_at, form.packet_id) {
@@ -116,38 +139,66 @@ impl<'a> Publication<'a> {
                 outbox.last_bytes(from_end)[..2].copy_from_slice(&packet_id.get().to_be_bytes());
             }
         } else {
-            outbox.append(|out| self.encode(form, out));
+            outbox.append(|out| self.encode(form, own, out));
         }
         if self.payload.len() > COPY_MAX {
             outbox.append_payload(self.message());
         }
     }
 
+    /// What the packet takes.
+    pub fn packet_bytes(&self, form: Form, own: &[u8]) -> usize {
+        self.with_head(form, own, |head| head.packet_bytes(form.wire))
+    }
+
     /// Head and, if it is small, payload; the place of the packet id.
-    fn encode(&self, form: Form, out: &mut Vec<u8>) -> Option<usize> {
-        let head = PublishHead {
-            dup: form.dup,
-            qos: form.qos,
-            retain: form.retain,
-            topic_prefix: form.topic_prefix,
-            topic: self.topic.as_str().as_bytes(),
-            packet_id: form.packet_id,
-            properties: self.properties,
-            payload_len: self.payload.len(),
-        };
-        let packet_id_at = encode_publish_head(&head, form.wire, out);
+    fn encode(&self, form: Form, own: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+        let packet_id_at =
+            self.with_head(form, own, |head| encode_publish_head(head, form.wire, out));
         if self.payload.len() <= COPY_MAX {
             out.extend_from_slice(self.payload);
         }
         packet_id_at
     }
+
+    fn with_head<R>(&self, form: Form, own: &[u8], use_: impl FnOnce(&PublishHead<'_>) -> R) -> R {
+        let expiry = match self.expires {
+            Time::MAX => None,
+            expires => Some(encode_message_expiry(secs_left(expires, self.now))),
+        };
+        let (topic_prefix, topic) = match form.aliased {
+            true => ("", &[][..]),
+            false => (form.topic_prefix, self.topic.as_str().as_bytes()),
+        };
+        use_(&PublishHead {
+            dup: form.dup,
+            qos: form.qos,
+            retain: form.retain,
+            topic_prefix,
+            topic,
+            packet_id: form.packet_id,
+            properties: [
+                self.properties,
+                expiry.as_ref().map_or(&[], |bytes| bytes),
+                own,
+            ],
+            payload_len: self.payload.len(),
+        })
+    }
+}
+
+/// The received interval less the whole seconds that have passed
+/// [MQTT-3.3.2-6].
+fn secs_left(expires: Time, now: Time) -> u32 {
+    let left = expires.since(now) + Duration::from_micros(999_999);
+    u32::try_from(left.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// The encoded forms of one publication, made when first asked for and used
 /// for all its receivers; the buffers are used again for the next.
 #[derive(Default)]
 pub struct Frames {
-    frames: [Frame; 6],
+    frames: [Frame; 9],
     shared: bool,
 }
 
@@ -168,10 +219,9 @@ impl Frames {
     }
 
     fn get(&mut self, publication: &Publication<'_>, form: Form) -> &Frame {
-        let version = usize::from(form.wire == Version::V5);
-        let frame = &mut self.frames[version * 3 + form.qos as usize];
+        let frame = &mut self.frames[form.wire as usize * 3 + form.qos as usize];
         if frame.bytes.is_empty() {
-            frame.packet_id_at = publication.encode(form, &mut frame.bytes);
+            frame.packet_id_at = publication.encode(form, &[], &mut frame.bytes);
         }
         frame
     }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::publication::Own;
 use crate::message::{LeaseId, Message, PacketId, Qos, QueueId};
 
 /// The window.
@@ -32,6 +33,8 @@ pub struct Sent {
     pub filling: u32,
     /// `None` where nobody could ever ask for it again.
     pub message: Option<Arc<Message>>,
+    /// What was sent with it, and is sent again.
+    pub own: Own,
     pub job: Option<SentJob>,
 }
 
@@ -239,6 +242,7 @@ mod tests {
             retain: false,
             filling: 0,
             message: None,
+            own: Own::default(),
             job: None,
         });
         packet_id.get()

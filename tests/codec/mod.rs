@@ -343,8 +343,12 @@ fn short_acknowledgements_are_those_of_the_table() {
 
 #[test]
 fn one_head_serves_many_receivers() {
-    let mut properties = PropertiesBuf::new();
-    properties.push(Property::ContentType("text/plain"));
+    let (mut content_type, mut user) = (PropertiesBuf::new(), PropertiesBuf::new());
+    content_type.push(Property::ContentType("text/plain"));
+    user.push(Property::UserProperty(("a", "b")));
+    let mut properties = content_type.clone();
+    properties.push(Property::MessageExpiryInterval(7));
+    properties.push(Property::UserProperty(("a", "b")));
     for &version in ALL {
         for payload in [&b""[..], b"hi", &[7; 200], &[7; 70_000]] {
             let head = PublishHead {
@@ -354,12 +358,17 @@ fn one_head_serves_many_receivers() {
                 topic_prefix: "$queue/",
                 topic: b"jobs",
                 packet_id: None,
-                properties: properties.as_properties().as_bytes(),
+                properties: [
+                    content_type.as_properties().as_bytes(),
+                    &encode_message_expiry(7),
+                    user.as_properties().as_bytes(),
+                ],
                 payload_len: payload.len(),
             };
             let mut out = b"before".to_vec();
             let at = encode_publish_head(&head, version, &mut out).expect("QoS 1 has one");
             out.extend_from_slice(payload);
+            assert_eq!(head.packet_bytes(version), out.len() - 6);
             for packet_id in [1, 0x1234, 0xFFFF] {
                 out[at..at + 2].copy_from_slice(&u16::to_be_bytes(packet_id));
                 let publish = Publish {
@@ -391,7 +400,7 @@ fn a_head_at_qos_0_has_no_packet_identifier() {
             topic_prefix: "",
             topic: b"a",
             packet_id: Some(id(5)),
-            properties: &[],
+            properties: [&[], &[], &[]],
             payload_len: 0,
         };
         let mut out = vec![];
@@ -418,7 +427,7 @@ fn lengths_take_as_many_bytes_as_they_need() {
             topic_prefix: "",
             topic: b"a",
             packet_id: None,
-            properties: &[],
+            properties: [&[], &[], &[]],
             payload_len,
         };
         let mut out = vec![];

@@ -59,9 +59,9 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, a listener, 20 limits, 2 of sessions, 2 + 9 of queues, 2
+    // 2 at the top, a listener, 22 limits, 8 of sessions, 2 + 9 of queues, 2
     // of the log, 2 + 9 of a queue, 3 of its member.
-    assert_eq!(objects.len(), 2 + 1 + 20 + 2 + 11 + 2 + 11 + 3);
+    assert_eq!(objects.len(), 2 + 1 + 22 + 8 + 11 + 2 + 11 + 3);
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
         let key = object["key"].as_str().unwrap();
@@ -120,7 +120,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 20 + 1 + 1 + 5);
+    assert_eq!(tried, 1 + 22 + 3 + 1 + 5);
 }
 
 #[test]
@@ -150,6 +150,8 @@ topic_levels_max = 9
 subscriptions_per_client_max = 2
 sessions_max = 3
 inflight_max = 4
+receive_max = 40
+topic_aliases_max = 41
 session_messages_max = 5
 session_bytes_max = 6000
 outbox_bytes_max = 7000
@@ -164,6 +166,12 @@ stop_timeout_ms = 14
 [session]
 full = "refuse"
 expiry_default_secs = 15
+expiry_max_secs = 150
+keep_alive_secs_max = 151
+response_information = "answers/%c"
+server_reference = "other:1883"
+redirect = "temporarily"
+check_payload_format = true
 
 [queues]
 auto_create = false
@@ -239,6 +247,8 @@ fn each_option_sets_its_field() {
             subscriptions_per_client_max: 2,
             sessions_max: 3,
             inflight_max: 4,
+            receive_max: 40,
+            topic_aliases_max: 41,
             session_messages_max: 5,
             session_bytes_max: 6000,
             outbox_bytes_max: 7000,
@@ -253,6 +263,12 @@ fn each_option_sets_its_field() {
         session: SessionSettings {
             full: SessionFull::Refuse,
             expiry_default: secs(15),
+            expiry_max: secs(150),
+            keep_alive_secs_max: std::num::NonZeroU16::new(151),
+            response_information: "answers/%c".to_owned(),
+            server_reference: "other:1883".to_owned(),
+            redirect: Redirect::Temporarily,
+            check_payload_format: true,
         },
         queues: QueuesSettings {
             auto_create: false,

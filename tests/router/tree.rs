@@ -1,11 +1,10 @@
 //! Subscriptions and matches, by random operations beside a list.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use rotamq::message::{Place, Qos, QueueId, SessionId};
+use rotamq::message::{Place, Qos, QueueId, SessionId, SubscriptionId};
 use rotamq::router::{MatchCache, NodeId, Receiver, Router, Subscription, Target};
 
 use super::{filter, filters, model_matches, on_a_small_stack, topic, topics};
@@ -47,7 +46,7 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
             qos,
             no_local,
             retain_as_published,
-            id: NonZeroU32::new(id),
+            id: SubscriptionId::new(id),
         },
     )
 }

@@ -124,7 +124,7 @@ fn a_full_session_drops_its_oldest_where_it_is_told_to() {
 #[test]
 fn a_full_session_holds_the_publisher_back_where_it_is_told_to() {
     for max in [1, 2, 10] {
-        in_each_version_with(waiting(max, SessionFull::Refuse), |mut world| {
+        where_publishers_are_held_back(waiting(max, SessionFull::Refuse), |mut world| {
             let b = world.connect("b").go();
             world.subscribe(b, "t", 0);
             let p = fill(&mut world, max + 1);

@@ -372,7 +372,7 @@ fn a_full_dead_letter_queue_sets_them_aside() {
             });
         }
     };
-    in_each_version_with(configure, |mut world| {
+    where_publishers_are_held_back(configure, |mut world| {
         let [a] = members(&mut world, ["a"], 1);
         let p = world.connect("p").go();
         let mut taken = 0;

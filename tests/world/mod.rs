@@ -7,6 +7,7 @@
 
 mod connecting;
 mod delivery;
+mod expiry;
 mod groups;
 mod limits;
 mod members;
@@ -24,17 +25,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use rotamq::broker::{Core, Counts, Link, Stop, Worker};
+use rotamq::broker::{Admission, Core, Counts, Link, Stop, Worker};
 use rotamq::config::{Config, QueueSettings};
 use rotamq::message::{Qos, Time};
 use rotamq::protocol::{
-    Ack, Connect, Disconnect, Packet, Properties, Publish, ReasonCode, Subscribe, SubscribeOptions,
-    Unsubscribe, Version, Will, decode, decode_connect, encode,
+    Ack, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, ReasonCode,
+    Subscribe, SubscribeOptions, Unsubscribe, Version, Will, decode, decode_connect, encode,
 };
-use rotamq::session::{Exchange, Outbox};
+use rotamq::session::{Close, Exchange, Outbox};
 
 /// The versions that sessions are tested with.
-const VERSIONS: [Version; 2] = [Version::V3_1, Version::V3_1_1];
+const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5];
 
 /// Timers may be so much late, and never early.
 const TICK: Duration = Duration::from_millis(50);
@@ -54,6 +55,15 @@ fn in_each_version_with(configure: impl Fn(&mut Config), story: impl Fn(World)) 
         world.version = version;
         story(world);
     }
+}
+
+/// Whoever cannot be told that a PUBLISH is refused finds it held back.
+fn where_publishers_are_held_back(configure: impl Fn(&mut Config), story: impl Fn(World)) {
+    in_each_version_with(configure, |world| {
+        if world.version != Version::V5 {
+            story(world);
+        }
+    });
 }
 
 /// A queue's settings, to be put into `Config::queue`.
@@ -91,6 +101,8 @@ struct Client {
     /// How many of the wakes it has followed.
     turns: usize,
     stop: Option<Stop>,
+    /// The reason in the broker's DISCONNECT.
+    told: Option<ReasonCode>,
     next_id: u16,
 }
 
@@ -112,6 +124,8 @@ enum Got {
     Pubrec(u16),
     Pubrel(u16),
     Pubcomp(u16),
+    /// PUBACK or PUBREC that says no.
+    Refused(u16, ReasonCode),
     /// 0x80: refused.
     Suback(u16, Vec<u8>),
     Unsuback(u16),
@@ -133,11 +147,17 @@ struct Message {
 struct Connecting<'w, 'a> {
     world: &'w mut World,
     connect: Connect<'a>,
+    properties: PropertiesBuf,
 }
 
-impl<'a> Connecting<'_, 'a> {
+impl<'w, 'a> Connecting<'w, 'a> {
     fn clean(mut self, clean: bool) -> Self {
         self.connect.clean_start = clean;
+        self
+    }
+
+    fn property(mut self, property: Property<'_>) -> Self {
+        self.properties.push(property);
         self
     }
 
@@ -169,8 +189,8 @@ impl<'a> Connecting<'_, 'a> {
 
     /// Also whether a session was there.
     fn go_present(self) -> (C, bool) {
-        let world = self.world;
-        let client = world.try_connect(&self.connect).expect("accepted");
+        let (world, connect) = self.parts();
+        let client = world.try_connect(&connect.0, &connect.1).expect("accepted");
         match world.take(client) {
             Some(Got::Connack(present, ReasonCode::Success)) => (client, present),
             other => panic!("CONNACK comes first, not {other:?}"),
@@ -179,21 +199,38 @@ impl<'a> Connecting<'_, 'a> {
 
     /// The broker has let it in, and nobody has looked any further yet.
     fn unseen(self) -> Link {
-        let world = self.world;
-        (world.core)
-            .connect(&mut world.worker, &self.connect, world.now)
-            .expect("accepted")
+        let (world, (connect, properties)) = self.parts();
+        let connect = Connect {
+            properties: properties.as_properties(),
+            ..connect
+        };
+        match (world.core).connect(&mut world.worker, &connect, world.now) {
+            Ok(Admission::Admitted(link)) => link,
+            _ => panic!("it is accepted"),
+        }
     }
 
     fn packet(self) -> Packet<'a> {
         Packet::Connect(self.connect)
     }
 
+    /// A session that is to stay says so, in each version's words.
+    fn parts(mut self) -> (&'w mut World, (Connect<'a>, PropertiesBuf)) {
+        let expiry = self.world.core.session_settings().expiry_default;
+        let expiry = Property::SessionExpiryInterval(expiry.as_secs() as u32);
+        let says_it = (self.properties.as_properties().iter()).any(|own| own.id() == expiry.id());
+        if self.connect.version == Version::V5 && !self.connect.clean_start && !says_it {
+            self.properties.push(expiry);
+        }
+        (self.world, (self.connect, self.properties))
+    }
+
     /// The reason why not.
     fn refused(self) -> ReasonCode {
-        match self.world.try_connect(&self.connect) {
+        let (world, connect) = self.parts();
+        match world.try_connect(&connect.0, &connect.1) {
             Ok(_) => panic!("accepted"),
-            Err(reason) => reason,
+            Err(close) => close.reason,
         }
     }
 }
@@ -244,22 +281,31 @@ impl World {
                 user_name: None,
                 password: None,
             },
+            properties: PropertiesBuf::new(),
         }
     }
 
-    fn try_connect(&mut self, connect: &Connect<'_>) -> Result<C, ReasonCode> {
+    fn try_connect(
+        &mut self,
+        connect: &Connect<'_>,
+        properties: &PropertiesBuf,
+    ) -> Result<C, Close> {
         let mut bytes = Vec::new();
-        encode(
-            &Packet::Connect(connect.clone()),
-            connect.version,
-            &mut bytes,
-        );
+        let connect = Connect {
+            properties: properties.as_properties(),
+            ..connect.clone()
+        };
+        let version = connect.version;
+        encode(&Packet::Connect(connect), version, &mut bytes);
         let (connect, _) = decode_connect(&bytes, usize::MAX)
             .expect("valid")
             .expect("whole");
-        let link = self.core.connect(&mut self.worker, &connect, self.now);
+        let admission = self.core.connect(&mut self.worker, &connect, self.now);
         self.worker.effects.wake_all();
-        Ok(self.add(link?))
+        match admission? {
+            Admission::Admitted(link) => Ok(self.add(link)),
+            Admission::Challenged(_) => panic!("nobody is to be asked anything"),
+        }
     }
 
     /// Whether CONNACK says that a session is there: 3.1 has no word for it.
@@ -280,6 +326,7 @@ impl World {
             wakes: Arc::default(),
             turns: 0,
             stop: None,
+            told: None,
             next_id: 0,
         });
         self.turn(client, false);
@@ -386,17 +433,24 @@ impl World {
         };
         *turns = wakes.0.load(Ordering::Relaxed);
         let waker = Waker::from(wakes.clone());
-        let mut heard = heard.then_some(self.now);
+        let mut heard = heard;
         let (core, worker, now) = (&self.core, &mut self.worker, self.now);
         let stop = loop {
             let mut idle = true;
             if !*clogged {
                 write(writing, stream);
             }
-            match core.exchange(worker, link, writing, Some(&waker), heard.take(), now) {
+            match core.exchange(
+                worker,
+                link,
+                writing,
+                Some(&waker),
+                std::mem::take(&mut heard),
+                now,
+            ) {
                 Exchange::Closing(close) => break Stop::from(close),
                 Exchange::Open { retry, backlog } => {
-                    if backlog && core.send_backlog(worker, link.session) {
+                    if backlog && core.send_backlog(worker, link.session, now) {
                         idle = false;
                     }
                     if retry {
@@ -432,9 +486,14 @@ impl World {
                 &mut link,
                 &mut at.writing,
                 None,
-                None,
+                false,
                 self.now,
             );
+        }
+        if let Some(close) = stop.to_be_told() {
+            let settings = self.core.session_settings();
+            at.writing
+                .append(|out| link.terms.disconnect(&close, settings, out));
         }
         self.core
             .disconnect(&mut self.worker, link, &stop, self.now);
@@ -485,7 +544,10 @@ impl World {
         while let Some((packet, len)) =
             decode(rest, client.version, usize::MAX).expect("the broker's packets are valid")
         {
-            client.got.push_back(Got::of(&packet));
+            match &packet {
+                Packet::Disconnect(disconnect) => client.told = Some(disconnect.reason),
+                packet => client.got.push_back(Got::of(packet)),
+            }
             rest = &rest[len..];
         }
         client.stream = rest.to_vec();
@@ -657,13 +719,19 @@ impl Got {
                 dup: publish.dup,
                 retain: publish.retain,
             }),
+            Packet::Puback(ack) | Packet::Pubrec(ack) if ack.reason.is_failure() => {
+                Got::Refused(ack.packet_id.get(), ack.reason)
+            }
             Packet::Puback(ack) => Got::Puback(ack.packet_id.get()),
             Packet::Pubrec(ack) => Got::Pubrec(ack.packet_id.get()),
             Packet::Pubrel(ack) => Got::Pubrel(ack.packet_id.get()),
             Packet::Pubcomp(ack) => Got::Pubcomp(ack.packet_id.get()),
             Packet::Suback(suback) => Got::Suback(
                 suback.packet_id.get(),
-                suback.reasons.iter().map(|reason| *reason as u8).collect(),
+                // 0x80 is the only refusal that all versions have.
+                (suback.reasons.iter())
+                    .map(|reason| (*reason as u8).min(0x80))
+                    .collect(),
             ),
             Packet::Unsuback(unsuback) => Got::Unsuback(unsuback.packet_id.get()),
             Packet::Pingresp => Got::Pingresp,

@@ -463,6 +463,9 @@ impl Play {
                         self.players[at].unreleased.remove(&id);
                     }
                     Got::Pubrel(id) => self.world.send(client, &pubcomp(id)),
+                    Got::Refused(id, ReasonCode::QuotaExceeded) => {
+                        self.players[at].sent.remove(&id);
+                    }
                     other => panic!("{other:?}"),
                 }
             }

@@ -26,7 +26,9 @@ fn come_and_go(core: &Core, config: &Config, thread: usize) -> usize {
             user_name: None,
             password: None,
         };
-        let mut link = core.connect(&mut worker, &connect, now).expect("room");
+        let Ok(Admission::Admitted(mut link)) = core.connect(&mut worker, &connect, now) else {
+            panic!("there is room");
+        };
         let packets = [
             subscribe(1, &[("t/+", 1), ("$queue/jobs", 1), ("$share/g/t/+", 1)]),
             publish("$queue/jobs", "job", 1, 2),
@@ -42,7 +44,7 @@ fn come_and_go(core: &Core, config: &Config, thread: usize) -> usize {
             if let Packet::Publish(publish) = packet {
                 jobs += usize::from(publish.topic == "$queue/jobs");
             }
-            let exchange = core.exchange(&mut worker, &mut link, &mut writing, None, None, now);
+            let exchange = core.exchange(&mut worker, &mut link, &mut writing, None, false, now);
             worker.effects.wake_all();
             writing = Outbox::default();
             if matches!(exchange, Exchange::Closing(_)) {

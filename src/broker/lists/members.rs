@@ -1,14 +1,17 @@
 //! The members of queues and share groups: joining, leaving, and settling what
 //! they hold, by acknowledgement or by control topic.
 
-use super::{DEAD_QUEUE_BACKOFF, Kind, List};
+use std::time::Duration;
+
+use super::{DEAD_QUEUE_BACKOFF, FAILED_BACKOFF, Kind, List};
 use crate::broker::link::Link;
+use crate::broker::subscribe::Asked;
 use crate::broker::timers::Timer;
 use crate::broker::{Core, Worker};
 use crate::message::{LeaseId, PacketId, Qos, QueueId, SessionId, Time};
-use crate::protocol::ReasonCode;
+use crate::protocol::{Ack, Properties, Property, ReasonCode};
 use crate::queue::{Membership, Settlement};
-use crate::session::{Close, Hold, Subscribed};
+use crate::session::{Close, Granted, Hold, Subscribed};
 use crate::topic::TopicFilter;
 
 /// The longest that a client may put a job off: a year.
@@ -25,10 +28,16 @@ impl Core {
         &self,
         link: &Link,
         name: TopicFilter<'_>,
-        qos: Qos,
+        asked: Asked,
         now: Time,
     ) -> Result<Qos, Close> {
-        let granted = qos.min(link.terms.queue_qos_max());
+        if asked.options.no_local {
+            // Its own jobs may be what a member is there for.
+            let why =
+                "a queue gives each job to one member, whoever put it in: there is no No Local";
+            return Err(Close::new(ReasonCode::ImplementationSpecificError, why));
+        }
+        let granted = asked.options.qos.min(link.terms.queue_qos_max());
         let client = link.identity.client.as_str();
         loop {
             let id = self.create_queue(name, false, now)?;
@@ -46,10 +55,11 @@ impl Core {
             let own = members.find(|member| fits_client(&member.client, client));
             let membership = Membership {
                 qos: granted,
-                prefetch: own.and_then(|own| own.prefetch),
-                ack_timeout: own.and_then(|own| own.ack_timeout),
+                prefetch: asked.prefetch.or(own.and_then(|own| own.prefetch)),
+                ack_timeout: (asked.ack_timeout).or(own.and_then(|own| own.ack_timeout)),
             };
-            self.add_member(&mut list, id, link, membership, now)?;
+            let granting = asked.granted(granted);
+            self.add_member(&mut list, id, link, membership, granting, now)?;
             return Ok(granted);
         }
     }
@@ -63,9 +73,10 @@ impl Core {
         link: &Link,
         text: &str,
         filter: TopicFilter<'_>,
-        qos: Qos,
+        asked: Asked,
         now: Time,
     ) -> Result<Qos, Close> {
+        let qos = asked.options.qos;
         loop {
             let id = self.create_group(text, filter, now);
             let Some(mut list) = self.lists.lock(id.0) else {
@@ -76,7 +87,8 @@ impl Core {
                 prefetch: None,
                 ack_timeout: None,
             };
-            let joined = self.add_member(&mut list, id, link, membership, now);
+            let granted = asked.granted(qos);
+            let joined = self.add_member(&mut list, id, link, membership, granted, now);
             drop(list);
             if joined.is_err() {
                 self.remove_list(id, |list| list.queue.counts().members == 0);
@@ -94,6 +106,7 @@ impl Core {
         id: QueueId,
         link: &Link,
         membership: Membership,
+        granted: Granted,
         now: Time,
     ) -> Result<(), Close> {
         let subscribed = match list.kind {
@@ -102,7 +115,7 @@ impl Core {
         };
         let mut session = self.session_to_subscribe(link)?;
         self.check_subscriptions(&session, Some(subscribed))?;
-        session.subscriptions.insert(subscribed, membership.qos);
+        session.subscriptions.insert(subscribed, granted);
         session.pass_over(id);
         drop(session);
         list.last_used = now;
@@ -151,14 +164,7 @@ impl Core {
         now: Time,
     ) {
         self.change_list(worker, queue, now, |list| {
-            let settlement = match settlement {
-                // A dead-letter queue has no dead letters of its own.
-                Settlement::Reject if list.is_dead_letters() => Settlement::Refuse {
-                    delay: Some(DEAD_QUEUE_BACKOFF),
-                },
-                other => other,
-            };
-            list.queue.settle(lease, settlement, now)
+            list.settle(lease, settlement, now)
         });
     }
 
@@ -249,18 +255,56 @@ impl Core {
     }
 }
 
+impl List {
+    fn settle(&mut self, lease: LeaseId, settlement: Settlement, now: Time) {
+        let settlement = match settlement {
+            // A dead-letter queue has no dead letters of its own.
+            Settlement::Reject if self.is_dead_letters() => Settlement::Refuse {
+                delay: Some(DEAD_QUEUE_BACKOFF),
+            },
+            other => other,
+        };
+        self.queue.settle(lease, settlement, now);
+    }
+
+    /// As a PUBACK or PUBREC says: done, to the next member, or never.
+    pub(in crate::broker) fn settle_as(&mut self, lease: LeaseId, ack: &Ack<'_>, now: Time) {
+        let settlement = match ack.reason {
+            reason if !reason.is_failure() => Settlement::Done,
+            // Discarded [MQTT-4.8.2-6].
+            _ if matches!(self.kind, Kind::Share) => Settlement::Reject,
+            ReasonCode::PayloadFormatInvalid | ReasonCode::TopicNameInvalid => Settlement::Reject,
+            ReasonCode::QuotaExceeded => Settlement::Refuse { delay: None },
+            _ => Settlement::Refuse {
+                delay: Some(asked_delay(ack.properties).unwrap_or(FAILED_BACKOFF)),
+            },
+        };
+        self.settle(lease, settlement, now);
+    }
+}
+
+/// The user property `delay` of a refusal: seconds until the job may come
+/// again.
+fn asked_delay(properties: Properties<'_>) -> Option<Duration> {
+    properties.iter().find_map(|property| match property {
+        Property::UserProperty(("delay", seconds)) => parse_span(seconds),
+        _ => None,
+    })
+}
+
+/// Whole seconds, up to a year.
+pub(in crate::broker) fn parse_span(text: &str) -> Option<Duration> {
+    let seconds = text.parse().ok();
+    let seconds = seconds.filter(|seconds| *seconds <= SPAN_SECS_MAX)?;
+    Some(Duration::from_secs(seconds))
+}
+
 /// `PACKET-ID [SECONDS]`
-fn parse_control(payload: &[u8]) -> Option<(PacketId, Option<std::time::Duration>)> {
+fn parse_control(payload: &[u8]) -> Option<(PacketId, Option<Duration>)> {
     let mut words = std::str::from_utf8(payload).ok()?.split_ascii_whitespace();
     let packet_id = words.next()?.parse().ok()?;
     let span = match words.next() {
-        Some(seconds) => {
-            let seconds = seconds
-                .parse()
-                .ok()
-                .filter(|seconds| *seconds <= SPAN_SECS_MAX)?;
-            Some(std::time::Duration::from_secs(seconds))
-        }
+        Some(seconds) => Some(parse_span(seconds)?),
         None => None,
     };
     words.next().is_none().then_some((packet_id, span))
@@ -311,7 +355,7 @@ mod tests {
     fn control_payloads() {
         let id = |id| PacketId::new(id).unwrap();
         assert_eq!(parse_control(b"7"), Some((id(7), None)));
-        let thirty = std::time::Duration::from_secs(30);
+        let thirty = Duration::from_secs(30);
         assert_eq!(parse_control(b" 7 30\n"), Some((id(7), Some(thirty))));
         for bad in [
             &b""[..],

@@ -9,8 +9,11 @@
 mod catalog;
 mod members;
 
+pub(super) use members::parse_span;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::publish::Refused;
 use super::timers::Timer;
@@ -19,13 +22,17 @@ use crate::access::{Action, Decision};
 use crate::config::QueueSettings;
 use crate::message::{Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
-use crate::queue::{DeadLetter, Queue};
+use crate::queue::{DeadLetter, Queue, Settlement};
 use crate::router::{NodeId, Receiver, Target};
-use crate::session::{Close, Effects, Hold, JobDelivered, Publication};
+use crate::session::{
+    About, Close, Effects, Hold, JobDelivered, JobDelivery, Publication, Subscribed,
+};
 use crate::topic::{TopicFilter, TopicLimits};
 
 /// What is refused in a dead-letter queue comes again after so long.
-const DEAD_QUEUE_BACKOFF: std::time::Duration = std::time::Duration::from_secs(1);
+const DEAD_QUEUE_BACKOFF: Duration = Duration::from_secs(1);
+/// How long a job waits that a member could not do, and said no delay for.
+const FAILED_BACKOFF: Duration = Duration::from_secs(1);
 
 /// A queue or share group, and what surrounds it.
 pub(super) struct List {
@@ -55,6 +62,20 @@ enum Kind {
         queue_topic: bool,
     },
     Share,
+}
+
+impl Kind {
+    /// What becomes of a job whose member's client takes no packet of its
+    /// size: another may, or the same one later; for a share group it is as if
+    /// it had been sent [MQTT-3.1.2-25].
+    fn skipping(&self) -> Settlement {
+        match self {
+            Kind::Share => Settlement::Reject,
+            Kind::Work { .. } => Settlement::Refuse {
+                delay: Some(FAILED_BACKOFF),
+            },
+        }
+    }
 }
 
 impl List {
@@ -272,14 +293,24 @@ impl Core {
 
     /// Turns, as long as there are jobs and members with room.
     fn give_out(&self, list: &mut List, id: QueueId, effects: &mut Effects, now: Time) {
-        let queue_topic = matches!(
-            list.kind,
-            Kind::Work {
-                queue_topic: true,
-                ..
+        let List {
+            queue: jobs,
+            name,
+            kind,
+            ..
+        } = list;
+        let queue = match *kind {
+            Kind::Work { queue_topic, .. } => {
+                let name = name.strip_prefix("$queue/").unwrap_or_default();
+                Some((name, queue_topic))
             }
-        );
-        while let Some(lease) = list.queue.poll_lease(now) {
+            Kind::Share => None,
+        };
+        let subscribed = match queue {
+            Some(_) => Subscribed::Queue(id),
+            None => Subscribed::Group(id),
+        };
+        while let Some(lease) = jobs.poll_lease(now) {
             let (lease_id, member) = (lease.id, lease.member);
             let session = self.sessions.lock(member.0);
             let delivered = session.map_or(JobDelivered::NoRoom, |mut session| {
@@ -289,13 +320,28 @@ impl Core {
                     return JobDelivered::NoRoom;
                 }
                 effects.frames.begin(1);
-                let publication = Publication::of(lease.message);
-                session.deliver_job(&publication, lease.qos, id, lease_id, queue_topic, effects)
+                let publication = Publication::of(lease.message, now);
+                let delivery = JobDelivery {
+                    qos: lease.qos,
+                    list: subscribed,
+                    lease: lease_id,
+                    about: queue.map(|(queue, queue_topic)| About {
+                        queue,
+                        queue_topic,
+                        delivery: lease.deliveries,
+                        enqueued_at_ms: self.epoch_ms + publication.received.as_micros() / 1000,
+                    }),
+                };
+                session.deliver_job(&publication, delivery, effects)
             });
             match delivered {
                 JobDelivered::Taken => {}
-                JobDelivered::TakenLast => list.queue.pass_over(member),
-                JobDelivered::NoRoom => list.queue.refuse_lease(lease_id),
+                JobDelivered::TakenLast => jobs.pass_over(member),
+                JobDelivered::NoRoom => jobs.refuse_lease(lease_id),
+                JobDelivered::TooLarge => {
+                    self.counters.dropped_too_large.increment();
+                    jobs.settle(lease_id, kind.skipping(), now);
+                }
             }
         }
     }

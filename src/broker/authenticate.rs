@@ -1,0 +1,231 @@
+//! Enhanced authentication (MQTT 5, 4.12): carries a client's conversation
+//! with a method of [`crate::access`], at CONNECT and again later.
+
+use std::sync::Arc;
+
+use super::link::{Link, Stop, violation};
+use super::{Core, Worker};
+use crate::access::{Conversation, Method, Step};
+use crate::message::{Identity, Time};
+use crate::protocol::{Auth, Connect, Packet, PropertiesBuf, Property, ReasonCode, encode};
+use crate::session::{Close, Terms};
+
+/// What comes of a CONNECT, or of an AUTH that follows it.
+pub enum Admission {
+    /// CONNACK is the first thing in the session's outbox.
+    Admitted(Link),
+    /// The client is asked something first.
+    Challenged(Authentication),
+}
+
+/// A client that is being asked who it is, before its CONNACK.
+pub struct Authentication {
+    method: Arc<dyn Method>,
+    conversation: Box<dyn Conversation>,
+    terms: Terms,
+    question: Vec<u8>,
+}
+
+impl Authentication {
+    /// The AUTH that asks, encoded [MQTT-4.12.0-2].
+    pub fn challenge(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let reason = ReasonCode::ContinueAuthentication;
+        put_auth(
+            &self.terms,
+            self.method.name(),
+            reason,
+            &self.question,
+            &mut out,
+        );
+        out
+    }
+
+    /// For the codec: the answer has this form.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+}
+
+/// A client that has authenticated by a method, and may do so again.
+pub(super) struct Enhanced {
+    method: Arc<dyn Method>,
+    again: Option<Box<dyn Conversation>>,
+}
+
+impl Core {
+    /// A CONNECT that names a method.
+    pub(super) fn begin_authentication(
+        &self,
+        worker: &mut Worker,
+        connect: &Connect<'_>,
+        method: &str,
+        now: Time,
+    ) -> Result<Admission, Close> {
+        let terms = Terms::agree(connect, &self.limits, &self.session_settings)?;
+        let method = self.access.method(method).ok_or_else(|| {
+            let why = "this authentication method is not known here";
+            Close::new(ReasonCode::BadAuthenticationMethod, why) // [MQTT-4.12.0-1]
+        })?;
+        let authentication = Authentication {
+            method: method.clone(),
+            conversation: method.begin(),
+            terms,
+            question: Vec::new(),
+        };
+        let data = data_of(connect.properties.iter());
+        self.go_on(worker, connect, authentication, data, now)
+    }
+
+    /// What the client answers, before its CONNACK [MQTT-3.1.2-30].
+    ///
+    /// # Errors
+    /// Why it is not let in, for the CONNACK.
+    pub fn authenticate(
+        &self,
+        worker: &mut Worker,
+        connect: &Connect<'_>,
+        authentication: Authentication,
+        answer: &Packet<'_>,
+        now: Time,
+    ) -> Result<Admission, Close> {
+        let admission = match answer {
+            Packet::Auth(auth)
+                if auth.reason == ReasonCode::ContinueAuthentication // [MQTT-4.12.0-3]
+                    && is_of(auth, &authentication.method) =>
+            {
+                let data = data_of(auth.properties.iter());
+                self.go_on(worker, connect, authentication, data, now)
+            }
+            _ => {
+                let why = "before CONNACK a client answers with AUTH, of the method that it named";
+                Err(Close::new(ReasonCode::ProtocolError, why))
+            }
+        };
+        self.count_admission(admission)
+    }
+
+    fn go_on(
+        &self,
+        worker: &mut Worker,
+        connect: &Connect<'_>,
+        mut authentication: Authentication,
+        data: &[u8],
+        now: Time,
+    ) -> Result<Admission, Close> {
+        let claimed = Identity {
+            user: connect.user_name.map(Arc::from),
+            client: crate::message::ClientId::new(connect.client_id),
+        };
+        match authentication.conversation.step(&claimed, data) {
+            Step::Ask(question) => {
+                authentication.question = question;
+                Ok(Admission::Challenged(authentication))
+            }
+            Step::Accept { user, data } => {
+                let method = authentication.method;
+                let proven = Some((user, method.name(), &*data));
+                let mut link = self.admit(worker, connect, proven, now)?;
+                link.enhanced = Some(Box::new(Enhanced {
+                    method,
+                    again: None,
+                }));
+                Ok(Admission::Admitted(link))
+            }
+            Step::Reject => Err(rejected()), // [MQTT-4.12.0-4]
+        }
+    }
+
+    /// AUTH on a connection that is accepted: it proves itself again
+    /// (4.12.1), while other packets go their ways.
+    pub(super) fn handle_auth(
+        &self,
+        worker: &mut Worker,
+        link: &mut Link,
+        auth: &Auth<'_>,
+    ) -> Result<(), Stop> {
+        let Some(enhanced) = &mut link.enhanced else {
+            return Err(violation("an AUTH after a CONNECT without method")); // [MQTT-4.12.0-7]
+        };
+        if !is_of(auth, &enhanced.method) {
+            return Err(violation("an AUTH of another method than CONNECT's")); // [MQTT-4.12.1-1]
+        }
+        let mut conversation = match (auth.reason, enhanced.again.take()) {
+            (ReasonCode::ReAuthenticate, None) => enhanced.method.begin(),
+            (ReasonCode::ContinueAuthentication, Some(conversation)) => conversation,
+            _ => return Err(violation("an AUTH that answers nothing, or begins twice")),
+        };
+        let step = conversation.step(&link.identity, data_of(auth.properties.iter()));
+        let (reason, data) = match step {
+            Step::Ask(question) => {
+                enhanced.again = Some(conversation);
+                (ReasonCode::ContinueAuthentication, question)
+            }
+            Step::Accept { user, data } if link.identity.user.as_ref() == Some(&user) => {
+                (ReasonCode::Success, data)
+            }
+            // Somebody else than before is nobody here.
+            Step::Accept { .. } | Step::Reject => return Err(Stop::Closed(rejected())), // [MQTT-4.12.1-2]
+        };
+        let method = enhanced.method.name();
+        match put_auth(&link.terms, method, reason, &data, &mut worker.answers) {
+            true => Ok(()),
+            false => Err(Stop::Closed(super::link::too_large())),
+        }
+    }
+}
+
+/// The method that a CONNECT names.
+pub(super) fn method_of<'a>(connect: &Connect<'a>) -> Option<&'a str> {
+    connect
+        .properties
+        .iter()
+        .find_map(|property| match property {
+            Property::AuthenticationMethod(name) => Some(name),
+            _ => None,
+        })
+}
+
+fn is_of(auth: &Auth<'_>, method: &Arc<dyn Method>) -> bool {
+    let named = Property::AuthenticationMethod(method.name()); // [MQTT-4.12.0-5]
+    auth.properties.iter().any(|property| property == named)
+}
+
+fn data_of<'a>(mut properties: impl Iterator<Item = Property<'a>>) -> &'a [u8] {
+    let data = properties.find_map(|property| match property {
+        Property::AuthenticationData(data) => Some(data),
+        _ => None,
+    });
+    data.unwrap_or_default()
+}
+
+/// Whether the client takes a packet of its size.
+fn put_auth(
+    terms: &Terms,
+    method: &str,
+    reason: ReasonCode,
+    data: &[u8],
+    out: &mut Vec<u8>,
+) -> bool {
+    let mut properties = PropertiesBuf::new();
+    properties.push(Property::AuthenticationMethod(method));
+    if !data.is_empty() {
+        properties.push(Property::AuthenticationData(data));
+    }
+    let before = out.len();
+    let auth = Packet::Auth(Auth {
+        reason,
+        properties: properties.as_properties(),
+    });
+    encode(&auth, terms.wire, out);
+    let fits = terms.takes(out.len() - before);
+    if !fits {
+        out.truncate(before);
+    }
+    fits
+}
+
+fn rejected() -> Close {
+    let why = "the authentication has failed";
+    Close::new(ReasonCode::NotAuthorized, why)
+}
