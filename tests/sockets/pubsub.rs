@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::clients::{
-    LIBRARIES, Options, PAHO, PEERS, RUMQTTC, RUMQTTC_5, Version, broker, broker_with,
+    LIBRARIES, MOSQUITTO_5, Options, PAHO, PEERS, RUMQTTC, RUMQTTC_5, Version, broker, broker_with,
 };
 use crate::wait::until;
 
@@ -17,9 +17,9 @@ fn a_message_comes_at_the_lower_of_two_qos() {
     let broker = broker();
     let address = broker.address();
     for (index, peer) in PEERS.into_iter().enumerate() {
+        let mut publisher = other(index).connect(address, "publisher");
         for subscribed in 0..=2 {
             let mut subscriber = peer.subscriber(address, "subscriber", "a/+", subscribed);
-            let mut publisher = other(index).connect(address, "publisher");
             for published in 0..=2 {
                 let payload = format!("{published}");
                 publisher.publish("a/b", payload.as_bytes(), published, false);
@@ -29,9 +29,9 @@ fn a_message_comes_at_the_lower_of_two_qos() {
                 assert_eq!(message.qos, published.min(subscribed), "{peer:?}");
                 assert!(!message.retain, "{peer:?}");
             }
-            publisher.disconnect();
             subscriber.disconnect();
         }
+        publisher.disconnect();
     }
 }
 
@@ -61,8 +61,9 @@ fn a_retained_message_comes_to_later_subscribers_until_it_is_cleared() {
     let address = broker.address();
     for (index, peer) in PEERS.into_iter().enumerate() {
         let mut early = peer.subscriber(address, "early", "r/#", 1);
-        other(index).publish(address, "r/1", "first", 1, true);
-        other(index).publish(address, "r/1", "last", 2, true);
+        let mut publisher = other(index).connect(address, "publisher");
+        publisher.publish("r/1", b"first", 1, true);
+        publisher.publish("r/1", b"last", 2, true);
         for text in ["first", "last"] {
             let message = early.receive();
             assert_eq!(message.text(), text, "{peer:?}");
@@ -74,16 +75,16 @@ fn a_retained_message_comes_to_later_subscribers_until_it_is_cleared() {
         assert!(message.retain, "{peer:?}: to a new subscription");
         assert_eq!(broker.retained_len(), 1);
 
-        other(index).publish(address, "r/1", "", 1, true);
+        publisher.publish("r/1", b"", 1, true);
         for subscriber in [&mut early, &mut late] {
             let message = subscriber.receive();
             assert_eq!((message.text(), message.retain), ("", false), "{peer:?}");
         }
         assert_eq!(broker.retained_len(), 0);
         let mut later = peer.subscriber(address, "later", "r/+", 1);
-        other(index).publish(address, "r/fence", "fence", 0, false);
+        publisher.publish("r/fence", b"fence", 0, false);
         assert_eq!(later.receive().text(), "fence", "{peer:?}");
-        for client in [early, late, later] {
+        for client in [early, late, later, publisher] {
             client.disconnect();
         }
     }
@@ -167,6 +168,12 @@ fn a_will_is_published_for_a_client_that_is_killed_and_for_no_other() {
             };
             let connected = broker.connections_len();
             with_will("polite").disconnect();
+            if peer == MOSQUITTO_5 {
+                // It says DISCONNECT with 0x04: with its will.
+                assert_eq!(watcher.receive().text(), "polite");
+                watcher.publish("wills/polite", b"", 0, true);
+                assert_eq!(watcher.receive().text(), "");
+            }
             until("DISCONNECT is handled", || {
                 broker.connections_len() == connected
             });
@@ -176,7 +183,7 @@ fn a_will_is_published_for_a_client_that_is_killed_and_for_no_other() {
             assert_eq!(message.text(), "killed", "{peer:?}");
             assert_eq!((message.qos, message.retain), (qos, false), "{peer:?}");
             assert_eq!(broker.retained_len(), 1, "{peer:?}: it was to be retained");
-            PAHO.publish(address, "wills/killed", "", 0, true);
+            watcher.publish("wills/killed", b"", 0, true);
             assert_eq!(watcher.receive().text(), "");
         }
         watcher.disconnect();

@@ -96,7 +96,9 @@ async def main():
         return options["answers"].get(payload.decode(errors="replace"), 0)
 
     def on_disconnect(client, packet, exc=None):
-        tell("closed", reason=packet[0] if packet else None, why="DISCONNECT or the end")
+        # A refusal is told below.
+        if not client._package_handler.has_error:
+            tell("closed", reason=packet[0] if packet else None, why="DISCONNECT or the end")
 
     client.on_connect = on_connect
     client.on_message = on_message

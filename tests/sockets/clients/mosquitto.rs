@@ -70,8 +70,10 @@ impl Client for Mosquitto {
             command.arg("-c");
         }
         if self.version == Version::V5 {
-            let expiry = options.session_expiry_secs().to_string();
-            command.args(["-D", "connect", "session-expiry-interval", &expiry]);
+            // Otherwise it is as long as -c says.
+            if let Some(secs) = options.session_expiry_secs {
+                command.args(["-x", &secs.to_string()]);
+            }
             if let Some(count) = options.receive_maximum {
                 command.args(["-D", "connect", "receive-maximum", &count.to_string()]);
             }

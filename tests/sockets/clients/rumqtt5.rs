@@ -1,6 +1,7 @@
 //! rumqttc for MQTT 5, in the test's own process. It takes a DISCONNECT without
 //! a reason for a fault, and has no AUTH.
 
+use std::collections::HashMap;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -174,6 +175,8 @@ fn qos(level: u8) -> QoS {
 
 /// Until the connection ends: rumqttc would connect again when asked on.
 async fn run(mut events: EventLoop, sender: Sender<Event>) {
+    // It hands messages on before it looks up what an alias stands for.
+    let mut topics = HashMap::new();
     loop {
         let event = match events.poll().await {
             Err(ConnectionError::MqttState(StateError::ServerDisconnect {
@@ -199,7 +202,17 @@ async fn run(mut events: EventLoop, sender: Sender<Event>) {
                     _ => 0x80,
                 }),
                 Packet::PubComp(_) => Event::Published(0),
-                Packet::Publish(publish) => Event::Message(received(publish)),
+                Packet::Publish(publish) => {
+                    let mut message = received(publish);
+                    match message.extra.alias {
+                        Some(alias) if message.topic.is_empty() => {
+                            message.topic = String::clone(&topics[&alias]);
+                        }
+                        Some(alias) => _ = topics.insert(alias, message.topic.clone()),
+                        None => {}
+                    }
+                    Event::Message(message)
+                }
                 _ => continue,
             },
         };
