@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use crate::access::Method;
 use crate::broker::{Core, Counts, Worker};
 use crate::config::Config;
 use crate::net::{self, Shared, with_worker};
@@ -64,20 +65,34 @@ impl Broker {
     /// # Errors
     /// An address that cannot be listened on; threads that cannot be made.
     pub fn start(config: Config) -> Result<Broker, ServeError> {
-        Broker::start_on(start_runtime(&config)?, &config)
+        Broker::start_with(config, Vec::new())
     }
 
-    fn start_on(runtime: Runtime, config: &Config) -> Result<Broker, ServeError> {
+    /// As [`Broker::start`], with methods by which clients may authenticate
+    /// (MQTT 5, 4.12): those of the program that the broker is embedded in.
+    ///
+    /// # Errors
+    /// Those of [`Broker::start`].
+    pub fn start_with(config: Config, methods: Vec<Arc<dyn Method>>) -> Result<Broker, ServeError> {
+        Broker::start_on(start_runtime(&config)?, &config, methods)
+    }
+
+    fn start_on(
+        runtime: Runtime,
+        config: &Config,
+        methods: Vec<Arc<dyn Method>>,
+    ) -> Result<Broker, ServeError> {
         let (stopping, stopped) = watch::channel(false);
         // The system's randomness, by way of the standard library's.
         let seed = RandomState::new().hash_one(0);
         // A clock before 1970 tells nobody anything.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         let since_1970 = since_1970.unwrap_or_default();
-        let shared = Arc::new(Shared::new(
-            Core::new(config, seed).started(since_1970),
-            stopped,
-        ));
+        let mut core = Core::new(config, seed).started(since_1970);
+        for method in methods {
+            core.add_authentication_method(method);
+        }
+        let shared = Arc::new(Shared::new(core, stopped));
         let mut addresses = Vec::new();
         for listener in &config.listeners {
             let address = listener.address;
@@ -187,7 +202,7 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         let _in_runtime = handle.enter();
         stop_signal()?
     };
-    let broker = Broker::start_on(runtime, &config)?;
+    let broker = Broker::start_on(runtime, &config, Vec::new())?;
     let signal = handle.block_on(signal);
     tracing::info!("stopping: {signal}");
     broker.stop();

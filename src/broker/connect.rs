@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::authenticate::{Admission, method_of};
 use super::link::{Link, too_large};
@@ -320,14 +319,9 @@ impl Core {
                 session.close(close, &mut worker.effects);
                 *discard || !session.terms.persists()
             }
-            Ending::Expired if connected => {
-                session.expiry_watched = false;
-                return;
-            }
-            Ending::Expired if now < session.absent_since + session.terms.session_expiry => {
-                // It came and went just now.
-                let due = session.absent_since + session.terms.session_expiry;
-                self.schedule(now, due, Timer::Expiry(id));
+            // It came back just now, and perhaps went again.
+            Ending::Expired if connected || now < session.expires_at() => {
+                self.watch_expiry(&mut session, id, now);
                 return;
             }
             Ending::Expired => {
@@ -372,12 +366,8 @@ impl Core {
             }
             self.forget_client(&identity.client, id);
         } else {
-            let expiry = session.terms.session_expiry;
-            let watched = std::mem::replace(&mut session.expiry_watched, true);
+            self.watch_expiry(&mut session, id, now);
             drop(session);
-            if !watched && expiry < Duration::MAX {
-                self.schedule(now, now + expiry, Timer::Expiry(id));
-            }
         }
         for (queue, lease) in detached.unwritten {
             self.change_list(worker, queue, now, |list| list.queue.release(lease));
@@ -411,6 +401,14 @@ impl Core {
         if let Some(will) = will {
             worker.wills.push_back((will, identity));
             self.publish_wills(worker, now);
+        }
+    }
+
+    /// Sees to it that an absent session is looked at when it expires.
+    pub(super) fn watch_expiry(&self, session: &mut Session, id: SessionId, now: Time) {
+        let due = session.expires_at();
+        if due < session.expiry_alarm {
+            session.expiry_alarm = self.schedule(now, due, Timer::Expiry(id));
         }
     }
 

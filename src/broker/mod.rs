@@ -67,6 +67,8 @@ pub struct Core {
     list_changes: Mutex<()>,
     router: Router,
     retained: RetainedStore,
+    // When the timer that is set for them is due.
+    retained_alarm: Mutex<Time>,
     timers: Timers,
     counters: Counters,
     random_key: ahash::RandomState,
@@ -131,6 +133,7 @@ impl Core {
             list_changes: Mutex::new(()),
             router: Router::new(),
             retained: RetainedStore::new(limits.retained_messages_max, limits.retained_bytes_max),
+            retained_alarm: Mutex::new(Time::MAX),
             timers: Timers::default(),
             counters: Counters::default(),
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),

@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use super::link::Link;
 use super::lists::Feed;
+use super::timers::Timer;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
 use crate::config::SessionFull;
 use crate::message::{Qos, QueueId, SessionId, Time};
 use crate::protocol::{Properties, Property, ReasonCode};
-use crate::router::{Receiver, Target};
+use crate::router::{Matches, Receiver, Target};
 use crate::session::{Close, Delivered, Delivery, Effects, Publication};
 use crate::topic::{TopicError, TopicName};
+
+/// Expired retained messages removed before others get their turn.
+const EXPIRED_PAGE_MAX: usize = 1024;
 
 /// Why a PUBLISH was not taken.
 #[derive(Debug)]
@@ -220,7 +224,8 @@ impl Core {
             overflowed,
             ..
         } = worker;
-        let targets = self.router.matches(publication.topic, cache);
+        let matches = self.router.matches(publication.topic, cache);
+        let targets = matches.targets;
         // Sessions stand before all others.
         let last = targets.last();
         let to_lists = last.is_some_and(|last| !matches!(last.receiver, Receiver::Session(_)));
@@ -231,7 +236,7 @@ impl Core {
             // Refused whole: before a queue has it.
             if publication.retain
                 && !publication.payload.is_empty()
-                && !(self.retained).has_room(publication.topic, publication.message())
+                && !(self.retained).has_room(publication.topic, publication.message(), now)
             {
                 return Err(self.refuse_retained());
             }
@@ -245,12 +250,12 @@ impl Core {
             }
         }
         if publication.retain {
-            self.retain(publication)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
+            self.retain(publication, now)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
         }
         effects.frames.begin(targets.len());
         for target in targets {
             if let Receiver::Session(session) = target.receiver {
-                self.deliver(effects, overflowed, session, target, publication);
+                self.deliver(effects, overflowed, session, (matches, target), publication);
             }
         }
         let matched = !targets.is_empty();
@@ -268,7 +273,7 @@ impl Core {
         effects: &mut Effects,
         overflowed: &mut Vec<SessionId>,
         id: SessionId,
-        target: &Target,
+        (matches, target): (Matches<'_>, &Target),
         publication: &Publication<'_>,
     ) {
         let Some(mut session) = self.sessions.lock(id.0) else {
@@ -283,15 +288,19 @@ impl Core {
             self.counters.dropped_denied.increment();
             return;
         }
-        let subscription = &target.subscription;
-        // [MQTT-3.8.3-3]
-        if subscription.no_local && publication.publisher.client == session.identity.client {
-            return;
-        }
+        let is_own = || publication.publisher.client == session.identity.client;
+        let (granted, ids) = if matches.minds_own(target) && is_own() {
+            match matches.own(target) {
+                Some(own) => own,
+                None => return, // [MQTT-3.8.3-3]
+            }
+        } else {
+            (target.subscription, matches.ids(target))
+        };
         let delivery = Delivery {
-            qos: publication.qos.min(subscription.qos),
-            retain: publication.retain && subscription.retain_as_published,
-            ids: subscription.id.as_slice(),
+            qos: publication.qos.min(granted.qos),
+            retain: publication.retain && granted.retain_as_published,
+            ids,
         };
         let full = self.session_settings.full;
         match session.deliver(publication, delivery, &self.limits, full, effects) {
@@ -353,9 +362,31 @@ impl Core {
 
     /// An empty payload takes the topic's message away [MQTT-3.3.1-10],
     /// [MQTT-3.3.1-11].
-    fn retain(&self, publication: &Publication<'_>) -> Result<(), Refused> {
+    fn retain(&self, publication: &Publication<'_>, now: Time) -> Result<(), Refused> {
         let message = (!publication.payload.is_empty()).then(|| publication.message().clone());
-        (self.retained.set(publication.topic, message)).map_err(|_| self.refuse_retained())
+        (self.retained.set(publication.topic, message, now)).map_err(|_| self.refuse_retained())?;
+        if publication.expires < Time::MAX {
+            self.watch_retained(now);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that expired messages leave, whether or not anybody asks for
+    /// them.
+    pub(super) fn watch_retained(&self, now: Time) {
+        let mut alarm = self.retained_alarm.lock();
+        if let Some(due) = self.retained.next_expiry()
+            && due < *alarm
+        {
+            *alarm = self.schedule(now, due, Timer::Retained);
+        }
+    }
+
+    pub(super) fn expire_retained(&self, now: Time) {
+        *self.retained_alarm.lock() = Time::MAX;
+        let removed = self.retained.remove_expired(now, EXPIRED_PAGE_MAX);
+        self.counters.dropped_expired.add(removed);
+        self.watch_retained(now);
     }
 
     fn refuse_retained(&self) -> Refused {

@@ -330,12 +330,11 @@ impl Core {
             .ok()
             .and_then(|filter| {
                 self.retained
-                    .page(filter, cursor.as_ref(), RETAINED_PAGE_MAX, &mut page)
+                    .page(filter, cursor.as_ref(), RETAINED_PAGE_MAX, now, &mut page)
             });
         for message in &page {
-            // [MQTT-3.8.3-3], [MQTT-3.3.2-5]
-            let is_own = no_local && message.publisher().client == session.identity.client;
-            if is_own || message.has_expired(now) {
+            // [MQTT-3.8.3-3]
+            if no_local && message.publisher().client == session.identity.client {
                 continue;
             }
             let publication = Publication::of(message, now);
@@ -357,10 +356,11 @@ impl Core {
             let effects = &mut worker.effects;
             effects.frames.begin(1);
             let full = self.session_settings.full;
+            let id = granted.id.map(SubscriptionId::get);
             let delivery = Delivery {
                 qos,
                 retain: true,
-                ids: granted.id.as_slice(),
+                ids: id.as_slice(),
             };
             let delivered = session.deliver(&publication, delivery, &self.limits, full, effects);
             self.count_dropped(delivered);

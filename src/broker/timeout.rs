@@ -30,6 +30,7 @@ impl Core {
                     }
                 }
                 Timer::Stale(session, number) => self.check_stale(worker, session, number, now),
+                Timer::Retained => self.expire_retained(now),
                 Timer::Queue(queue) => self.handle_list_timeout(worker, queue, now),
                 Timer::Unused(queue) => self.handle_unused(queue, now),
             }
@@ -66,19 +67,12 @@ impl Core {
         let Some(mut session) = self.sessions.lock(id.0) else {
             return;
         };
-        if session.is_connected() {
-            session.expiry_watched = false; // Its next absence has a timer of its own.
-            return;
+        // Timers that an earlier one has made needless set no other.
+        if session.expiry_alarm <= now {
+            session.expiry_alarm = Time::MAX;
         }
-        let expiry = session.terms.session_expiry;
-        let due = session.absent_since + expiry;
-        if expiry == Duration::MAX {
-            session.expiry_watched = false; // It is kept for ever.
-            return;
-        }
-        if now < due {
-            drop(session);
-            self.schedule(now, due, Timer::Expiry(id));
+        if now < session.expires_at() {
+            self.watch_expiry(&mut session, id, now);
             return;
         }
         drop(session);

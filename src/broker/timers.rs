@@ -29,6 +29,8 @@ pub enum Timer {
     Retry(SessionId, u32),
     /// Is the window of this connection still full of stale jobs?
     Stale(SessionId, u32),
+    /// Have retained messages expired?
+    Retained,
     /// Time-outs and delays of a queue.
     Queue(QueueId),
     /// Has nobody used this queue for too long?

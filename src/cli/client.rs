@@ -1,13 +1,15 @@
-//! What `rotamq pub` and `rotamq sub` share: how to connect, and a connection
-//! to any broker.
+//! What `rotamq pub` and `rotamq sub` share: a connection to any broker.
 //!
-//! Knows nothing of what is published or subscribed to.
+//! Keeps to what the broker said in CONNACK, and knows the topics behind the
+//! broker's aliases. Knows nothing of what is published or subscribed to.
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::{self, BufRead, Read, Write};
-use std::path::{Path, PathBuf};
+use std::num::NonZeroU16;
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,156 +22,52 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Failure, Outcome};
+use super::arguments::{ConnectArguments, field};
+use super::property::GivenProperties;
+use super::{Failure, Outcome, describe};
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
-    Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, REMAINING_BYTES_MAX,
+    Connack, Connect, Disconnect, Packet, PacketType, Property, Publish, REMAINING_BYTES_MAX,
     ReasonCode, Version, Will, decode, encode,
 };
-use crate::topic::{TopicFilter, TopicLimits, TopicName};
+
+// For `bench`, which has a connection of its own.
+pub use super::arguments::{qos, version};
+pub use super::describe::words;
 
 /// For the TCP connection, and then for CONNACK.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the broker to close after DISCONNECT [MQTT-3.14.4-1].
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Of a text or of binary data in a packet (1.5.3).
-const FIELD_BYTES_MAX: usize = 65_535;
+/// The most that a packet can have.
+const PACKET_BYTES_MAX: usize = 5 + REMAINING_BYTES_MAX;
 /// Read at once.
 const READ_BYTES: usize = 64 << 10;
-
-/// Where to connect, and as whom.
-// Without Debug: it knows the password.
-#[derive(clap::Args, Clone)]
-pub struct ConnectArguments {
-    /// The broker's host
-    #[arg(short = 'h', long, default_value = "localhost")]
-    host: String,
-    /// The broker's port
-    #[arg(short, long, default_value_t = 1883)]
-    port: u16,
-    /// The client identifier; made up if not given
-    #[arg(short, long, value_parser = field)]
-    id: Option<String>,
-    /// Make up a client identifier that begins with this
-    #[arg(short = 'I', long, value_name = "PREFIX", value_parser = field, conflicts_with = "id")]
-    id_prefix: Option<String>,
-    /// Seconds without a packet after which to ask whether the broker is there; 0: never
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
-    keepalive: u16,
-    /// Resume the session of this client identifier, and leave it on the broker
-    #[arg(short = 'c', long, requires = "id")]
-    disable_clean_session: bool,
-    /// The user name
-    #[arg(short, long, value_name = "USER", value_parser = field)]
-    username: Option<String>,
-    /// The password, which other users of this machine may see: better is --password-file
-    #[arg(
-        short = 'P',
-        long = "pw",
-        value_name = "PASSWORD",
-        requires = "username"
-    )]
-    #[arg(conflicts_with = "password_file", value_parser = field, allow_hyphen_values = true)]
-    password: Option<String>,
-    /// Read the password from the first line of this file
-    #[arg(long, value_name = "FILE", requires = "username")]
-    password_file: Option<PathBuf>,
-    /// The version of MQTT: 3.1, 3.1.1 or 5
-    #[arg(short = 'V', long, value_name = "VERSION", default_value = "3.1.1")]
-    #[arg(value_parser = version)]
-    protocol_version: Version,
-    /// Tell of each packet on standard error
-    #[arg(short, long)]
-    debug: bool,
-    /// Publish to this topic if the connection is lost
-    #[arg(long, value_name = "TOPIC", value_parser = topic_name)]
-    will_topic: Option<String>,
-    /// The message for it; empty if not given
-    #[arg(long, value_name = "MESSAGE", requires = "will_topic", value_parser = field)]
-    #[arg(allow_hyphen_values = true)]
-    will_payload: Option<String>,
-    /// The quality of service for it: 0, 1 or 2
-    #[arg(long, value_name = "QOS", requires = "will_topic", default_value = "0")]
-    #[arg(value_parser = qos)]
-    will_qos: Qos,
-    /// Retain it
-    #[arg(long, requires = "will_topic")]
-    will_retain: bool,
-    /// Print help
-    #[arg(long, action = clap::ArgAction::HelpShort)]
-    help: Option<bool>,
-}
-
-/// Parses `0`, `1` or `2`.
-pub fn qos(text: &str) -> Result<Qos, String> {
-    let bits = text.parse().ok();
-    bits.and_then(Qos::from_bits)
-        .ok_or_else(|| "it is 0, 1 or 2".to_owned())
-}
-
-/// Checks what a message is published to.
-pub fn topic_name(text: &str) -> Result<String, String> {
-    match TopicName::parse(text, TopicLimits::NONE) {
-        Ok(name) => Ok(name.as_str().to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Checks what is subscribed to.
-pub fn topic_filter(text: &str) -> Result<String, String> {
-    match TopicFilter::parse(text, TopicLimits::NONE) {
-        Ok(filter) => Ok(filter.as_str().to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Parses seconds, such as `0.5`.
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    let number = text.parse().ok();
-    number
-        .and_then(|secs| Duration::try_from_secs_f64(secs).ok())
-        .filter(|span| *span < Duration::from_secs(u32::MAX.into()))
-        .ok_or_else(|| "it is a number of seconds, such as 10 or 0.5".to_owned())
-}
-
-/// What a packet can carry as one field.
-fn field(text: &str) -> Result<String, String> {
-    if text.len() > FIELD_BYTES_MAX {
-        return Err(format!("it is longer than {FIELD_BYTES_MAX} bytes"));
-    }
-    Ok(text.to_owned())
-}
-
-/// Parses a version of MQTT, also as mosquitto's clients name it.
-pub fn version(text: &str) -> Result<Version, String> {
-    match text {
-        "3.1" | "31" | "mqttv31" => Ok(Version::V3_1),
-        "3.1.1" | "311" | "mqttv311" => Ok(Version::V3_1_1),
-        "5" | "5.0" | "mqttv5" => Ok(Version::V5),
-        _ => Err("it is 3.1, 3.1.1 or 5".to_owned()),
-    }
-}
 
 /// Connects, does `work`, and disconnects; so it does at once when the process
 /// is told to stop, which is no failure.
 ///
 /// # Errors
 /// What keeps from connecting, or of `work`, as a sentence.
-pub fn run(connect: &ConnectArguments, work: impl AsyncFnOnce(&mut Client) -> Outcome) -> Outcome {
+pub fn run(
+    connect: &ConnectArguments,
+    properties: &GivenProperties,
+    work: impl AsyncFnOnce(&mut Client) -> Outcome,
+) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
         let mut stopped = pin!(stopped()?);
         let mut client = select! {
-            client = Client::connect(connect) => client?,
+            client = Client::connect(connect, properties) => client?,
             () = &mut stopped => return Ok(ExitCode::SUCCESS),
         };
         let outcome = select! {
             outcome = work(&mut client) => outcome,
             () = &mut stopped => Ok(ExitCode::SUCCESS),
         };
-        client.disconnect().await;
+        client.disconnect(properties).await;
         outcome
     });
     // A name that is still looked up is not waited for.
@@ -242,26 +140,12 @@ pub fn warn(text: &str) {
     _ = writeln!(io::stderr().lock(), "rotamq: {text}");
 }
 
-/// A reason as words: `NotAuthorized` as `not authorized (0x87)`.
-pub fn words(reason: ReasonCode) -> String {
-    let mut text = String::new();
-    for char in format!("{reason:?}").chars() {
-        if char.is_uppercase() && !text.is_empty() {
-            text.push(' ');
-        }
-        text.extend(char.to_lowercase());
-    }
-    format!("{text} (0x{:02X})", reason as u8)
-}
-
 /// A connection to a broker that accepted it.
 ///
 /// In two parts, so that an answer can be sent while a packet is looked at.
 pub struct Client {
     pub receiver: Receiver,
     pub sender: Sender,
-    /// PUBLISHes of QoS 1 and 2 that the broker takes unacknowledged.
-    pub receive_max: u16,
 }
 
 /// What comes from the broker.
@@ -272,6 +156,15 @@ pub struct Receiver {
     taken: usize,
     version: Version,
     debug: bool,
+    /// Ours, of a whole packet.
+    packet_bytes_max: usize,
+    /// The highest topic alias that we take.
+    topic_alias_max: u16,
+    /// The topics behind the broker's aliases.
+    aliases: HashMap<NonZeroU16, String>,
+    /// What our DISCONNECT is to say; `None`: the broker has sent one, and
+    /// reads nothing more (3.14.4).
+    farewell: Option<ReasonCode>,
 }
 
 /// What goes to the broker.
@@ -287,13 +180,66 @@ pub struct Sender {
     sent: Instant,
     /// Whether a PINGREQ is not answered yet.
     pinged: bool,
-    /// The broker's, of a whole packet.
-    packet_bytes_max: usize,
     packet_id: PacketId,
+    pub limits: Limits,
+}
+
+/// What a broker takes, as its CONNACK says (3.2.2.3).
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// PUBLISHes of QoS 1 and 2 that it takes unacknowledged.
+    pub receive_max: u16,
+    /// Of a whole packet.
+    packet_bytes_max: usize,
+    topic_alias_max: u16,
+    qos_max: Qos,
+    retain: bool,
+    pub subscription_ids: bool,
+}
+
+impl Limits {
+    /// Those of a broker that says nothing.
+    const NONE: Limits = Limits {
+        receive_max: u16::MAX,
+        packet_bytes_max: PACKET_BYTES_MAX,
+        topic_alias_max: 0,
+        qos_max: Qos::ExactlyOnce,
+        retain: true,
+        subscription_ids: true,
+    };
+
+    /// Whether a message may be sent.
+    fn check(&self, publish: &Publish<'_>) -> Result<(), Failure> {
+        if publish.qos > self.qos_max {
+            // [MQTT-3.2.2-11]
+            return Err(Failure::new(format!(
+                "the broker takes messages of at most QoS {}",
+                self.qos_max as u8
+            )));
+        }
+        if publish.retain && !self.retain {
+            return Err(Failure::new("the broker retains no messages")); // [MQTT-3.2.2-14]
+        }
+        for property in publish.properties.iter() {
+            if let Property::TopicAlias(alias) = property
+                && alias.get() > self.topic_alias_max
+            {
+                // [MQTT-3.2.2-17], [MQTT-3.2.2-18]
+                return Err(Failure::new(match self.topic_alias_max {
+                    0 => "the broker takes no topic alias".to_owned(),
+                    max => format!("the broker takes topic aliases of at most {max}"),
+                }));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Client {
-    async fn connect(arguments: &ConnectArguments) -> Result<Client, Failure> {
+    async fn connect(
+        arguments: &ConnectArguments,
+        properties: &GivenProperties,
+    ) -> Result<Client, Failure> {
         let place = format!("{}:{}", arguments.host, arguments.port);
         let connected = TcpStream::connect((arguments.host.as_str(), arguments.port));
         let stream = match timeout(CONNECT_TIMEOUT, connected).await {
@@ -311,74 +257,81 @@ impl Client {
         let (reader, writer) = stream.into_split();
         let version = arguments.protocol_version;
         let keep_alive = Duration::from_secs(arguments.keepalive.into());
-        let mut client = Client {
-            receiver: Receiver {
-                stream: reader,
-                bytes: Vec::new(),
-                taken: 0,
-                version,
-                debug: arguments.debug,
-            },
-            sender: Sender {
-                stream: writer,
-                bytes: Vec::new(),
-                written: 0,
-                version,
-                debug: arguments.debug,
-                keep_alive: Some(keep_alive).filter(|span| !span.is_zero()),
-                sent: Instant::now(),
-                pinged: false,
-                packet_bytes_max: REMAINING_BYTES_MAX,
-                packet_id: PacketId::MAX,
-            },
-            receive_max: u16::MAX,
+        let mut receiver = Receiver {
+            stream: reader,
+            bytes: Vec::new(),
+            taken: 0,
+            version,
+            debug: arguments.debug,
+            packet_bytes_max: PACKET_BYTES_MAX,
+            topic_alias_max: 0,
+            aliases: HashMap::new(),
+            farewell: Some(ReasonCode::Success),
         };
-        client.send_connect(arguments)?;
+        for property in properties.of(PacketType::Connect).iter() {
+            match property {
+                Property::MaximumPacketSize(max) => receiver.packet_bytes_max = max.get() as usize,
+                Property::TopicAliasMaximum(max) => receiver.topic_alias_max = max,
+                _ => {}
+            }
+        }
+        let sender = Sender {
+            stream: writer,
+            bytes: Vec::new(),
+            written: 0,
+            version,
+            debug: arguments.debug,
+            keep_alive: Some(keep_alive).filter(|span| !span.is_zero()),
+            sent: Instant::now(),
+            pinged: false,
+            packet_id: PacketId::MAX,
+            limits: Limits::NONE,
+        };
+        let mut client = Client { receiver, sender };
+        client.send_connect(arguments, properties)?;
         match timeout(CONNECT_TIMEOUT, client.connack()).await {
-            Ok(connack) => connack?,
+            Ok(Ok(())) => Ok(client),
+            Ok(Err(failure)) if client.does_not_speak_5() => {
+                Err(failure.and("if it does not speak MQTT 5, add -V 3.1.1"))
+            }
+            Ok(Err(failure)) => Err(failure),
             Err(_) => {
                 let secs = CONNECT_TIMEOUT.as_secs();
                 let text = format!("{place} sent no CONNACK within {secs} seconds");
-                return Err(Failure::new(text));
+                Err(Failure::new(text))
             }
         }
-        Ok(client)
     }
 
-    fn send_connect(&mut self, arguments: &ConnectArguments) -> Result<(), Failure> {
-        let password = match (&arguments.password, &arguments.password_file) {
-            (Some(password), _) => Some(password.clone().into_bytes()),
-            (None, Some(path)) => Some(password_of(path)?),
-            (None, None) => None,
-        };
+    fn send_connect(
+        &mut self,
+        arguments: &ConnectArguments,
+        properties: &GivenProperties,
+    ) -> Result<(), Failure> {
+        let password = arguments.password()?;
         let random = || RandomState::new().hash_one(std::process::id());
         let id = arguments.id.clone().unwrap_or_else(|| {
             // 23 characters, which every broker takes [MQTT-3.1.3-5].
             let prefix = arguments.id_prefix.as_deref().unwrap_or("rotamq-");
             format!("{prefix}{:016x}", random())
         });
-        let mut properties = PropertiesBuf::new();
-        if self.sender.version == Version::V5 && arguments.disable_clean_session {
-            properties.push(Property::SessionExpiryInterval(u32::MAX));
-        }
         let connect = Connect {
             version: self.sender.version,
             clean_start: !arguments.disable_clean_session,
             keep_alive_secs: arguments.keepalive,
-            properties: properties.as_properties(),
+            properties: properties.of(PacketType::Connect),
             client_id: field(&id).map(|_| id.as_str())?,
             will: arguments.will_topic.as_deref().map(|topic| Will {
                 topic,
                 payload: arguments.will_payload.as_deref().unwrap_or("").as_bytes(),
                 qos: arguments.will_qos,
                 retain: arguments.will_retain,
-                properties: Properties::EMPTY,
+                properties: properties.of(PacketType::Will),
             }),
             user_name: arguments.username.as_deref(),
             password: password.as_deref(),
         };
-        self.sender.send(&Packet::Connect(connect));
-        Ok(())
+        self.sender.send(&Packet::Connect(connect))
     }
 
     /// Waits until the broker has accepted the connection.
@@ -387,25 +340,10 @@ impl Client {
         loop {
             match self.receiver.packet()? {
                 None => {}
-                Some(Packet::Connack(connack)) if connack.reason == ReasonCode::Success => {
-                    for property in connack.properties.iter() {
-                        match property {
-                            Property::ReceiveMaximum(max) => self.receive_max = max.get(),
-                            Property::MaximumPacketSize(max) => {
-                                self.sender.packet_bytes_max = max.get() as usize;
-                            }
-                            Property::ServerKeepAlive(secs) => {
-                                let span = Duration::from_secs(secs.into());
-                                self.sender.keep_alive = Some(span).filter(|span| !span.is_zero());
-                            }
-                            _ => {}
-                        }
-                    }
-                    return Ok(());
-                }
-                Some(Packet::Connack(connack)) => {
-                    let reason = words(connack.reason);
-                    let text = format!("the broker refused the connection: {reason}");
+                Some(Packet::Connack(connack)) => return self.sender.agree(&connack),
+                Some(Packet::Auth(_)) => {
+                    let text = "the broker asks for enhanced authentication, \
+                                which is not done from the command line";
                     return Err(Failure::new(text));
                 }
                 Some(_) => return Err(Failure::new("the broker answered without a CONNACK")),
@@ -414,59 +352,80 @@ impl Client {
         }
     }
 
+    /// Whether what kept from connecting looks like a broker that knows no
+    /// MQTT 5: it closes, answers in the old form, or says so (3.1.2.2).
+    fn does_not_speak_5(&self) -> bool {
+        if self.receiver.version != Version::V5 {
+            return false;
+        }
+        let answer = &self.receiver.bytes;
+        let decoded = |version| decode(answer, version, PACKET_BYTES_MAX);
+        let says_so = match decoded(Version::V5) {
+            Ok(Some((Packet::Connack(connack), _))) => {
+                connack.reason == ReasonCode::UnsupportedProtocolVersion
+            }
+            _ => matches!(decoded(Version::V3_1_1), Ok(Some((Packet::Connack(_), _)))),
+        };
+        answer.is_empty() || says_so
+    }
+
     /// Says good-bye and waits a moment for the broker to have read it: closed
     /// at once, a connection may take along what is on the way.
-    async fn disconnect(mut self) {
-        self.sender.send(&Packet::Disconnect(Disconnect {
-            reason: ReasonCode::Success,
-            properties: Properties::EMPTY,
-        }));
-        let closed = async {
-            if self.sender.flush().await.is_ok() && self.sender.stream.shutdown().await.is_ok() {
-                while self.receiver.fill().await.is_ok() {
-                    self.receiver.taken = self.receiver.bytes.len();
-                }
+    async fn disconnect(mut self, properties: &GivenProperties) {
+        let closed = async move {
+            if let Some(reason) = self.receiver.farewell {
+                let properties = properties.of(PacketType::Disconnect);
+                self.sender
+                    .send(&Packet::Disconnect(Disconnect { reason, properties }))?;
+                self.sender.flush().await?;
             }
+            self.sender.stream.shutdown().await?;
+            while self.receiver.fill().await.is_ok() {
+                self.receiver.taken = self.receiver.bytes.len();
+            }
+            Ok::<(), Failure>(())
         };
+        // However it goes, the connection is over then.
         _ = timeout(DISCONNECT_TIMEOUT, closed).await;
     }
 }
 
-/// The first line of a file.
-fn password_of(path: &Path) -> Result<Vec<u8>, Failure> {
-    let mut password = Vec::new();
-    let file = open(path)?.take(FIELD_BYTES_MAX as u64 + 2);
-    io::BufReader::new(file)
-        .read_until(b'\n', &mut password)
-        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
-    password.pop_if(|last| *last == b'\n');
-    password.pop_if(|last| *last == b'\r');
-    if password.len() > FIELD_BYTES_MAX {
-        return Err(Failure::new(format!(
-            "the password is longer than {FIELD_BYTES_MAX} bytes"
-        )));
-    }
-    Ok(password)
-}
-
 impl Receiver {
     /// The next packet of what was read; `None`: [fill](Receiver::fill) first.
+    ///
+    /// A PUBLISH has its topic, also where the broker sent an alias for it.
+    ///
+    /// # Errors
+    /// The broker closes the connection, or what it sent is not valid.
     pub fn packet(&mut self) -> Result<Option<Packet<'_>>, Failure> {
-        let max = REMAINING_BYTES_MAX;
-        let decoded = decode(&self.bytes[self.taken..], self.version, max)
-            .map_err(|error| Failure::new(format!("the broker sent no valid packet: {error}")))?;
-        let Some((packet, bytes)) = decoded else {
-            return Ok(None);
+        let bytes = &self.bytes[self.taken..];
+        let (mut packet, bytes) = match decode(bytes, self.version, self.packet_bytes_max) {
+            Ok(Some(decoded)) => decoded,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                self.farewell = Some(error.reason);
+                let text = format!("the broker sent no valid packet: {error}");
+                return Err(Failure::new(text));
+            }
         };
         self.taken += bytes;
         if self.debug {
-            warn(&format!("received {}", describe(&packet)));
+            warn(&format!("received {}", describe::packet(&packet)));
         }
-        if let Packet::Disconnect(disconnect) = &packet {
-            let reason = words(disconnect.reason);
-            return Err(Failure::new(format!(
-                "the broker closed the connection: {reason}"
-            )));
+        match &mut packet {
+            Packet::Publish(publish) => {
+                if let Err(text) = resolve(publish, &mut self.aliases, self.topic_alias_max) {
+                    self.farewell = Some(ReasonCode::TopicAliasInvalid);
+                    return Err(Failure::new(text));
+                }
+            }
+            Packet::Disconnect(disconnect) => {
+                self.farewell = None;
+                let why = describe::why(disconnect.reason, disconnect.properties);
+                let text = format!("the broker closed the connection: {why}");
+                return Err(Failure::new(text));
+            }
+            _ => {}
         }
         Ok(Some(packet))
     }
@@ -487,49 +446,116 @@ impl Receiver {
     }
 }
 
+/// Gives a PUBLISH the topic that its alias stands for, or the alias its topic
+/// (3.3.2.3.4).
+fn resolve<'a>(
+    publish: &mut Publish<'a>,
+    aliases: &'a mut HashMap<NonZeroU16, String>,
+    alias_max: u16,
+) -> Result<(), String> {
+    let alias = publish
+        .properties
+        .iter()
+        .find_map(|property| match property {
+            Property::TopicAlias(alias) => Some(alias),
+            _ => None,
+        });
+    let Some(alias) = alias else {
+        return Ok(());
+    };
+    if alias.get() > alias_max {
+        // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
+        return Err(format!(
+            "the broker sent topic alias {alias}; it may use at most {alias_max}"
+        ));
+    }
+    if !publish.topic.is_empty() {
+        aliases.insert(alias, publish.topic.to_owned());
+        return Ok(());
+    }
+    match aliases.get(&alias) {
+        Some(topic) => publish.topic = topic,
+        None => {
+            return Err(format!(
+                "the broker sent topic alias {alias} without a topic"
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn lost(error: &io::Error) -> Failure {
     Failure::new(format!("the connection to the broker is lost: {error}"))
 }
 
 impl Sender {
-    /// Queues a packet until [flush](Sender::flush).
-    pub fn send(&mut self, packet: &Packet<'_>) {
-        if self.debug {
-            warn(&format!("sending {}", describe(packet)));
+    /// Keeps to what a CONNACK says.
+    ///
+    /// # Errors
+    /// It refuses the connection.
+    fn agree(&mut self, connack: &Connack<'_>) -> Result<(), Failure> {
+        if connack.reason != ReasonCode::Success {
+            let why = describe::why(connack.reason, connack.properties);
+            let text = format!("the broker refused the connection: {why}");
+            return Err(Failure::new(text));
         }
+        let limits = &mut self.limits;
+        for property in connack.properties.iter() {
+            match property {
+                Property::ReceiveMaximum(max) => limits.receive_max = max.get(),
+                Property::MaximumPacketSize(max) => limits.packet_bytes_max = max.get() as usize,
+                Property::TopicAliasMaximum(max) => limits.topic_alias_max = max,
+                Property::MaximumQos(max) => limits.qos_max = max,
+                Property::RetainAvailable(available) => limits.retain = available,
+                Property::SubscriptionIdentifiersAvailable(available) => {
+                    limits.subscription_ids = available;
+                }
+                Property::ServerKeepAlive(secs) => {
+                    // [MQTT-3.1.2-21]
+                    let span = Duration::from_secs(secs.into());
+                    self.keep_alive = Some(span).filter(|span| !span.is_zero());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a packet until [flush](Sender::flush).
+    ///
+    /// # Errors
+    /// It is longer than the broker takes [MQTT-3.2.2-15].
+    pub fn send(&mut self, packet: &Packet<'_>) -> Result<(), Failure> {
+        let begin = self.bytes.len();
         encode(packet, self.version, &mut self.bytes);
+        let (bytes, max) = (self.bytes.len() - begin, self.limits.packet_bytes_max);
+        if bytes > max {
+            self.bytes.truncate(begin);
+            return Err(too_long(packet.packet_type(), bytes, max));
+        }
+        if self.debug {
+            warn(&format!("sending {}", describe::packet(packet)));
+        }
+        Ok(())
     }
 
     /// Queues a PUBLISH, with the next packet identifier for QoS 1 and 2.
     ///
     /// # Errors
-    /// It is longer than a packet can be, or than the broker takes.
-    pub fn publish(
-        &mut self,
-        topic: &str,
-        payload: &[u8],
-        qos: Qos,
-        retain: bool,
-    ) -> Result<Option<PacketId>, Failure> {
-        // Fixed header, topic length, packet identifier, no properties.
-        let bytes = 5 + 2 + topic.len() + 2 + 1 + payload.len();
-        if bytes > self.packet_bytes_max {
-            return Err(Failure::new(format!(
-                "a message of {} bytes is too long: a packet has at most {}",
-                payload.len(),
-                self.packet_bytes_max
-            )));
+    /// It is longer than a packet can be, or not what the broker takes.
+    pub fn publish(&mut self, mut publish: Publish<'_>) -> Result<Option<PacketId>, Failure> {
+        self.limits.check(&publish)?;
+        // Fixed header, topic, packet identifier, properties, at the longest.
+        let properties = publish.properties.as_bytes().len();
+        let bytes = 5 + 2 + publish.topic.len() + 2 + 4 + properties + publish.payload.len();
+        if bytes > PACKET_BYTES_MAX {
+            return Err(too_long(PacketType::Publish, bytes, PACKET_BYTES_MAX));
         }
-        let packet_id = (qos != Qos::AtMostOnce).then(|| self.next_packet_id());
-        self.send(&Packet::Publish(Publish {
-            dup: false,
-            qos,
-            retain,
-            topic,
-            packet_id,
-            properties: Properties::EMPTY,
-            payload,
-        }));
+        if publish.qos != Qos::AtMostOnce {
+            publish.packet_id = Some(self.next_packet_id());
+        }
+        let packet_id = publish.packet_id;
+        self.send(&Packet::Publish(publish))?;
         Ok(packet_id)
     }
 
@@ -570,8 +596,7 @@ impl Sender {
             return Err(Failure::new(text));
         }
         self.pinged = true;
-        self.send(&Packet::Pingreq);
-        Ok(())
+        self.send(&Packet::Pingreq)
     }
 
     /// A PINGRESP has come.
@@ -580,56 +605,9 @@ impl Sender {
     }
 }
 
-/// A packet in a line, without what is secret or long.
-fn describe(packet: &Packet<'_>) -> String {
-    match packet {
-        Packet::Connect(connect) => format!(
-            "CONNECT as {:?}, clean session {}, keep alive {} s, user {:?}, will {:?}",
-            connect.client_id,
-            u8::from(connect.clean_start),
-            connect.keep_alive_secs,
-            connect.user_name,
-            connect.will.as_ref().map(|will| will.topic)
-        ),
-        Packet::Connack(connack) => format!(
-            "CONNACK: {}, session present {}",
-            words(connack.reason),
-            u8::from(connack.session_present)
-        ),
-        Packet::Publish(publish) => format!(
-            "PUBLISH {} to {:?}: QoS {}, dup {}, retain {}, {} bytes",
-            publish.packet_id.map_or(0, PacketId::get),
-            publish.topic,
-            publish.qos as u8,
-            u8::from(publish.dup),
-            u8::from(publish.retain),
-            publish.payload.len()
-        ),
-        Packet::Puback(ack) => format!("PUBACK {}: {}", ack.packet_id, words(ack.reason)),
-        Packet::Pubrec(ack) => format!("PUBREC {}: {}", ack.packet_id, words(ack.reason)),
-        Packet::Pubrel(ack) => format!("PUBREL {}: {}", ack.packet_id, words(ack.reason)),
-        Packet::Pubcomp(ack) => format!("PUBCOMP {}: {}", ack.packet_id, words(ack.reason)),
-        Packet::Subscribe(subscribe) => {
-            let filters = subscribe.filters.iter();
-            let filters: Vec<_> = filters
-                .map(|(filter, options)| format!("{filter:?} at QoS {}", options.qos as u8))
-                .collect();
-            format!("SUBSCRIBE {}: {}", subscribe.packet_id, filters.join(", "))
-        }
-        Packet::Suback(suback) => {
-            let reasons: Vec<_> = suback.reasons.iter().copied().map(words).collect();
-            format!("SUBACK {}: {}", suback.packet_id, reasons.join(", "))
-        }
-        Packet::Unsubscribe(unsubscribe) => {
-            format!(
-                "UNSUBSCRIBE {}: {:?}",
-                unsubscribe.packet_id, unsubscribe.filters
-            )
-        }
-        Packet::Unsuback(unsuback) => format!("UNSUBACK {}", unsuback.packet_id),
-        Packet::Pingreq => "PINGREQ".to_owned(),
-        Packet::Pingresp => "PINGRESP".to_owned(),
-        Packet::Disconnect(disconnect) => format!("DISCONNECT: {}", words(disconnect.reason)),
-        Packet::Auth(auth) => format!("AUTH: {}", words(auth.reason)),
-    }
+fn too_long(packet: PacketType, bytes: usize, max: usize) -> Failure {
+    let name = format!("{packet:?}").to_uppercase();
+    Failure::new(format!(
+        "a {name} of {bytes} bytes is too long: the broker takes at most {max}"
+    ))
 }

@@ -3,6 +3,7 @@
 //!
 //! Pure: a format is parsed once, and then makes bytes of messages.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::iter::Peekable;
 use std::str::Chars;
@@ -296,16 +297,15 @@ fn json(message: &Publish<'_>, moment: &Moment, payload: &str, out: &mut String)
         _ = write!(out, ",\"mid\":{}", packet_id(message));
     }
     if !message.properties.is_empty() {
-        out.push_str(",\"properties\":{");
+        out.push_str(",\"properties\":");
         json_properties(message, out);
-        out.push('}');
     }
     _ = write!(out, ",\"payload\":{payload}}}");
 }
 
 fn json_properties(message: &Publish<'_>, out: &mut String) {
-    let mut comma = "";
-    let mut user = String::new();
+    let mut object = Members::default();
+    let mut user = Members::default();
     for property in message.properties.iter() {
         let (name, value) = match property {
             Property::TopicAlias(alias) => ("topic-alias", alias.to_string()),
@@ -322,16 +322,46 @@ fn json_properties(message: &Publish<'_>, out: &mut String) {
                 ("subscription-identifier", id.get().to_string())
             }
             Property::UserProperty((key, value)) => {
-                let comma = if user.is_empty() { "" } else { "," };
-                _ = write!(user, "{comma}{}:{}", quoted(key), quoted(value));
+                user.add(key, quoted(value));
                 continue;
             }
             _ => continue,
         };
-        _ = write!(out, "{comma}\"{name}\":{value}");
-        comma = ",";
+        object.add(name, value);
     }
-    if !user.is_empty() {
-        _ = write!(out, "{comma}\"user-properties\":{{{user}}}");
+    if !user.list.is_empty() {
+        object.add("user-properties", user.object());
+    }
+    out.push_str(&object.object());
+}
+
+/// What becomes an object of JSON. A name that comes more than once has an
+/// array: an object's names are to be unique.
+#[derive(Default)]
+struct Members<'a> {
+    list: Vec<(&'a str, Vec<String>)>,
+    /// Where in `list` a name is.
+    at: HashMap<&'a str, usize>,
+}
+
+impl<'a> Members<'a> {
+    fn add(&mut self, name: &'a str, value: String) {
+        let at = *self.at.entry(name).or_insert(self.list.len());
+        match self.list.get_mut(at) {
+            Some((_, values)) => values.push(value),
+            None => self.list.push((name, vec![value])),
+        }
+    }
+
+    fn object(&self) -> String {
+        let members: Vec<_> = self
+            .list
+            .iter()
+            .map(|(name, values)| match &values[..] {
+                [value] => format!("{}:{value}", quoted(name)),
+                values => format!("{}:[{}]", quoted(name), values.join(",")),
+            })
+            .collect();
+        format!("{{{}}}", members.join(","))
     }
 }

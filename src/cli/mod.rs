@@ -3,11 +3,14 @@
 //! Owns arguments, and what is printed. A command that fails gives sentences
 //! for standard error; none of them ends the process itself.
 
+mod arguments;
 pub mod bench;
 mod client;
 pub mod config;
+mod describe;
 pub mod format;
 pub mod logging;
+pub mod property;
 pub mod publish;
 pub mod serve;
 mod strftime;

@@ -11,28 +11,39 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::client::{self, Client, ConnectArguments, Sender};
-use super::{Failure, Outcome};
+use super::arguments::{self, ConnectArguments};
+use super::client::{self, Client, Sender};
+use super::property::{self, GivenProperties};
+use super::{Failure, Outcome, describe};
 use crate::message::{PacketId, Qos};
-use crate::protocol::{Ack, Packet, ReasonCode};
+use crate::protocol::{Ack, Packet, PacketType, Property, Publish};
 
 /// Messages sent and not yet acknowledged.
 const WINDOW: usize = 20;
 
+/// What `-D` gives properties to: all that is sent.
+const PACKETS: [PacketType; 5] = [
+    PacketType::Connect,
+    PacketType::Will,
+    PacketType::Publish,
+    PacketType::Pubrel,
+    PacketType::Disconnect,
+];
+
 /// What `rotamq pub` is told.
 #[derive(clap::Args, Clone)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, after_help = help())]
 #[group(id = "publish")]
 pub struct PublishArguments {
     #[command(flatten)]
     connect: ConnectArguments,
     /// The topic; $queue/NAME puts into the queue NAME
-    #[arg(short, long, value_parser = client::topic_name)]
+    #[arg(short, long, value_parser = arguments::topic_name)]
     topic: String,
     #[command(flatten)]
     source: SourceArguments,
     /// The quality of service: 0, 1 or 2
-    #[arg(short, long, default_value = "0", value_parser = client::qos)]
+    #[arg(short, long, default_value = "0", value_parser = arguments::qos)]
     qos: Qos,
     /// Retain the message on the broker
     #[arg(short, long)]
@@ -46,8 +57,16 @@ pub struct PublishArguments {
     )]
     repeat: u64,
     /// Wait so long after each time
-    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = client::seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = arguments::seconds)]
     repeat_delay: Duration,
+}
+
+fn help() -> String {
+    let properties = property::help(&PACKETS);
+    format!(
+        "{properties}
+With publish topic-alias the topic is sent once, and then the alias alone."
+    )
 }
 
 /// Where messages come from.
@@ -76,15 +95,18 @@ struct SourceArguments {
 /// # Errors
 /// The connection failed, or the broker refused a message.
 pub fn run(arguments: PublishArguments) -> Outcome {
+    let properties = arguments.connect.properties(&PACKETS)?;
     let source = Source::open(&arguments)?;
-    client::run(&arguments.connect, async |client| {
+    client::run(&arguments.connect, &properties, async |client| {
         let mut publishing = Publishing {
             topic: &arguments.topic,
+            properties: &properties,
             qos: arguments.qos,
             retain: arguments.retain,
             source,
             unacknowledged: BTreeSet::new(),
-            refused: None,
+            refused: 0,
+            why: String::new(),
         };
         publishing.run(client).await
     })
@@ -174,35 +196,36 @@ impl Source {
 
 /// The state of a run.
 struct Publishing<'a> {
+    /// Empty once an alias stands for it (3.3.2.3.4).
     topic: &'a str,
+    properties: &'a GivenProperties,
     qos: Qos,
     retain: bool,
     source: Source,
     unacknowledged: BTreeSet<PacketId>,
-    /// Why the broker refused a message.
-    refused: Option<ReasonCode>,
+    /// How many messages the broker refused.
+    refused: u64,
+    /// Why it refused the last of them.
+    why: String,
 }
 
 impl Publishing<'_> {
     async fn run(&mut self, client: &mut Client) -> Outcome {
-        let receive_max = usize::from(client.receive_max);
-        let Client {
-            receiver, sender, ..
-        } = client;
+        let Client { receiver, sender } = client;
+        let receive_max = usize::from(sender.limits.receive_max); // [MQTT-3.3.4-7]
         loop {
             while let Some(packet) = receiver.packet()? {
-                self.handle(&packet, sender);
+                self.handle(&packet, sender)?;
             }
             sender.flush().await?;
             if matches!(self.source, Source::Ended) && self.unacknowledged.is_empty() {
+                let why = &self.why;
                 return match self.refused {
-                    Some(reason) => {
-                        let reason = client::words(reason);
-                        Err(Failure::new(format!(
-                            "the broker refused a message: {reason}"
-                        )))
-                    }
-                    None => Ok(ExitCode::SUCCESS),
+                    0 => Ok(ExitCode::SUCCESS),
+                    1 => Err(Failure::new(format!("the broker refused a message: {why}"))),
+                    count => Err(Failure::new(format!(
+                        "the broker refused {count} messages, the last of them: {why}"
+                    ))),
                 };
             }
             let window = self.source.window().min(receive_max);
@@ -219,24 +242,43 @@ impl Publishing<'_> {
     }
 
     fn publish(&mut self, payload: &[u8], sender: &mut Sender) -> Result<(), Failure> {
-        match sender.publish(self.topic, payload, self.qos, self.retain)? {
+        let properties = self.properties.of(PacketType::Publish);
+        let packet_id = sender.publish(Publish {
+            dup: false,
+            qos: self.qos,
+            retain: self.retain,
+            topic: self.topic,
+            packet_id: None,
+            properties,
+            payload,
+        })?;
+        match packet_id {
             Some(packet_id) => _ = self.unacknowledged.insert(packet_id),
             None => self.source.delivered(),
+        }
+        let aliased = |property| matches!(property, Property::TopicAlias(_));
+        if properties.iter().any(aliased) {
+            self.topic = "";
         }
         Ok(())
     }
 
-    fn handle(&mut self, packet: &Packet<'_>, sender: &mut Sender) {
+    fn handle(&mut self, packet: &Packet<'_>, sender: &mut Sender) -> Result<(), Failure> {
         match packet {
             Packet::Pubrec(ack) if !ack.reason.is_failure() => {
-                sender.send(&Packet::Pubrel(Ack::new(ack.packet_id))); // [MQTT-4.3.3-1]
+                // [MQTT-4.3.3-1]
+                sender.send(&Packet::Pubrel(Ack {
+                    properties: self.properties.of(PacketType::Pubrel),
+                    ..Ack::new(ack.packet_id)
+                }))?;
             }
             Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubcomp(ack)
                 if self.unacknowledged.remove(&ack.packet_id) =>
             {
                 self.source.delivered();
                 if ack.reason.is_failure() {
-                    self.refused = Some(ack.reason);
+                    self.refused += 1;
+                    self.why = describe::why(ack.reason, ack.properties);
                 }
             }
             Packet::Pingresp => sender.pinged_back(),
@@ -244,6 +286,7 @@ impl Publishing<'_> {
             // acknowledged, for a subscriber.
             _ => {}
         }
+        Ok(())
     }
 
     fn lost(&self, failure: Failure) -> Failure {

@@ -10,21 +10,36 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::client::{self, Client, ConnectArguments, Sender};
+use super::arguments::{self, ConnectArguments};
+use super::client::{self, Client, Sender};
 use super::format::Format;
-use super::{Failure, Outcome};
+use super::property::{self, GivenProperties};
+use super::{Failure, Outcome, describe};
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
-    Ack, Packet, Properties, Publish, Suback, Subscribe, SubscribeOptions, Unsubscribe,
+    Ack, Packet, PacketType, Properties, Property, Publish, ReasonCode, RetainHandling, Subscribe,
+    SubscribeOptions, Unsubscribe, Version,
 };
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 /// What `-W` ends with, as mosquitto_sub does.
 const TIMED_OUT: u8 = 27;
 
+/// What `-D` gives properties to: all that is sent, but the messages to queues.
+const PACKETS: [PacketType; 8] = [
+    PacketType::Connect,
+    PacketType::Will,
+    PacketType::Subscribe,
+    PacketType::Unsubscribe,
+    PacketType::Puback,
+    PacketType::Pubrec,
+    PacketType::Pubcomp,
+    PacketType::Disconnect,
+];
+
 /// What `rotamq sub` is told.
 #[derive(clap::Args, Clone)]
-#[command(disable_help_flag = true, after_help = HELP)]
+#[command(disable_help_flag = true, after_help = help())]
 #[group(id = "subscribe")]
 pub struct SubscribeArguments {
     #[command(flatten)]
@@ -36,10 +51,10 @@ pub struct SubscribeArguments {
         value_name = "FILTER",
         required_unless_present = "unsubscribe"
     )]
-    #[arg(value_parser = client::topic_filter)]
+    #[arg(value_parser = arguments::topic_filter)]
     topic: Vec<String>,
     /// The quality of service: 0, 1 or 2; if not given, 0, or 1 with --ack manual or after
-    #[arg(short, long, value_parser = client::qos)]
+    #[arg(short, long, value_parser = arguments::qos)]
     qos: Option<Qos>,
     /// When messages of QoS 1 and 2 are acknowledged: auto, manual or after:SECONDS
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = when)]
@@ -57,7 +72,7 @@ pub struct SubscribeArguments {
     #[arg(short = 'C', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after so long, with exit code 27
-    #[arg(short = 'W', value_name = "SECONDS", value_parser = client::seconds)]
+    #[arg(short = 'W', value_name = "SECONDS", value_parser = arguments::seconds)]
     timeout: Option<Duration>,
     /// End when the broker has acknowledged the subscriptions
     #[arg(short = 'E')]
@@ -68,11 +83,23 @@ pub struct SubscribeArguments {
     /// Print only what was retained, and end with the first other message
     #[arg(long)]
     retained_only: bool,
+    /// Clear, on the broker, each retained message that comes and is not left out by -T
+    #[arg(long, conflicts_with = "no_retained")]
+    remove_retained: bool,
+    /// Leave out what this client publishes itself
+    #[arg(long)]
+    no_local: bool,
+    /// Have live messages marked as retained too that were published so
+    #[arg(long)]
+    retain_as_published: bool,
+    /// When retained messages are sent: always, for new subscriptions only, or never, as with -R
+    #[arg(long, value_name = "WHEN", value_parser = retain_handling)]
+    retain_handling: Option<RetainHandling>,
     /// Leave out messages whose topics this filter matches; repeatable
-    #[arg(short = 'T', long, value_name = "FILTER", value_parser = client::topic_filter)]
+    #[arg(short = 'T', long, value_name = "FILTER", value_parser = arguments::topic_filter)]
     filter_out: Vec<String>,
     /// Unsubscribe from this filter, after subscribing; repeatable
-    #[arg(short = 'U', long, value_name = "FILTER", value_parser = client::topic_filter)]
+    #[arg(short = 'U', long, value_name = "FILTER", value_parser = arguments::topic_filter)]
     unsubscribe: Vec<String>,
 }
 
@@ -82,7 +109,9 @@ Format strings (-F), as in mosquitto_sub(1):
   %q QoS             %r retained          %l length of the payload
   %m packet id       %j %J as JSON, the payload as text or as JSON itself
   %I date and time   %U seconds since 1970   @X as %X of strftime, in UTC
-  %A %C %D %E %F %P %R %S properties of MQTT 5      %% @@ \\\\ themselves
+  %A topic alias     %C content type      %D correlation data
+  %E expiry, in s    %F payload format    %P user properties, as NAME:VALUE
+  %R response topic  %S subscription identifiers    %% @@ \\\\ themselves
   \\0 \\a \\e \\n \\r \\t \\v characters
   A width may follow %, as in %-20t or %20.20t.
 
@@ -93,6 +122,10 @@ and standard input takes a command a line:
   reject ID            it cannot ever be done
   extend ID [SECONDS]  more time for it
 Seconds are whole. All but ack are for queues of RotaMQ.";
+
+fn help() -> String {
+    format!("{HELP}\n\n{}", property::help(&PACKETS))
+}
 
 /// When a message is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +142,17 @@ fn when(text: &str) -> Result<When, String> {
     match (text, text.strip_prefix("after:")) {
         ("auto", _) => Ok(When::Auto),
         ("manual", _) => Ok(When::Manual),
-        (_, Some(span)) => client::seconds(span).map(When::After),
+        (_, Some(span)) => arguments::seconds(span).map(When::After),
         _ => Err("it is auto, manual or after:SECONDS".to_owned()),
+    }
+}
+
+fn retain_handling(text: &str) -> Result<RetainHandling, String> {
+    match text {
+        "always" => Ok(RetainHandling::Send),
+        "new" => Ok(RetainHandling::SendIfNew),
+        "never" => Ok(RetainHandling::DoNotSend),
+        _ => Err("it is always, new or never".to_owned()),
     }
 }
 
@@ -119,6 +161,7 @@ fn when(text: &str) -> Result<When, String> {
 /// # Errors
 /// The connection failed, or the broker refused all subscriptions.
 pub fn run(arguments: SubscribeArguments) -> Outcome {
+    let properties = arguments.connect.properties(&PACKETS)?;
     let qos = match (arguments.ack, arguments.qos) {
         (When::Auto, qos) => qos.unwrap_or(Qos::AtMostOnce),
         (_, None) => Qos::AtLeastOnce,
@@ -128,6 +171,7 @@ pub fn run(arguments: SubscribeArguments) -> Outcome {
         }
         (_, Some(qos)) => qos,
     };
+    let options = options(&arguments, qos)?;
     let default = match (arguments.ack, arguments.verbose) {
         (When::Manual, true) => "%m %t %p",
         (When::Manual, false) => "%m %p",
@@ -142,9 +186,10 @@ pub fn run(arguments: SubscribeArguments) -> Outcome {
         When::Manual => Some(client::stdin_lines()),
         _ => None,
     };
-    client::run(&arguments.connect, async |client| {
+    client::run(&arguments.connect, &properties, async |client| {
         let mut subscribing = Subscribing {
             arguments: &arguments,
+            properties: &properties,
             format,
             commands,
             left: arguments.count.unwrap_or(u64::MAX),
@@ -153,9 +198,11 @@ pub fn run(arguments: SubscribeArguments) -> Outcome {
             due: VecDeque::new(),
             unreleased: BTreeSet::new(),
             unanswered: 0,
+            stale: VecDeque::new(),
+            unacknowledged: 0,
             line: Vec::new(),
         };
-        subscribing.subscribe(qos, &mut client.sender);
+        subscribing.subscribe(options, &mut client.sender)?;
         let work = subscribing.run(client);
         match arguments.timeout {
             None => work.await,
@@ -170,9 +217,42 @@ pub fn run(arguments: SubscribeArguments) -> Outcome {
     })
 }
 
+/// What is asked of the broker for each filter.
+fn options(arguments: &SubscribeArguments, qos: Qos) -> Result<SubscribeOptions, Failure> {
+    let SubscribeArguments {
+        no_local,
+        retain_as_published,
+        retain_handling,
+        ..
+    } = *arguments;
+    let default = match arguments.no_retained {
+        true => RetainHandling::DoNotSend,
+        false => RetainHandling::Send,
+    };
+    let options = SubscribeOptions {
+        qos,
+        no_local,
+        retain_as_published,
+        retain_handling: retain_handling.unwrap_or(default),
+    };
+    let asked = no_local || retain_as_published || retain_handling.is_some();
+    if asked && arguments.connect.protocol_version != Version::V5 {
+        let text = "--no-local, --retain-as-published and --retain-handling need MQTT 5: \
+                    add -V 5";
+        return Err(Failure::new(text));
+    }
+    let mut filters = arguments.topic.iter();
+    if no_local && filters.any(|filter| filter.starts_with("$share/")) {
+        // [MQTT-3.8.3-4]
+        return Err(Failure::new("a $share/ group cannot have --no-local"));
+    }
+    Ok(options)
+}
+
 /// The state of a run.
 struct Subscribing<'a> {
     arguments: &'a SubscribeArguments,
+    properties: &'a GivenProperties,
     format: Format,
     /// Lines of standard input, until it ends.
     commands: Option<mpsc::Receiver<io::Result<Vec<u8>>>>,
@@ -188,22 +268,31 @@ struct Subscribing<'a> {
     unreleased: BTreeSet<PacketId>,
     /// SUBSCRIBE and UNSUBSCRIBE packets that are not yet acknowledged.
     unanswered: usize,
+    /// Topics whose retained messages are still to be cleared; as many as came.
+    stale: VecDeque<String>,
+    /// Our PUBLISHes, which all are of QoS 1, that are not yet acknowledged.
+    unacknowledged: usize,
     /// What is printed next.
     line: Vec<u8>,
 }
 
-impl Subscribing<'_> {
-    fn subscribe(&mut self, qos: Qos, sender: &mut Sender) {
+impl<'a> Subscribing<'a> {
+    fn subscribe(&mut self, options: SubscribeOptions, sender: &mut Sender) -> Result<(), Failure> {
         let arguments = self.arguments;
         if !arguments.topic.is_empty() {
-            let options = SubscribeOptions::new(qos);
+            let properties = self.properties.of(PacketType::Subscribe);
+            let identified = |property| matches!(property, Property::SubscriptionIdentifier(_));
+            if !sender.limits.subscription_ids && properties.iter().any(identified) {
+                let text = "the broker takes no subscription identifier";
+                return Err(Failure::new(text)); // 3.2.2.3.12
+            }
             let filters = arguments.topic.iter();
             let packet_id = sender.next_packet_id();
             sender.send(&Packet::Subscribe(Subscribe {
                 packet_id,
-                properties: Properties::EMPTY,
+                properties,
                 filters: filters.map(|filter| (filter.as_str(), options)).collect(),
-            }));
+            }))?;
             self.unanswered += 1;
         }
         if !arguments.unsubscribe.is_empty() {
@@ -211,26 +300,35 @@ impl Subscribing<'_> {
             let packet_id = sender.next_packet_id();
             sender.send(&Packet::Unsubscribe(Unsubscribe {
                 packet_id,
-                properties: Properties::EMPTY,
+                properties: self.properties.of(PacketType::Unsubscribe),
                 filters: filters.map(String::as_str).collect(),
-            }));
+            }))?;
             self.unanswered += 1;
         }
+        Ok(())
     }
 
     async fn run(&mut self, client: &mut Client) -> Outcome {
-        let Client {
-            receiver, sender, ..
-        } = client;
+        let Client { receiver, sender } = client;
+        let receive_max = usize::from(sender.limits.receive_max); // [MQTT-3.3.4-7]
         loop {
             while let Some(packet) = receiver.packet()? {
                 if !self.handle(&packet, sender)? {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
-            self.acknowledge_due(sender);
+            self.acknowledge_due(sender)?;
+            while self.unacknowledged < receive_max
+                && let Some(topic) = self.stale.pop_front()
+            {
+                self.publish(&topic, b"", true, sender)?;
+            }
             sender.flush().await?;
-            let settled = self.held.is_empty() && self.due.is_empty() && self.unreleased.is_empty();
+            let settled = self.stale.is_empty()
+                && self.held.is_empty()
+                && self.due.is_empty()
+                && self.unreleased.is_empty()
+                && self.unacknowledged == 0;
             let subscribed = self.arguments.end_when_subscribed && self.unanswered == 0;
             if (self.ended || subscribed) && settled {
                 return Ok(ExitCode::SUCCESS);
@@ -240,12 +338,32 @@ impl Subscribing<'_> {
                 filled = receiver.fill() => filled?,
                 idle = sender.keep_alive() => idle?,
                 () = wait_until(due) => {}
-                line = next(&mut self.commands) => match line {
+                line = next(&mut self.commands), if self.unacknowledged < receive_max => match line {
                     Some(line) => self.command(&line?, sender)?,
                     None => self.commands = None,
                 },
             }
         }
+    }
+
+    fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        retain: bool,
+        sender: &mut Sender,
+    ) -> Result<(), Failure> {
+        sender.publish(Publish {
+            dup: false,
+            qos: Qos::AtLeastOnce,
+            retain,
+            topic,
+            packet_id: None,
+            properties: Properties::EMPTY,
+            payload,
+        })?;
+        self.unacknowledged += 1;
+        Ok(())
     }
 
     /// Whether to go on; not to if nobody reads what is printed.
@@ -254,38 +372,38 @@ impl Subscribing<'_> {
             Packet::Publish(publish) => return self.message(publish, sender),
             Packet::Pubrel(ack) => {
                 self.unreleased.remove(&ack.packet_id);
-                sender.send(&Packet::Pubcomp(Ack::new(ack.packet_id))); // [MQTT-4.3.3-2]
+                // [MQTT-4.3.3-2]
+                sender.send(&Packet::Pubcomp(
+                    self.ack(PacketType::Pubcomp, ack.packet_id),
+                ))?;
             }
             Packet::Suback(suback) => {
                 self.unanswered = self.unanswered.saturating_sub(1);
-                self.check_granted(suback)?;
+                let filters = &self.arguments.topic;
+                let refused = refused("subscribe to", filters, &suback.reasons, suback.properties);
+                if !refused.is_empty() && refused.len() == filters.len() {
+                    return Err(Failure::new(refused.join("\n")));
+                }
+                refused.iter().for_each(|text| client::warn(text));
             }
-            Packet::Unsuback(_) => self.unanswered = self.unanswered.saturating_sub(1),
-            Packet::Puback(ack) if ack.reason.is_failure() => {
-                let reason = client::words(ack.reason);
-                client::warn(&format!("the broker refused a command: {reason}"));
+            Packet::Unsuback(unsuback) => {
+                self.unanswered = self.unanswered.saturating_sub(1);
+                let filters = &self.arguments.unsubscribe;
+                let (reasons, properties) = (&unsuback.reasons, unsuback.properties);
+                let refused = refused("unsubscribe from", filters, reasons, properties);
+                refused.iter().for_each(|text| client::warn(text));
+            }
+            Packet::Puback(ack) => {
+                self.unacknowledged = self.unacknowledged.saturating_sub(1);
+                if ack.reason.is_failure() {
+                    let why = describe::why(ack.reason, ack.properties);
+                    client::warn(&format!("the broker refused a message of ours: {why}"));
+                }
             }
             Packet::Pingresp => sender.pinged_back(),
             _ => {}
         }
         Ok(true)
-    }
-
-    fn check_granted(&self, suback: &Suback<'_>) -> Result<(), Failure> {
-        let refused: Vec<_> = std::iter::zip(&self.arguments.topic, &suback.reasons)
-            .filter(|(_, reason)| reason.is_failure())
-            .map(|(filter, reason)| {
-                let reason = client::words(*reason);
-                format!("the broker refused the subscription to {filter:?}: {reason}")
-            })
-            .collect();
-        if refused.len() == self.arguments.topic.len() {
-            return Err(Failure::new(refused.join("\n")));
-        }
-        for text in refused {
-            client::warn(&text);
-        }
-        Ok(())
     }
 
     fn message(&mut self, publish: &Publish<'_>, sender: &mut Sender) -> Result<bool, Failure> {
@@ -302,7 +420,7 @@ impl Subscribing<'_> {
         {
             // Again what is here already [MQTT-4.3.3-2].
             if self.unreleased.contains(&packet_id) {
-                sender.send(&Packet::Pubrec(Ack::new(packet_id)));
+                sender.send(&Packet::Pubrec(self.ack(PacketType::Pubrec, packet_id)))?;
             }
             return Ok(true);
         }
@@ -313,6 +431,10 @@ impl Subscribing<'_> {
         if prints {
             self.left -= 1;
             self.ended = self.left == 0;
+            // An empty one is what clears.
+            if self.arguments.remove_retained && publish.retain && !publish.payload.is_empty() {
+                self.stale.push_back(publish.topic.to_owned());
+            }
         }
         let Some(packet_id) = publish.packet_id else {
             return Ok(true);
@@ -323,7 +445,7 @@ impl Subscribing<'_> {
                 self.due
                     .push_back((Instant::now() + span, packet_id, publish.qos));
             }
-            _ => self.acknowledge(packet_id, publish.qos, sender),
+            _ => self.acknowledge(packet_id, publish.qos, sender)?,
         }
         Ok(true)
     }
@@ -367,20 +489,34 @@ impl Subscribing<'_> {
         }
     }
 
-    fn acknowledge(&mut self, packet_id: PacketId, qos: Qos, sender: &mut Sender) {
+    fn acknowledge(
+        &mut self,
+        packet_id: PacketId,
+        qos: Qos,
+        sender: &mut Sender,
+    ) -> Result<(), Failure> {
         if qos == Qos::ExactlyOnce {
             self.unreleased.insert(packet_id);
-            sender.send(&Packet::Pubrec(Ack::new(packet_id)));
+            sender.send(&Packet::Pubrec(self.ack(PacketType::Pubrec, packet_id)))
         } else {
-            sender.send(&Packet::Puback(Ack::new(packet_id)));
+            sender.send(&Packet::Puback(self.ack(PacketType::Puback, packet_id)))
         }
     }
 
-    fn acknowledge_due(&mut self, sender: &mut Sender) {
+    /// An acknowledgement with the properties that are given to its kind.
+    fn ack(&self, packet: PacketType, packet_id: PacketId) -> Ack<'a> {
+        Ack {
+            properties: self.properties.of(packet),
+            ..Ack::new(packet_id)
+        }
+    }
+
+    fn acknowledge_due(&mut self, sender: &mut Sender) -> Result<(), Failure> {
         let now = Instant::now();
         while let Some((_, packet_id, qos)) = self.due.pop_front_if(|(due, ..)| *due <= now) {
-            self.acknowledge(packet_id, qos, sender);
+            self.acknowledge(packet_id, qos, sender)?;
         }
+        Ok(())
     }
 
     /// Does what a line of standard input says. One that says nothing is told
@@ -406,16 +542,33 @@ impl Subscribing<'_> {
                 Some(secs) => format!("{packet_id} {secs}"),
                 None => packet_id.to_string(),
             };
-            sender.publish(&topic, payload.as_bytes(), Qos::AtLeastOnce, false)?;
+            self.publish(&topic, payload.as_bytes(), false, sender)?;
         }
         if verb != "extend" {
             // The first settlement counts; after it the acknowledgement only
             // makes the packet identifier free.
             self.held.remove(&packet_id);
-            self.acknowledge(packet_id, qos, sender);
+            self.acknowledge(packet_id, qos, sender)?;
         }
         Ok(())
     }
+}
+
+/// What the broker refused of `filters`, a sentence each. There are no reasons
+/// in an UNSUBACK of before MQTT 5.
+fn refused(
+    verb: &str,
+    filters: &[String],
+    reasons: &[ReasonCode],
+    properties: Properties<'_>,
+) -> Vec<String> {
+    std::iter::zip(filters, reasons)
+        .filter(|(_, reason)| reason.is_failure())
+        .map(|(filter, reason)| {
+            let why = describe::why(*reason, properties);
+            format!("the broker refused to {verb} {filter:?}: {why}")
+        })
+        .collect()
 }
 
 /// Verb, packet identifier and seconds of a command.

@@ -93,45 +93,40 @@ impl Linked for Job {
 /// Jobs that are ready, oldest first.
 #[derive(Default)]
 pub(super) struct Lane {
-    /// Never leased: they come in order, and go from the front only.
+    /// Never leased, and never out of date: they come in order, and go from
+    /// the front only.
     fresh: VecDeque<u32>,
-    /// Came back to their places, by sequence.
-    returned: BTreeMap<u64, u32>,
+    /// By sequence, those that came back to their places, and those that may
+    /// go before their turn, as they expire.
+    placed: BTreeMap<u64, u32>,
 }
 
 impl Lane {
     pub fn len(&self) -> usize {
-        self.fresh.len() + self.returned.len()
+        self.fresh.len() + self.placed.len()
     }
 
+    /// Puts a job behind all others; it goes when it is the first.
     pub fn push(&mut self, key: u32) {
         self.fresh.push_back(key);
     }
 
-    pub fn put_back(&mut self, sequence: u64, key: u32) {
-        self.returned.insert(sequence, key);
+    pub fn place(&mut self, sequence: u64, key: u32) {
+        self.placed.insert(sequence, key);
     }
 
-    /// Takes out a job that came back.
-    pub fn take_out(&mut self, sequence: u64) {
-        self.returned.remove(&sequence);
-    }
-
-    /// The sequence of the oldest, and its key. What came back was once the
-    /// oldest of all that is fresh.
+    /// The sequence of the oldest, and its key.
     pub fn first(&self, jobs: &Slab<Job>) -> Option<(u64, u32)> {
-        let returned = self.returned.first_key_value();
-        returned
-            .map(|(&sequence, &key)| (sequence, key))
-            .or_else(|| {
-                let &key = self.fresh.front()?;
-                Some((jobs[key as usize].sequence, key))
-            })
+        let placed = self.placed.first_key_value();
+        let placed = placed.map(|(&sequence, &key)| (sequence, key));
+        let fresh = self.fresh.front();
+        let fresh = fresh.map(|&key| (jobs[key as usize].sequence, key));
+        placed.into_iter().chain(fresh).min()
     }
 
-    /// Takes out the oldest.
-    pub fn pop(&mut self) {
-        if self.returned.pop_first().is_none() {
+    /// Takes out a job that was placed, or the oldest.
+    pub fn take_out(&mut self, sequence: u64) {
+        if self.placed.remove(&sequence).is_none() {
             self.fresh.pop_front();
         }
     }

@@ -20,6 +20,9 @@
 //!                       |   +--- lost, late ---+ | refused with a delay
 //!                       +------- delayed <-------+
 //! ```
+//!
+//! A job whose message expires leaves the queue at its time, ready or
+//! delayed; one that a member has then lives on, and expires if it comes back.
 
 mod jobs;
 mod list;
@@ -150,7 +153,7 @@ impl std::error::Error for Full {}
 
 /// What is in a queue, and what has become of everything that ever was: what
 /// was `enqueued` is ready, in flight, delayed, or counted by one of `done`,
-/// `rejected`, `undecided`, `dropped`, `discarded`.
+/// `rejected`, `undecided`, `dropped`, `discarded`, `expired`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub ready: usize,
@@ -185,6 +188,8 @@ pub struct Totals {
     pub dropped: u64,
     /// Rejected, or held at QoS 2 by a session that ended [`Rules::Share`].
     pub discarded: u64,
+    /// Their messages' time passed while no member had them [MQTT-3.3.2-5].
+    pub expired: u64,
 }
 
 /// A work queue or a share group. Its user has it behind one lock.
@@ -200,8 +205,11 @@ pub struct Queue {
     rota: Rota,
     next_sequence: u64,
     next_lease: u64,
-    /// All timed work, by the earliest time at which there may be some.
+    /// Timed work but for expiry, by the earliest time at which there may be some.
     timers: BTreeSet<(Time, Timer)>,
+    /// Jobs that expire and that no member has, by the last moment at which
+    /// one may get them.
+    expiring: BTreeSet<(Time, u32)>,
     /// Leases with a deadline of their own, by job.
     extensions: FxHashMap<u32, Extension>,
     dead: VecDeque<DeadLetter>,
@@ -258,6 +266,7 @@ impl Queue {
             next_sequence: 0,
             next_lease: 1,
             timers: BTreeSet::new(),
+            expiring: BTreeSet::new(),
             extensions: FxHashMap::default(),
             dead: VecDeque::new(),
             messages: 0,
@@ -304,6 +313,7 @@ impl Queue {
 
     /// Puts in a message for which there is a reservation of its cost.
     pub fn enqueue_reserved(&mut self, message: Arc<Message>, now: Time) {
+        let expires = message.expires() < Time::MAX;
         let key = self.jobs.insert(Job {
             message,
             sequence: self.next_sequence,
@@ -316,7 +326,10 @@ impl Queue {
         self.next_sequence += 1;
         self.totals.enqueued += 1;
         self.last_used = now;
-        self.lane_of(key).push(key);
+        match expires {
+            true => self.make_ready(key),
+            false => self.lane_of(key).push(key),
+        }
     }
 
     pub fn cancel_reservation(&mut self, cost_bytes: usize) {
@@ -396,13 +409,16 @@ impl Queue {
     /// called until there is none, after anything else was called.
     ///
     /// A job that came back skips the member that had it last, which keeps
-    /// its turn, if another one has room.
+    /// its turn, if another one has room. One that has expired goes to
+    /// nobody: it is no longer in the queue then.
     pub fn poll_lease(&mut self, now: Time) -> Option<Lease<'_>> {
+        self.drop_expired(now);
         let Some(next) = self.rota.next(self.settings.exclusive) else {
             self.drop_fleeting();
             return None;
         };
         let key = self.pop_ready()?;
+        self.unwatch(key);
         let member_key = match self.rota.second(next) {
             Some(second) if self.had_last(next, key) && !self.settings.exclusive => second,
             _ => next,
@@ -524,6 +540,7 @@ impl Queue {
                         self.jobs[id.job as usize].state = State::Delayed { due };
                         self.delayed += 1;
                         self.timers.insert((due, Timer::Delay(id.job)));
+                        self.watch(id.job);
                     }
                     _ => self.make_ready(id.job),
                 }
@@ -542,17 +559,10 @@ impl Queue {
         if job.lease != id.number {
             return false;
         }
-        match job.state {
-            State::Ready => {
-                let sequence = job.sequence;
-                self.lane_of(id.job).take_out(sequence);
-            }
-            State::Delayed { due } => {
-                self.delayed -= 1;
-                self.timers.remove(&(due, Timer::Delay(id.job)));
-            }
-            State::Leased(_) => return false,
+        if let State::Leased(_) = job.state {
+            return false;
         }
+        self.take_out(id.job);
         self.totals.done += 1;
         self.forget(id.job);
         true
@@ -573,11 +583,14 @@ impl Queue {
     /// A lower bound of when [`Queue::handle_timeout`] has something to do;
     /// `None`: not before something else happens.
     pub fn next_timeout(&self) -> Option<Time> {
-        self.timers.first().map(|&(at, _)| at)
+        let timer = self.timers.first().map(|&(at, _)| at);
+        // Its last moment is still the job's own.
+        let expiry = (self.expiring.first()).map(|&(at, _)| at + Duration::from_micros(1));
+        timer.into_iter().chain(expiry).min()
     }
 
-    /// Ends delays, and leases whose time has passed; adds the latter to
-    /// `timed_out`, so that their sessions can mark them.
+    /// Ends delays, leases whose time has passed, and jobs that have expired;
+    /// adds the leases to `timed_out`, so that their sessions can mark them.
     pub fn handle_timeout(&mut self, now: Time, timed_out: &mut Vec<(SessionId, LeaseId)>) {
         while let Some(&(at, timer)) = self.timers.first()
             && at <= now
@@ -591,6 +604,8 @@ impl Queue {
                 Timer::Member(key) => self.handle_member_timeout(key, now, timed_out),
             }
         }
+        // And what has just come back too late.
+        self.drop_expired(now);
     }
 
     /// Ends the member's leases whose time has passed. Of one QoS, and not
@@ -629,7 +644,7 @@ impl Queue {
                 held.start(restarted) + span
             };
             if deadline <= now {
-                self.expire(job_key, timed_out);
+                self.end_lease(job_key, timed_out);
             } else {
                 self.arm(key, deadline);
                 open[qos] &= held.extended;
@@ -637,7 +652,7 @@ impl Queue {
         }
     }
 
-    fn expire(&mut self, key: u32, timed_out: &mut Vec<(SessionId, LeaseId)>) {
+    fn end_lease(&mut self, key: u32, timed_out: &mut Vec<(SessionId, LeaseId)>) {
         let job = &self.jobs[key as usize];
         let id = LeaseId {
             job: key,
@@ -681,6 +696,11 @@ impl Queue {
     /// [`Queue::remove`] and [`Queue::handle_timeout`].
     pub fn poll_dead(&mut self) -> Option<DeadLetter> {
         self.dead.pop_front()
+    }
+
+    /// What happened since the queue was made.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
     }
 
     pub fn counts(&self) -> Counts {
@@ -788,12 +808,58 @@ impl Queue {
         }
     }
 
-    /// Puts a job that is in no place back into its place in the order.
+    /// Puts a job that is in no place into its place in the order.
     fn make_ready(&mut self, key: u32) {
         let job = &mut self.jobs[key as usize];
         job.state = State::Ready;
         let sequence = job.sequence;
-        self.lane_of(key).put_back(sequence, key);
+        self.lane_of(key).place(sequence, key);
+        self.watch(key);
+    }
+
+    /// Takes a job out of its place that no member has: one that came back,
+    /// or that expires.
+    fn take_out(&mut self, key: u32) {
+        let job = &self.jobs[key as usize];
+        match job.state {
+            State::Ready => {
+                let sequence = job.sequence;
+                self.lane_of(key).take_out(sequence);
+            }
+            State::Delayed { due } => {
+                self.delayed -= 1;
+                self.timers.remove(&(due, Timer::Delay(key)));
+            }
+            State::Leased(_) => unreachable!("no member has it"),
+        }
+    }
+
+    /// No member has the job: it goes at its time, if it expires.
+    fn watch(&mut self, key: u32) {
+        let expires = self.jobs[key as usize].message.expires();
+        if expires < Time::MAX {
+            self.expiring.insert((expires, key));
+        }
+    }
+
+    /// A member has the job, however long it takes.
+    fn unwatch(&mut self, key: u32) {
+        if !self.expiring.is_empty() {
+            let expires = self.jobs[key as usize].message.expires();
+            self.expiring.remove(&(expires, key));
+        }
+    }
+
+    /// Drops what no member has and no member may get any more
+    /// [MQTT-3.3.2-5].
+    fn drop_expired(&mut self, now: Time) {
+        while let Some(&(expires, key)) = self.expiring.first()
+            && now > expires
+        {
+            self.take_out(key);
+            self.totals.expired += 1;
+            self.forget(key);
+        }
     }
 
     fn lane_of(&mut self, key: u32) -> &mut Lane {
@@ -817,15 +883,15 @@ impl Queue {
     }
 
     fn pop_ready(&mut self) -> Option<u32> {
-        let (_, key) = self.first_ready()?;
-        self.lane_of(key).pop();
+        let (sequence, key) = self.first_ready()?;
+        self.lane_of(key).take_out(sequence);
         Some(key)
     }
 
     /// Nobody has room for what was published at QoS 0.
     fn drop_fleeting(&mut self) {
-        while let Some((_, key)) = self.fleeting.first(&self.jobs) {
-            self.fleeting.pop();
+        while let Some((sequence, key)) = self.fleeting.first(&self.jobs) {
+            self.fleeting.take_out(sequence);
             self.totals.dropped += 1;
             self.forget(key);
         }
@@ -861,6 +927,7 @@ impl Queue {
 
     /// The job, which is in no place, is no longer the queue's.
     fn forget(&mut self, key: u32) -> Job {
+        self.unwatch(key);
         let job = self.jobs.remove(key as usize);
         self.cancel_reservation(job.message.cost_bytes());
         if self.jobs.is_empty() && self.jobs.capacity() > Queue::JOBS_KEPT {

@@ -3,14 +3,14 @@
 //! Two halves: what is new goes into the young one; when that is full, the
 //! old half is dropped and the young one becomes the old. What is asked for
 //! again meanwhile is copied over. So a topic that is used stays, a million
-//! that are used once pass through, and dropping half the cache frees three
+//! that are used once pass through, and dropping half the cache frees four
 //! buffers. A hit takes no lock and allocates nothing.
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use super::Target;
 use super::tree::Walk;
+use super::{Matches, Target};
 
 /// What a worker thread remembers of its topics; of one router only.
 pub struct MatchCache {
@@ -29,18 +29,30 @@ struct Half {
     keys: Vec<u8>,
     /// The entries' targets, one list after the other.
     targets: Vec<Target>,
+    /// Their details, those of an entry in one piece that begins with its
+    /// length.
+    details: Vec<u32>,
 }
 
 /// A topic that was asked for, whether or not anyone gets it.
 #[derive(Clone, Copy)]
 struct Entry {
     hash: u64,
-    stamp: Stamp,
+    part_generation: u64,
+    wildcards_generation: u64,
+    part: u8,
     key_at: u32,
     key_len: u32,
     targets_at: u32,
     targets_len: u32,
+    /// `NO_DETAILS` for most.
+    details_at: u32,
 }
+
+const _: () = assert!(size_of::<Entry>() == 48);
+
+/// A half has fewer.
+const NO_DETAILS: u32 = u32::MAX;
 
 /// Of which tree an entry is: the part of its first level, that part's
 /// generation, and that of filters that begin with a wildcard.
@@ -51,12 +63,13 @@ pub(super) struct Stamp {
     pub(super) wildcards_generation: u64,
 }
 
-/// Where the targets of a hit are.
+/// Where a hit is.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     young: bool,
-    at: u32,
-    len: u32,
+    targets_at: u32,
+    targets_len: u32,
+    details_at: u32,
 }
 
 /// What an entry costs in a table that is less than half full at worst.
@@ -88,26 +101,27 @@ impl MatchCache {
         is_current: impl Fn(&Stamp) -> bool,
     ) -> Option<Found> {
         if let Some(entry) = self.young.find(hash, key) {
-            return is_current(&entry.stamp).then(|| entry.found(true));
+            return is_current(&entry.stamp()).then(|| entry.found(true));
         }
         let entry = *self.old.find(hash, key)?;
-        if !is_current(&entry.stamp) {
+        if !is_current(&entry.stamp()) {
             return None;
         }
-        let targets = self.old.targets_of(&entry);
-        if self.young.bytes() + cost(key, targets) > self.half_bytes_max {
+        let found = entry.found(false);
+        let matches = self.old.matches(found);
+        if self.young.bytes() + cost(key, matches) > self.half_bytes_max {
             // No room: it is good where it is, until the next miss.
-            return Some(entry.found(false));
+            return Some(found);
         }
         let entry = self
             .young
-            .insert(hash, key, entry.stamp, targets, self.half_bytes_max);
+            .insert(hash, key, entry.stamp(), matches, self.half_bytes_max);
         Some(entry.found(true))
     }
 
-    pub(super) fn targets(&self, found: Found) -> &[Target] {
+    pub(super) fn matches(&self, found: Found) -> Matches<'_> {
         let half = if found.young { &self.young } else { &self.old };
-        &half.targets[found.at as usize..][..found.len as usize]
+        half.matches(found)
     }
 
     /// For a walk whose result is inserted next.
@@ -116,26 +130,32 @@ impl MatchCache {
         if self.walk.found.capacity() * size_of::<Target>() > self.half_bytes_max {
             self.walk.found = Vec::new();
         }
+        if self.walk.details.capacity() * size_of::<u32>() > self.half_bytes_max {
+            self.walk.details = Vec::new();
+        }
         &mut self.walk
     }
 
     /// Makes what the walk has found the entry of a key.
-    pub(super) fn insert(&mut self, hash: u64, key: &str, stamp: Stamp) -> &[Target] {
-        let targets = &self.walk.found;
-        let cost = cost(key, targets);
+    pub(super) fn insert(&mut self, hash: u64, key: &str, stamp: Stamp) -> Matches<'_> {
+        let matches = Matches {
+            targets: &self.walk.found,
+            details: &self.walk.details,
+        };
+        let cost = cost(key, matches);
         if cost > self.half_bytes_max {
-            return targets;
+            return matches;
         }
-        if let Some(entry) = self.young.refresh(hash, key, stamp, targets) {
-            return self.targets(entry.found(true));
+        if let Some(entry) = self.young.refresh(hash, key, stamp, matches) {
+            return self.matches(entry.found(true));
         }
         if self.young.bytes() + cost > self.half_bytes_max {
             self.old = std::mem::take(&mut self.young);
         }
         let entry = self
             .young
-            .insert(hash, key, stamp, targets, self.half_bytes_max);
-        self.targets(entry.found(true))
+            .insert(hash, key, stamp, matches, self.half_bytes_max);
+        self.matches(entry.found(true))
     }
 }
 
@@ -150,8 +170,14 @@ impl Half {
             && &self.keys[entry.key_at as usize..][..entry.key_len as usize] == key.as_bytes()
     }
 
-    fn targets_of(&self, entry: &Entry) -> &[Target] {
-        &self.targets[entry.targets_at as usize..][..entry.targets_len as usize]
+    fn matches(&self, found: Found) -> Matches<'_> {
+        Matches {
+            targets: &self.targets[found.targets_at as usize..][..found.targets_len as usize],
+            details: match found.details_at {
+                NO_DETAILS => &[],
+                at => &self.details[at as usize..][..self.details[at as usize] as usize],
+            },
+        }
     }
 
     /// What it takes, also of what entries left behind that were replaced.
@@ -159,11 +185,12 @@ impl Half {
         self.entries.len() * ENTRY_BYTES
             + self.keys.len()
             + self.targets.len() * size_of::<Target>()
+            + self.details.len() * size_of::<u32>()
     }
 
     /// Brings an entry up to date in place, as it mostly is no longer than
     /// before. A longer one goes: its key will be inserted anew.
-    fn refresh(&mut self, hash: u64, key: &str, stamp: Stamp, targets: &[Target]) -> Option<Entry> {
+    fn refresh(&mut self, hash: u64, key: &str, stamp: Stamp, new: Matches<'_>) -> Option<Entry> {
         let (keys, entries) = (&self.keys, &mut self.entries);
         let mut there = entries
             .find_entry(hash, |entry| {
@@ -172,13 +199,23 @@ impl Half {
             })
             .ok()?;
         let entry = there.get_mut();
-        if targets.len() > entry.targets_len as usize {
+        let details_len = match entry.details_at {
+            NO_DETAILS => 0,
+            at => self.details[at as usize] as usize,
+        };
+        if new.targets.len() > entry.targets_len as usize || new.details.len() > details_len {
             there.remove();
             return None;
         }
-        entry.stamp = stamp;
-        entry.targets_len = targets.len() as u32;
-        self.targets[entry.targets_at as usize..][..targets.len()].copy_from_slice(targets);
+        entry.set_stamp(stamp);
+        entry.targets_len = new.targets.len() as u32;
+        self.targets[entry.targets_at as usize..][..new.targets.len()].copy_from_slice(new.targets);
+        match new.details {
+            [] => entry.details_at = NO_DETAILS,
+            details => {
+                self.details[entry.details_at as usize..][..details.len()].copy_from_slice(details);
+            }
+        }
         Some(*entry)
     }
 
@@ -188,19 +225,26 @@ impl Half {
         hash: u64,
         key: &str,
         stamp: Stamp,
-        targets: &[Target],
+        matches: Matches<'_>,
         half_bytes_max: usize,
     ) -> Entry {
         let entry = Entry {
             hash,
-            stamp,
+            part_generation: stamp.part_generation,
+            wildcards_generation: stamp.wildcards_generation,
+            part: stamp.part,
             key_at: self.keys.len() as u32,
             key_len: key.len() as u32,
             targets_at: self.targets.len() as u32,
-            targets_len: targets.len() as u32,
+            targets_len: matches.targets.len() as u32,
+            details_at: match matches.details {
+                [] => NO_DETAILS,
+                _ => self.details.len() as u32,
+            },
         };
         append(&mut self.keys, key.as_bytes(), half_bytes_max);
-        append(&mut self.targets, targets, half_bytes_max);
+        append(&mut self.targets, matches.targets, half_bytes_max);
+        append(&mut self.details, matches.details, half_bytes_max);
         self.entries.insert_unique(hash, entry, |entry| entry.hash);
         entry
     }
@@ -210,15 +254,30 @@ impl Entry {
     fn found(&self, young: bool) -> Found {
         Found {
             young,
-            at: self.targets_at,
-            len: self.targets_len,
+            targets_at: self.targets_at,
+            targets_len: self.targets_len,
+            details_at: self.details_at,
         }
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            part: self.part,
+            part_generation: self.part_generation,
+            wildcards_generation: self.wildcards_generation,
+        }
+    }
+
+    fn set_stamp(&mut self, stamp: Stamp) {
+        self.part = stamp.part;
+        self.part_generation = stamp.part_generation;
+        self.wildcards_generation = stamp.wildcards_generation;
     }
 }
 
 /// What a new entry takes.
-fn cost(key: &str, targets: &[Target]) -> usize {
-    ENTRY_BYTES + key.len() + size_of_val(targets)
+fn cost(key: &str, matches: Matches<'_>) -> usize {
+    ENTRY_BYTES + key.len() + size_of_val(matches.targets) + size_of_val(matches.details)
 }
 
 /// Grows a buffer by sixteenths of a half, not to its double: the bound is on
@@ -245,46 +304,57 @@ mod tests {
         let buckets = half.entries.capacity() * 8 / 7;
         half.keys.capacity()
             + half.targets.capacity() * size_of::<Target>()
+            + half.details.capacity() * size_of::<u32>()
             + buckets * (size_of::<Entry>() + 1)
     }
 
-    fn targets(count: u32) -> Vec<Target> {
+    /// So many targets, and so many words of details.
+    #[derive(Clone, PartialEq, Debug)]
+    struct Made(Vec<Target>, Vec<u32>);
+
+    fn made(targets_len: u32, details_len: u32) -> Made {
         let receiver = |slot| {
             let generation = 0;
             Receiver::Session(SessionId(Place { slot, generation }))
         };
-        (0..count)
-            .map(|slot| Target {
-                receiver: receiver(slot),
-                subscription: Subscription::new(Qos::AtMostOnce),
-            })
-            .collect()
+        let target = |slot| Target::new(receiver(slot), Subscription::new(Qos::AtMostOnce));
+        let length = (details_len > 0).then_some(details_len);
+        let details = length.into_iter().chain(1..details_len);
+        Made((0..targets_len).map(target).collect(), details.collect())
     }
 
-    fn insert(cache: &mut MatchCache, key: &str, generation: u64, targets: &[Target]) {
+    fn of(matches: Matches<'_>) -> Made {
+        Made(matches.targets.to_vec(), matches.details.to_vec())
+    }
+
+    fn insert(cache: &mut MatchCache, key: &str, generation: u64, made: &Made) {
         let stamp = Stamp {
             part: 0,
             part_generation: generation,
             wildcards_generation: 0,
         };
-        cache.walk().found = targets.to_vec();
+        let walk = cache.walk();
+        walk.found.clone_from(&made.0);
+        walk.details.clone_from(&made.1);
         let hash = cache.hash(key);
-        assert_eq!(cache.insert(hash, key, stamp), targets);
+        assert_eq!(of(cache.insert(hash, key, stamp)), *made);
     }
 
-    fn find<'c>(cache: &'c mut MatchCache, key: &str, generation: u64) -> Option<&'c [Target]> {
+    fn find(cache: &mut MatchCache, key: &str, generation: u64) -> Option<Made> {
         let hash = cache.hash(key);
         let found = cache.find(hash, key, |stamp| stamp.part_generation == generation)?;
-        Some(cache.targets(found))
+        Some(of(cache.matches(found)))
     }
 
     #[test]
     fn many_topics_stay_within_the_bound_and_one_in_use_stays() {
         let mut cache = MatchCache::new(BYTES_MAX);
-        insert(&mut cache, "hot", 0, &targets(3));
+        let hot = made(3, 9);
+        insert(&mut cache, "hot", 0, &hot);
         for i in 0..100_000u32 {
-            insert(&mut cache, &format!("topic/{i}"), 0, &targets(i % 4));
-            assert_eq!(find(&mut cache, "hot", 0), Some(&*targets(3)));
+            let some = made(i % 4, i / 4 % 3 * 4);
+            insert(&mut cache, &format!("topic/{i}"), 0, &some);
+            assert_eq!(find(&mut cache, "hot", 0).as_ref(), Some(&hot));
             let taken = allocated_bytes(&cache.young) + allocated_bytes(&cache.old);
             assert!(taken <= BYTES_MAX * 9 / 8, "{taken} bytes");
         }
@@ -292,26 +362,30 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_topic_is_found_with_its_new_receivers_only() {
+    fn a_changed_topic_is_found_as_it_is_now_only() {
         let mut cache = MatchCache::new(BYTES_MAX);
         for generation in 0..100_000 {
             // Fewer than before, as many, and more.
-            let now = targets(generation as u32 * 7 % 5);
+            let now = made(generation as u32 * 7 % 5, generation as u32 * 5 % 7);
             insert(&mut cache, "a", generation, &now);
-            assert_eq!(find(&mut cache, "a", generation), Some(&*now));
+            assert_eq!(find(&mut cache, "a", generation), Some(now));
             assert_eq!(find(&mut cache, "a", generation + 1), None);
+            let taken = allocated_bytes(&cache.young) + allocated_bytes(&cache.old);
+            assert!(taken <= BYTES_MAX * 9 / 8, "{taken} bytes");
         }
-        let taken = allocated_bytes(&cache.young) + allocated_bytes(&cache.old);
-        assert!(taken <= BYTES_MAX * 9 / 8, "{taken} bytes");
     }
 
     #[test]
-    fn too_many_receivers_are_not_kept() {
+    fn too_many_receivers_or_details_are_not_kept() {
         let mut cache = MatchCache::new(BYTES_MAX);
-        let many = targets(100_000);
-        insert(&mut cache, "a", 0, &many);
-        assert_eq!(find(&mut cache, "a", 0), None);
-        insert(&mut cache, "b", 0, &[]);
-        assert_eq!(find(&mut cache, "b", 0), Some(&[][..]));
+        for many in [made(100_000, 0), made(2, 100_000)] {
+            insert(&mut cache, "a", 0, &many);
+            assert_eq!(find(&mut cache, "a", 0), None);
+        }
+        let none = made(0, 0);
+        insert(&mut cache, "b", 0, &none);
+        assert_eq!(find(&mut cache, "b", 0), Some(none));
+        let walk = cache.walk();
+        assert!(walk.found.capacity() + walk.details.capacity() < 200_000);
     }
 }

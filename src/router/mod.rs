@@ -20,6 +20,7 @@
 
 mod arena;
 mod cache;
+mod matches;
 mod retained;
 mod tree;
 
@@ -33,6 +34,7 @@ use crate::topic::{TopicFilter, TopicName};
 
 pub use cache::MatchCache;
 use cache::Stamp;
+pub use matches::{Granted, Matches, Target};
 pub use retained::{Cursor, RetainedFull, RetainedStore};
 use tree::{Audience, Tree};
 
@@ -53,9 +55,11 @@ pub struct Subscription {
     pub qos: Qos,
     /// MQTT 5: not what the subscriber published itself.
     pub no_local: bool,
-    /// MQTT 5: RETAIN as it was published, instead of 0 [MQTT-3.3.1-9].
+    /// MQTT 5: RETAIN as it was published [MQTT-3.3.1-13], instead of 0
+    /// [MQTT-3.3.1-12].
     pub retain_as_published: bool,
-    /// MQTT 5: the Subscription Identifier, sent along with what it matches.
+    /// MQTT 5: the Subscription Identifier, sent along with what it matches
+    /// [MQTT-3.3.4-3].
     pub id: Option<SubscriptionId>,
 }
 
@@ -69,24 +73,6 @@ impl Subscription {
             id: None,
         }
     }
-
-    /// Makes one of two subscriptions of a receiver that match a topic: the
-    /// maximum QoS [MQTT-3.3.5-1], and what either lets through. The first
-    /// id stays; the list of all is MQTT 5's.
-    fn merge(&mut self, other: Subscription) {
-        self.qos = self.qos.max(other.qos);
-        self.no_local &= other.no_local;
-        self.retain_as_published |= other.retain_as_published;
-        self.id = self.id.or(other.id);
-    }
-}
-
-/// A receiver of a topic: once, however many of its filters match.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Target {
-    pub receiver: Receiver,
-    /// Of several that match: what all of them together ask for.
-    pub subscription: Subscription,
 }
 
 /// A filter's place in the tree, which a session remembers instead of the
@@ -132,13 +118,22 @@ impl Router {
     }
 
     /// Adds a subscription, or replaces that of the same receiver and filter
-    /// [MQTT-3.8.4-3].
+    /// [MQTT-3.8.4-3]. No Local and the identifier are for sessions: those of
+    /// a list are its members', and are left out here.
     pub fn subscribe(
         &self,
         filter: TopicFilter<'_>,
         receiver: Receiver,
         subscription: Subscription,
     ) -> Subscribed {
+        let subscription = match receiver {
+            Receiver::Session(_) => subscription,
+            Receiver::Group(_) | Receiver::Queue(_) => Subscription {
+                no_local: false,
+                id: None,
+                ..subscription
+            },
+        };
         let mut tree = self.tree.write();
         let (node, before) = tree.insert(filter, receiver, subscription);
         // A client that comes back and subscribes as before changes nothing.
@@ -177,11 +172,11 @@ impl Router {
         self.tree.read().filter_of(node.0)
     }
 
-    /// All receivers of a topic, each once, in the order of [`Receiver`].
+    /// All receivers of a topic.
     ///
     /// `cache` belongs to the calling thread and to this router. The topic
     /// does not begin with `$queue/`: see [`Router::queues`].
-    pub fn matches<'c>(&self, topic: TopicName<'_>, cache: &'c mut MatchCache) -> &'c [Target] {
+    pub fn matches<'c>(&self, topic: TopicName<'_>, cache: &'c mut MatchCache) -> Matches<'c> {
         self.cached(topic.as_str(), topic.as_str(), Audience::All, cache)
     }
 
@@ -197,7 +192,7 @@ impl Router {
         match key.strip_prefix(QUEUE_PREFIX) {
             // A topic has at least one character [MQTT-4.7.3-1].
             None | Some("") => &[],
-            Some(topic) => self.cached(key, topic, Audience::Queues, cache),
+            Some(topic) => self.cached(key, topic, Audience::Queues, cache).targets,
         }
     }
 
@@ -213,10 +208,10 @@ impl Router {
         topic: &str,
         audience: Audience,
         cache: &'c mut MatchCache,
-    ) -> &'c [Target] {
+    ) -> Matches<'c> {
         let hash = cache.hash(key);
         match cache.find(hash, key, |stamp| self.is_current(stamp)) {
-            Some(place) => cache.targets(place),
+            Some(place) => cache.matches(place),
             None => self.fill(hash, key, topic, audience, cache),
         }
     }
@@ -230,7 +225,7 @@ impl Router {
         topic: &str,
         audience: Audience,
         cache: &'c mut MatchCache,
-    ) -> &'c [Target] {
+    ) -> Matches<'c> {
         let part = self.part_of(first_level(topic));
         let walk = cache.walk();
         let stamp = {
@@ -242,7 +237,7 @@ impl Router {
                 wildcards_generation: self.wildcards.load(Ordering::Relaxed),
             }
         };
-        walk.merge_found();
+        matches::merge(&mut walk.found, &mut walk.details);
         cache.insert(hash, key, stamp)
     }
 
@@ -319,15 +314,21 @@ mod tests {
             .expect("1000 levels are in more than one part of 256");
         subscribe(&router, "a/+");
         for (text, receivers) in [("a/b", 1), ("a", 0), (&*elsewhere, 0)] {
-            assert_eq!(router.matches(topic(text), &mut cache).len(), receivers);
+            assert_eq!(
+                router.matches(topic(text), &mut cache).targets.len(),
+                receivers
+            );
         }
         subscribe(&router, &elsewhere);
         subscribe(&router, "a/+"); // as it is already
         {
             let _changing = router.tree.write();
-            assert_eq!(router.matches(topic("a/b"), &mut cache).len(), 1);
-            assert_eq!(router.matches(topic("a"), &mut cache).len(), 0);
+            assert_eq!(router.matches(topic("a/b"), &mut cache).targets.len(), 1);
+            assert_eq!(router.matches(topic("a"), &mut cache).targets.len(), 0);
         }
-        assert_eq!(router.matches(topic(&elsewhere), &mut cache).len(), 1);
+        assert_eq!(
+            router.matches(topic(&elsewhere), &mut cache).targets.len(),
+            1
+        );
     }
 }

@@ -3,21 +3,23 @@
 //! Owns the messages that were published to be retained, and how many and
 //! how large they may be in all. It sends nothing: whoever has subscribed
 //! asks for pages of what the filter matches, and may do so while others
-//! change the store.
+//! change the store. A message whose time has passed is nobody's any more;
+//! it takes room until [`RetainedStore::remove_expired`] finds it.
 //!
 //! The keys are topics with U+0000, which no topic has [MQTT-4.7.3-2], in
 //! place of the separator. So a topic is followed by the topics below it
 //! before any other, and what a filter can match is reached by skipping:
 //! where a key does not match, the next that could is looked up directly.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use crate::message::Message;
+use crate::message::{Message, Time};
 use crate::topic::{TopicFilter, TopicName};
 
 /// All retained messages, shared by all threads.
@@ -30,6 +32,8 @@ pub struct RetainedStore {
 #[derive(Default)]
 struct Held {
     messages: BTreeMap<Box<[u8]>, Arc<Message>>,
+    /// The keys of those that expire, by when.
+    expiring: BTreeSet<(Time, Box<[u8]>)>,
     bytes: usize,
 }
 
@@ -91,9 +95,9 @@ impl RetainedStore {
         }
     }
 
-    /// Retains a message as the last of its topic [MQTT-3.3.1-7]; none, or
-    /// one with an empty payload, removes what is there [MQTT-3.3.1-10] and
-    /// is not kept [MQTT-3.3.1-11].
+    /// Retains a message as the last of its topic [MQTT-3.3.1-5]; none, or
+    /// one with an empty payload, or one that has expired, removes what is
+    /// there [MQTT-3.3.1-6] and is not kept [MQTT-3.3.1-7].
     ///
     /// # Errors
     /// A bound would be passed; the topic's message stays what it was.
@@ -102,58 +106,80 @@ impl RetainedStore {
         &self,
         topic: TopicName<'_>,
         message: Option<Arc<Message>>,
+        now: Time,
     ) -> Result<(), RetainedFull> {
         let key = key_of(topic);
         let mut held = self.held.write();
-        match message.filter(|message| !message.payload().is_empty()) {
-            None => {
-                if let Some(before) = held.messages.remove(&*key) {
-                    held.bytes -= cost_bytes(&key, &before);
-                }
-            }
+        match message.filter(|message| is_kept(message, now)) {
+            None => held.remove(&key),
             Some(message) => {
-                let bytes = self.bytes_with(&held, &key, &message)?;
-                held.messages.insert(key, message);
-                held.bytes = bytes;
+                self.check_room(&held, &key, &message)?;
+                held.remove(&key);
+                held.insert(key, message);
             }
         }
         Ok(())
     }
 
     /// Whether `set` would take this message now.
-    pub fn has_room(&self, topic: TopicName<'_>, message: &Arc<Message>) -> bool {
-        let held = self.held.read();
-        (self.bytes_with(&held, &key_of(topic), message)).is_ok()
+    pub fn has_room(&self, topic: TopicName<'_>, message: &Message, now: Time) -> bool {
+        !is_kept(message, now) || {
+            let held = self.held.read();
+            self.check_room(&held, &key_of(topic), message).is_ok()
+        }
     }
 
-    /// All bytes, with `message` in the place of the topic's.
-    fn bytes_with(
-        &self,
-        held: &Held,
-        key: &[u8],
-        message: &Arc<Message>,
-    ) -> Result<usize, RetainedFull> {
+    /// For `message` in the place of the topic's.
+    fn check_room(&self, held: &Held, key: &[u8], message: &Message) -> Result<(), RetainedFull> {
         let before = held.messages.get(key);
         let cost_before = before.map_or(0, |before| cost_bytes(key, before));
         let cost = cost_bytes(key, message);
-        let bytes = held.bytes - cost_before + cost;
         if before.is_none() && held.messages.len() >= self.messages_max {
             return Err(RetainedFull::Messages);
         }
-        if cost > cost_before && bytes > self.bytes_max {
+        if cost > cost_before && held.bytes - cost_before + cost > self.bytes_max {
             return Err(RetainedFull::Bytes);
         }
-        Ok(bytes)
+        Ok(())
     }
 
-    pub fn get(&self, topic: TopicName<'_>) -> Option<Arc<Message>> {
-        self.held.read().messages.get(&*key_of(topic)).cloned()
+    /// The message of a topic, unless it has expired.
+    pub fn get(&self, topic: TopicName<'_>, now: Time) -> Option<Arc<Message>> {
+        let held = self.held.read();
+        let message = held.messages.get(&*key_of(topic))?;
+        (!message.has_expired(now)).then(|| message.clone())
+    }
+
+    /// Removes messages that have expired [MQTT-3.3.2-5], those first whose
+    /// time was up first, and `steps_max` at most; how many it were. Where it
+    /// were as many there may be more: see [`RetainedStore::next_expiry`].
+    pub fn remove_expired(&self, now: Time, steps_max: usize) -> usize {
+        let mut held = self.held.write();
+        let mut removed = 0;
+        while removed < steps_max
+            && let Some((expires, _)) = held.expiring.first()
+            && now > *expires
+            && let Some((_, key)) = held.expiring.pop_first()
+        {
+            held.remove(&key);
+            removed += 1;
+        }
+        removed
+    }
+
+    /// When [`RetainedStore::remove_expired`] has something to do next;
+    /// `None`: not before another message is set.
+    pub fn next_expiry(&self) -> Option<Time> {
+        let held = self.held.read();
+        let &(expires, _) = held.expiring.first()?;
+        // Its last moment is still its own.
+        Some(expires + Duration::from_micros(1))
     }
 
     /// Appends the next messages that a filter matches to `out`, in the order
     /// of their topics' levels, looking at `steps_max` keys at most (and at
-    /// one at least); `None` when there are no more. The store is locked for
-    /// this page only.
+    /// one at least); `None` when there are no more. What has expired counts
+    /// as looked at. The store is locked for this page only.
     ///
     /// Messages may come and go between two pages: one that is there all the
     /// time comes exactly once.
@@ -162,6 +188,7 @@ impl RetainedStore {
         filter: TopicFilter<'_>,
         cursor: Option<&Cursor>,
         steps_max: usize,
+        now: Time,
         out: &mut Vec<Arc<Message>>,
     ) -> Option<Cursor> {
         let mut seek = match cursor {
@@ -182,7 +209,7 @@ impl RetainedStore {
             }
             steps += 1;
             let look = look(filter, key, &mut seek);
-            if look.matches {
+            if look.matches && !message.has_expired(now) {
                 out.push(message.clone());
             }
             match look.next {
@@ -193,7 +220,8 @@ impl RetainedStore {
         }
     }
 
-    /// How many messages there are, and how many bytes they take.
+    /// How many messages there are, and how many bytes they take; with those
+    /// that have expired and are not removed yet.
     pub fn counts(&self) -> (usize, usize) {
         let held = self.held.read();
         (held.messages.len(), held.bytes)
@@ -201,6 +229,23 @@ impl RetainedStore {
 }
 
 impl Held {
+    /// The key is not there.
+    fn insert(&mut self, key: Box<[u8]>, message: Arc<Message>) {
+        self.bytes += cost_bytes(&key, &message);
+        if message.expires() < Time::MAX {
+            self.expiring.insert((message.expires(), key.clone()));
+        }
+        self.messages.insert(key, message);
+    }
+
+    /// If it is there.
+    fn remove(&mut self, key: &[u8]) {
+        if let Some((key, message)) = self.messages.remove_entry(key) {
+            self.bytes -= cost_bytes(&key, &message);
+            self.expiring.remove(&(message.expires(), key));
+        }
+    }
+
     fn from(&self, seek: &[u8]) -> btree_map::Range<'_, Box<[u8]>, Arc<Message>> {
         self.messages
             .range::<[u8], _>((Bound::Included(seek), Bound::Unbounded))
@@ -327,7 +372,17 @@ fn key_of(topic: TopicName<'_>) -> Box<[u8]> {
     key
 }
 
-/// What a retained message takes of the bound.
+/// Whether there is anything to retain.
+fn is_kept(message: &Message, now: Time) -> bool {
+    !message.payload().is_empty() && !message.has_expired(now)
+}
+
+/// What a retained message takes of the bound, with its key once more where
+/// it expires.
 fn cost_bytes(key: &[u8], message: &Message) -> usize {
-    key.len() + message.cost_bytes()
+    let expiring = match message.expires() {
+        Time::MAX => 0,
+        _ => key.len() + size_of::<(Time, Box<[u8]>)>(),
+    };
+    key.len() + expiring + message.cost_bytes()
 }

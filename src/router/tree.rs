@@ -59,7 +59,7 @@ const EDGE_TABLES: usize = 256;
 /// cost no more each than a few do.
 enum Receivers {
     None,
-    One(Target),
+    One(Receiver, Subscription),
     #[expect(
         clippy::box_collection,
         reason = "a node is one line with the box only"
@@ -88,6 +88,8 @@ pub(super) struct Walk {
     at: Vec<u32>,
     next: Vec<u32>,
     pub(super) found: Vec<Target>,
+    /// What the targets need beside, once they are merged.
+    pub(super) details: Vec<u32>,
 }
 
 impl Tree {
@@ -182,7 +184,9 @@ impl Tree {
     /// Finds the receivers of all filters that match a topic, as often as
     /// they match.
     pub(super) fn collect(&self, topic: &str, audience: Audience, walk: &mut Walk) {
-        let Walk { at, next, found } = walk;
+        let Walk {
+            at, next, found, ..
+        } = walk;
         at.clear();
         found.clear();
         at.push(ROOT);
@@ -339,46 +343,39 @@ impl Receivers {
     fn contains(&self, receiver: Receiver) -> bool {
         match self {
             Receivers::None => false,
-            Receivers::One(target) => target.receiver == receiver,
-            Receivers::Many(targets) => targets.contains_key(&receiver),
+            Receivers::One(one, _) => *one == receiver,
+            Receivers::Many(many) => many.contains_key(&receiver),
         }
     }
 
     fn insert(&mut self, receiver: Receiver, subscription: Subscription) -> Option<Subscription> {
-        let added = Target {
-            receiver,
-            subscription,
-        };
         match self {
             Receivers::None => {
-                *self = Receivers::One(added);
+                *self = Receivers::One(receiver, subscription);
                 None
             }
-            Receivers::One(target) if target.receiver == receiver => {
-                Some(std::mem::replace(&mut target.subscription, subscription))
+            Receivers::One(one, before) if *one == receiver => {
+                Some(std::mem::replace(before, subscription))
             }
-            Receivers::One(target) => {
-                let both = [*target, added].map(|target| (target.receiver, target.subscription));
+            Receivers::One(one, before) => {
+                let both = [(*one, *before), (receiver, subscription)];
                 *self = Receivers::Many(Box::new(BTreeMap::from(both)));
                 None
             }
-            Receivers::Many(targets) => targets.insert(receiver, subscription),
+            Receivers::Many(many) => many.insert(receiver, subscription),
         }
     }
 
     fn remove(&mut self, receiver: Receiver) {
         match self {
-            Receivers::One(target) if target.receiver == receiver => *self = Receivers::None,
-            Receivers::None | Receivers::One(_) => {}
-            Receivers::Many(targets) => {
-                targets.remove(&receiver);
-                if targets.len() == 1
-                    && let Some((&receiver, &subscription)) = targets.first_key_value()
+            Receivers::One(one, _) if *one == receiver => *self = Receivers::None,
+            Receivers::None | Receivers::One(..) => {}
+            Receivers::Many(many) => {
+                many.remove(&receiver);
+                if many.len() == 1
+                    && let Some((&receiver, &subscription)) = many.first_key_value()
                 {
-                    *self = Receivers::One(Target {
-                        receiver,
-                        subscription,
-                    });
+                    *self = Receivers::One(receiver, subscription);
                 }
             }
         }
@@ -387,15 +384,14 @@ impl Receivers {
     fn collect(&self, audience: Audience, found: &mut Vec<Target>) {
         match (self, audience) {
             (Receivers::None, _) => {}
-            (Receivers::One(target), Audience::All) => found.push(*target),
-            (Receivers::One(target), Audience::Queues) => {
-                if matches!(target.receiver, Receiver::Queue(_)) {
-                    found.push(*target);
+            (Receivers::One(receiver, subscription), _) => {
+                if audience == Audience::All || matches!(receiver, Receiver::Queue(_)) {
+                    found.push(Target::new(*receiver, *subscription));
                 }
             }
-            (Receivers::Many(targets), Audience::All) => found.extend(targets.iter().map(target)),
-            (Receivers::Many(targets), Audience::Queues) => {
-                found.extend(targets.range(FIRST_QUEUE..).map(target));
+            (Receivers::Many(many), Audience::All) => found.extend(many.iter().map(target)),
+            (Receivers::Many(many), Audience::Queues) => {
+                found.extend(many.range(FIRST_QUEUE..).map(target));
             }
         }
     }
@@ -408,24 +404,7 @@ const FIRST_QUEUE: Receiver = Receiver::Queue(QueueId(Place {
 }));
 
 fn target((&receiver, &subscription): (&Receiver, &Subscription)) -> Target {
-    Target {
-        receiver,
-        subscription,
-    }
-}
-
-impl Walk {
-    /// Makes one of what was found of the same receiver.
-    pub(super) fn merge_found(&mut self) {
-        self.found.sort_by_key(|target| target.receiver);
-        self.found.dedup_by(|later, kept| {
-            let same = later.receiver == kept.receiver;
-            if same {
-                kept.subscription.merge(later.subscription);
-            }
-            same
-        });
-    }
+    Target::new(receiver, subscription)
 }
 
 /// An odd number without a pattern: 2^64 divided by the golden ratio.

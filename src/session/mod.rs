@@ -59,8 +59,8 @@ pub struct Session {
     pub backlog: Backlog,
     /// When the last connection ended.
     pub absent_since: Time,
-    /// Whether a timer looks after its absence.
-    pub expiry_watched: bool,
+    /// When the timer that looks after its absence is due.
+    pub expiry_alarm: Time,
     /// When a window full of stale jobs is to end the connection.
     pub stale_until: Option<Time>,
     link: Option<Link>,
@@ -165,8 +165,8 @@ struct Waiting {
 pub struct Delivery<'a> {
     pub qos: Qos,
     pub retain: bool,
-    /// Of the subscriptions that it goes to [MQTT-3.3.4-3].
-    pub ids: &'a [SubscriptionId],
+    /// The identifiers of the subscriptions that it goes to [MQTT-3.3.4-3].
+    pub ids: &'a [u32],
 }
 
 /// A job on its way to one client.
@@ -289,7 +289,7 @@ impl Session {
             will: None,
             will_due: Time::MAX,
             absent_since: Time::ZERO,
-            expiry_watched: false,
+            expiry_alarm: Time::MAX,
             stale_until: None,
             link: None,
             link_number: 0,
@@ -321,6 +321,14 @@ impl Session {
     /// The number of the connection that has, or had, the session.
     pub fn link_number(&self) -> u32 {
         self.link_number
+    }
+
+    /// When it ends if its client stays away; [`Time::MAX`] while that is here.
+    pub fn expires_at(&self) -> Time {
+        match self.link {
+            Some(_) => Time::MAX,
+            None => self.absent_since + self.terms.session_expiry,
+        }
     }
 
     /// Messages that wait for room in the window.
@@ -540,7 +548,9 @@ impl Session {
     ) -> Delivered {
         let mut own = std::mem::take(&mut effects.own);
         own.clear();
-        (delivery.ids.iter()).for_each(|id| Property::SubscriptionIdentifier(*id).encode(&mut own));
+        let ids = delivery.ids.iter().copied();
+        ids.filter_map(SubscriptionId::new)
+            .for_each(|id| Property::SubscriptionIdentifier(id).encode(&mut own));
         let delivered = match delivery.qos {
             Qos::AtMostOnce => {
                 self.deliver_at_most_once(publication, delivery.retain, &mut own, limits, effects)

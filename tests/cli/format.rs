@@ -1,10 +1,11 @@
 //! Format strings of `rotamq sub`, as mosquitto_sub(1) has them.
 
+use std::num::NonZeroU16;
 use std::time::{Duration, SystemTime};
 
 use rotamq::cli::format::Format;
 use rotamq::message::{PacketId, Qos};
-use rotamq::protocol::{Properties, PropertiesBuf, Property, Publish};
+use rotamq::protocol::{Properties, PropertiesBuf, Property, Publish, SubscriptionId};
 use rotamq::topic::{TopicLimits, TopicName};
 
 fn at(secs: u64, nanos: u32) -> SystemTime {
@@ -107,6 +108,33 @@ fn properties_of_mqtt_5() {
     for (text, expected) in table {
         assert_eq!(format(text, &message), expected, "{text}");
     }
+}
+
+/// An object of JSON with a name twice would lose one of them.
+#[test]
+fn properties_that_repeat() {
+    let mut properties = PropertiesBuf::new();
+    for id in [7, 268_435_455] {
+        properties.push(Property::SubscriptionIdentifier(
+            SubscriptionId::new(id).unwrap(),
+        ));
+    }
+    properties.push(Property::TopicAlias(NonZeroU16::MAX));
+    for (name, value) in [("a", "1"), ("b", "2"), ("a", "3"), ("", "")] {
+        properties.push(Property::UserProperty((name, value)));
+    }
+    let message = message(b"hi", properties.as_properties());
+    assert_eq!(
+        format("%S|%P|%A|%08S|%7A|%-7A|", &message),
+        "7 268435455|a:1 b:2 a:3 :|65535|7 268435455|  65535|65535  |"
+    );
+    let object: serde_json::Value = serde_json::from_str(&format("%j", &message)).unwrap();
+    let expected = serde_json::json!({
+        "subscription-identifier": [7, 268_435_455],
+        "topic-alias": 65_535,
+        "user-properties": { "a": ["1", "3"], "b": "2", "": "" },
+    });
+    assert_eq!(object["properties"], expected);
 }
 
 #[test]

@@ -1,4 +1,6 @@
-//! What the commands print: format strings, and the log.
+//! What the commands print: format strings, and the log; and how properties
+//! are given.
 
 mod format;
 mod logging;
+mod property;

@@ -42,6 +42,10 @@ fn session(slot: u32, generation: u32) -> SessionId {
 
 /// A message that says which job it is, by its payload and by its time.
 fn message(job: u64, qos: Qos, padding: usize) -> Arc<Message> {
+    expiring(job, qos, padding, Time::MAX)
+}
+
+fn expiring(job: u64, qos: Qos, padding: usize, expires: Time) -> Arc<Message> {
     let topic = TopicName::parse("jobs", TopicLimits::NONE).expect("a topic name");
     let publisher = Arc::new(Identity {
         user: None,
@@ -58,7 +62,7 @@ fn message(job: u64, qos: Qos, padding: usize) -> Arc<Message> {
             retain: false,
             publisher,
             received: Time::from_micros(job),
-            expires: Time::MAX,
+            expires,
         },
     ))
 }

@@ -36,6 +36,7 @@ pub struct Model {
 pub struct Job {
     pub number: u64,
     pub qos: Qos,
+    expires: Time,
     cost: usize,
     place: Place,
     /// The last time it was given, in `given`.
@@ -91,6 +92,7 @@ pub enum Fate {
     Dead,
     Dropped,
     Discarded,
+    Expired,
 }
 
 /// A turn: the member's session, the job, the QoS, and the how many-eth
@@ -146,11 +148,12 @@ impl Model {
     }
 
     /// Of the last reservation.
-    pub fn enqueue_reserved(&mut self, number: u64, qos: Qos) {
+    pub fn enqueue_reserved(&mut self, number: u64, qos: Qos, expires: Time) {
         let cost = self.reserved.pop().expect("a reservation");
         self.jobs.push(Job {
             number,
             qos,
+            expires,
             cost,
             place: Place::Ready,
             last: None,
@@ -252,6 +255,16 @@ impl Model {
                 self.totals.undecided += 1;
                 self.bury(given, DeadReason::Undecided);
             }
+        }
+    }
+
+    /// What is in no member's hands goes when its time has passed.
+    pub fn expire(&mut self, now: Time) {
+        let expired = |job: &&Job| job.place != Place::Leased && job.expires < now;
+        let expired = self.jobs.iter().filter(expired).map(|job| job.number);
+        for number in expired.collect::<Vec<_>>() {
+            self.totals.expired += 1;
+            self.finish(number, Fate::Expired);
         }
     }
 
@@ -457,7 +470,10 @@ impl Model {
             Place::Delayed(due) => Some(due),
             Place::Ready | Place::Leased => None,
         });
-        leases.chain(delays).min()
+        let waiting = self.jobs.iter().filter(|job| job.place != Place::Leased);
+        let expiring = waiting.filter(|job| job.expires < Time::MAX);
+        let expiries = expiring.map(|job| job.expires + Duration::from_micros(1));
+        leases.chain(delays).chain(expiries).min()
     }
 
     /// The leases that have ended, in the order of delivery.
@@ -482,6 +498,7 @@ impl Model {
                 _ => self.back(given),
             }
         }
+        self.expire(now);
     }
 
     pub fn counts(&self) -> Counts {

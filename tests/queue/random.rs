@@ -13,7 +13,7 @@ use rotamq::message::{LeaseId, Qos, SessionId, Time};
 use rotamq::queue::{Membership, Queue, Rules, Settings, Settlement};
 
 use super::model::{Model, Turn};
-use super::{job_of, message, session};
+use super::{expiring, job_of, message, session};
 
 const SESSIONS: usize = 5;
 
@@ -22,12 +22,14 @@ enum Step {
     Enqueue {
         qos: Qos,
         padding: usize,
+        lifetime: Lifetime,
     },
     Reserve {
         padding: usize,
     },
     EnqueueReserved {
         qos: Qos,
+        lifetime: Lifetime,
     },
     CancelReservation,
     Join {
@@ -74,6 +76,10 @@ enum Step {
     },
 }
 
+/// For how long from now a job may be given, if not for ever; the shortest is
+/// over already.
+type Lifetime = Option<Duration>;
+
 /// A lease: one that is current, or one of the last that were given.
 #[derive(Clone, Debug)]
 enum Which {
@@ -106,6 +112,10 @@ impl World {
         session(slot as u32, self.generations[slot])
     }
 
+    fn expires(&self, lifetime: Lifetime) -> Time {
+        lifetime.map_or(Time::MAX, |span| self.now + span - Duration::from_micros(1))
+    }
+
     fn pick(&self, which: &Which) -> Option<(usize, LeaseId)> {
         let given = &self.model.given;
         let at = match which {
@@ -127,8 +137,13 @@ impl World {
     fn step(&mut self, step: Step) {
         let now = self.now;
         match step {
-            Step::Enqueue { qos, padding } => {
-                let message = message(self.jobs, qos, padding);
+            Step::Enqueue {
+                qos,
+                padding,
+                lifetime,
+            } => {
+                let expires = self.expires(lifetime);
+                let message = expiring(self.jobs, qos, padding, expires);
                 let expected = self.model.reserve(message.cost_bytes());
                 assert_eq!(
                     self.queue.has_room(message.cost_bytes()),
@@ -137,7 +152,7 @@ impl World {
                 );
                 assert_eq!(self.queue.enqueue(message, now), expected, "enqueue");
                 if expected.is_ok() {
-                    self.model.enqueue_reserved(self.jobs, qos);
+                    self.model.enqueue_reserved(self.jobs, qos, expires);
                     self.jobs += 1;
                 }
             }
@@ -149,11 +164,12 @@ impl World {
                     self.paddings.push(padding);
                 }
             }
-            Step::EnqueueReserved { qos } => {
+            Step::EnqueueReserved { qos, lifetime } => {
                 if let Some(padding) = self.paddings.pop() {
-                    let message = message(self.jobs, qos, padding);
+                    let expires = self.expires(lifetime);
+                    let message = expiring(self.jobs, qos, padding, expires);
                     self.queue.enqueue_reserved(message, now);
-                    self.model.enqueue_reserved(self.jobs, qos);
+                    self.model.enqueue_reserved(self.jobs, qos, expires);
                     self.jobs += 1;
                 }
             }
@@ -234,6 +250,7 @@ impl World {
 
     /// Whether there was a turn.
     fn poll(&mut self) -> bool {
+        self.model.expire(self.now);
         let expected = self.model.turn();
         let lease = self.queue.poll_lease(self.now);
         let turn = lease.map(|lease| {
@@ -300,8 +317,12 @@ impl World {
         }
         let totals = counts.totals;
         let here = counts.ready + counts.in_flight + counts.delayed;
-        let gone =
-            totals.done + totals.rejected + totals.undecided + totals.dropped + totals.discarded;
+        let gone = totals.done
+            + totals.rejected
+            + totals.undecided
+            + totals.dropped
+            + totals.discarded
+            + totals.expired;
         assert_eq!(totals.enqueued, here as u64 + gone, "none is lost");
         assert_eq!(
             self.jobs,
@@ -355,6 +376,10 @@ fn span(seconds_max: u64) -> impl Strategy<Value = Duration> {
     (0..=seconds_max / 5).prop_map(|fives| Duration::from_secs(fives * 5))
 }
 
+fn lifetime() -> impl Strategy<Value = Lifetime> {
+    prop::option::weighted(0.4, span(60))
+}
+
 fn membership() -> impl Strategy<Value = Membership> {
     let prefetch = prop::option::of(0..4u32);
     (qos(), prefetch, prop::option::of(span(60))).prop_map(|(qos, prefetch, ack_timeout)| {
@@ -405,9 +430,13 @@ fn settlement() -> impl Strategy<Value = Settlement> {
 fn step() -> impl Strategy<Value = Step> {
     let slot = || 0..SESSIONS;
     prop_oneof![
-        16 => (qos(), 1..400usize).prop_map(|(qos, padding)| Step::Enqueue { qos, padding }),
+        16 => (qos(), 1..400usize, lifetime()).prop_map(|(qos, padding, lifetime)| {
+            Step::Enqueue { qos, padding, lifetime }
+        }),
         1 => (20..400usize).prop_map(|padding| Step::Reserve { padding }),
-        1 => qos().prop_map(|qos| Step::EnqueueReserved { qos }),
+        1 => (qos(), lifetime()).prop_map(|(qos, lifetime)| {
+            Step::EnqueueReserved { qos, lifetime }
+        }),
         1 => Just(Step::CancelReservation),
         6 => (slot(), membership()).prop_map(|(slot, membership)| Step::Join { slot, membership }),
         2 => slot().prop_map(|slot| Step::Attach { slot }),

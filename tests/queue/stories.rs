@@ -6,7 +6,7 @@ use rotamq::config::Undecided;
 use rotamq::message::{LeaseId, Qos, SessionId, Time};
 use rotamq::queue::{DeadReason, Full, Membership, Queue, Rules, Settings, Settlement};
 
-use super::{job_of, membership, message, session, settings};
+use super::{expiring, job_of, membership, message, session, settings};
 
 const QOS_0: Qos = Qos::AtMostOnce;
 const QOS_1: Qos = Qos::AtLeastOnce;
@@ -58,6 +58,18 @@ impl World {
             let message = message(self.jobs, qos, 1);
             self.queue.enqueue(message, self.now).expect("room");
         }
+    }
+
+    /// Puts one in that may be given for so long.
+    fn put_for(&mut self, seconds: u64) {
+        self.jobs += 1;
+        let expires = self.now + seconds_of(seconds);
+        let message = expiring(self.jobs, QOS_1, 1, expires);
+        self.queue.enqueue(message, self.now).expect("room");
+    }
+
+    fn expired(&self) -> u64 {
+        self.queue.counts().totals.expired
     }
 
     /// All turns that there are: whose, and which job.
@@ -694,4 +706,115 @@ fn a_share_group_has_no_prefetch_no_timeout_and_no_dead_letters() {
     assert!(world.settle('A', 1, Settlement::Reject)); // [MQTT-4.8.2-6]
     assert_eq!(world.dead(), []);
     assert_eq!(world.queue.counts().totals.discarded, 1);
+}
+
+// ---- messages that expire
+
+#[test]
+fn what_expires_makes_room_while_nobody_is_there() {
+    let mut world = World::new(Settings {
+        messages_max: 3,
+        ..settings(Rules::Work)
+    });
+    world.put(1);
+    world.put_for(10);
+    world.put_for(5);
+    let cost = message(4, QOS_1, 1).cost_bytes();
+    assert!(!world.queue.has_room(cost));
+    world.wait(5);
+    assert_eq!(world.expired(), 0, "its last moment is its own");
+    let due = world.queue.next_timeout().expect("a job expires");
+    assert_eq!(due, world.now + Duration::from_micros(1));
+    world.wait(1);
+    assert_eq!((world.expired(), world.queue.counts().ready), (1, 2));
+    assert!(world.queue.has_room(cost));
+    world.wait(100);
+    assert_eq!(world.queue.next_timeout(), None);
+    world.join('A', membership(QOS_1));
+    assert_eq!(world.turns(), [('A', 1)]);
+    assert_eq!(world.expired(), 2);
+    assert_eq!(world.dead(), []);
+}
+
+#[test]
+fn jobs_that_expire_keep_their_place_in_the_order() {
+    let mut world = World::new(settings(Rules::Work));
+    world.put(2);
+    world.put_for(10);
+    world.put(1);
+    world.put_for(5);
+    world.put_for(20);
+    world.put(1);
+    world.wait(8);
+    world.join('A', membership(QOS_1));
+    let order = [1, 2, 3, 4, 6, 7].map(|job| ('A', job));
+    assert_eq!(world.turns(), order);
+}
+
+/// No timer tells the queue: who asks for a turn is enough.
+#[test]
+fn what_has_expired_is_given_to_nobody() {
+    let mut world = World::with(&[('A', QOS_1)]);
+    world.put_for(5);
+    world.now = world.now + seconds_of(6);
+    world.put(1);
+    assert_eq!(world.turns(), [('A', 2)]);
+    assert_eq!(world.expired(), 1);
+}
+
+#[test]
+fn what_a_member_has_lives_on_and_expires_if_it_comes_back() {
+    let mut world = World::with(&[('A', QOS_1)]);
+    for _ in 0..4 {
+        world.put_for(10);
+    }
+    assert_eq!(world.turns().len(), 4);
+    assert!(world.settle('A', 4, REFUSED));
+    assert_eq!(world.turns(), [('A', 4)], "in time");
+    world.wait(30);
+    assert_eq!((world.expired(), world.queue.counts().in_flight), (0, 4));
+    assert!(world.done('A', 1));
+    assert!(world.settle('A', 2, REFUSED));
+    let delay = Some(seconds_of(5));
+    assert!(world.settle('A', 3, Settlement::Refuse { delay }));
+    assert_eq!(world.turns(), []);
+    assert_eq!(world.expired(), 2);
+    assert!(!world.done('A', 2), "it is gone");
+    // Job 4's own time began anew with each that was settled.
+    assert_eq!(world.wait(60), [('A', 4)]);
+    assert_eq!((world.expired(), world.turns()), (3, vec![]));
+    assert_eq!(world.queue.next_timeout(), None);
+    assert_eq!(world.queue.counts().bytes, 0);
+}
+
+#[test]
+fn a_refused_job_may_expire_before_its_delay_ends() {
+    let mut world = World::with(&[('A', QOS_1)]);
+    world.put_for(10);
+    assert_eq!(world.turns(), [('A', 1)]);
+    let delay = Some(seconds_of(100));
+    world.settle('A', 1, Settlement::Refuse { delay });
+    assert_eq!(world.queue.counts().delayed, 1);
+    world.wait(11);
+    let counts = world.queue.counts();
+    assert_eq!((counts.delayed, counts.totals.expired), (0, 1));
+    world.wait(100);
+    assert_eq!(world.queue.next_timeout(), None);
+    assert_eq!(world.turns(), []);
+}
+
+#[test]
+fn a_share_group_gives_nothing_that_has_expired() {
+    let mut world = World::new(settings(Rules::Share));
+    world.put_for(5);
+    world.put(1);
+    world.put_for(50);
+    world.wait(10);
+    world.join('A', membership(QOS_1));
+    assert_eq!(world.turns(), [('A', 2), ('A', 3)]);
+    world.wait(100);
+    world.queue.detach(id('A'));
+    world.join('B', membership(QOS_1));
+    assert_eq!(world.turns(), [('B', 2)]);
+    assert_eq!(world.expired(), 2);
 }

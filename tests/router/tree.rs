@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use rotamq::message::{Place, Qos, QueueId, SessionId, SubscriptionId};
-use rotamq::router::{MatchCache, NodeId, Receiver, Router, Subscription, Target};
+use rotamq::router::{
+    Granted, MatchCache, Matches, NodeId, Receiver, Router, Subscription, Target,
+};
 
 use super::{filter, filters, model_matches, on_a_small_stack, topic, topics};
 
@@ -92,23 +94,39 @@ impl Model {
     }
 }
 
-/// Each receiver once, at the maximum QoS [MQTT-3.3.5-1].
-fn check(targets: &[Target], expected: &BTreeMap<Receiver, Vec<Subscription>>) {
-    let receivers: Vec<_> = targets.iter().map(|target| target.receiver).collect();
+/// Several subscriptions as one: the maximum QoS [MQTT-3.3.4-2], and all
+/// identifiers [MQTT-3.3.4-4].
+fn together(asked: &[Subscription]) -> (Granted, Vec<u32>) {
+    let granted = Granted {
+        qos: asked.iter().map(|one| one.qos).max().expect("one at least"),
+        no_local: asked.iter().all(|one| one.no_local),
+        retain_as_published: asked.iter().any(|one| one.retain_as_published),
+    };
+    let ids = asked.iter().filter_map(|one| Some(one.id?.get()));
+    (granted, sorted(&ids.collect::<Vec<_>>()))
+}
+
+fn sorted(ids: &[u32]) -> Vec<u32> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids
+}
+
+/// Each receiver once, with what its subscriptions say together, and for its
+/// own messages with what those of them say that are without No Local.
+fn check(matches: Matches<'_>, expected: &BTreeMap<Receiver, Vec<Subscription>>) {
+    let receivers: Vec<_> = matches.targets.iter().map(|t| t.receiver).collect();
     assert_eq!(receivers, expected.keys().copied().collect::<Vec<_>>());
-    for (target, asked) in std::iter::zip(targets, expected.values()) {
-        let got = target.subscription;
-        assert_eq!(Some(got.qos), asked.iter().map(|one| one.qos).max());
-        assert_eq!(got.no_local, asked.iter().all(|one| one.no_local));
+    for (target, asked) in std::iter::zip(matches.targets, expected.values()) {
+        let got = (target.subscription, sorted(matches.ids(target)));
+        assert_eq!(got, together(asked));
+        let takes_own = |one: &&Subscription| !one.no_local;
+        let asked_own: Vec<_> = asked.iter().filter(takes_own).copied().collect();
+        let own = matches.own(target);
         assert_eq!(
-            got.retain_as_published,
-            asked.iter().any(|one| one.retain_as_published)
+            own.map(|(granted, ids)| (granted, sorted(ids))),
+            (!asked_own.is_empty()).then(|| together(&asked_own))
         );
-        let mut ids = asked.iter().filter_map(|one| one.id);
-        match got.id {
-            Some(id) => assert!(ids.any(|one| one == id)),
-            None => assert_eq!(ids.next(), None),
-        }
     }
 }
 
@@ -131,6 +149,15 @@ proptest! {
                     if let Some(at) = before {
                         model.0.remove(at);
                     }
+                    let subscription = match receiver {
+                        Receiver::Session(_) => subscription,
+                        // Those are its members'.
+                        Receiver::Group(_) | Receiver::Queue(_) => Subscription {
+                            no_local: false,
+                            id: None,
+                            ..subscription
+                        },
+                    };
                     model.0.push((text, receiver, subscription, done.node));
                 }
                 Op::Unsubscribe(text, receiver) => {
@@ -157,13 +184,14 @@ proptest! {
                 let name = text.strip_prefix("$queue/").unwrap_or(text);
                 let expected = model.matches(name, *queues_only);
                 for cache in &mut caches {
-                    check(
-                        match queues_only {
-                            true => router.queues(topic(text), cache),
-                            false => router.matches(topic(text), cache),
-                        },
-                        &expected,
-                    );
+                    match queues_only {
+                        true => {
+                            let queues = router.queues(topic(text), cache).iter();
+                            let receivers: Vec<_> = queues.map(|t| t.receiver).collect();
+                            prop_assert!(receivers.iter().eq(expected.keys()));
+                        }
+                        false => check(router.matches(topic(text), cache), &expected),
+                    }
                 }
             }
             prop_assert_eq!(router.counts().0, model.0.len());
@@ -177,6 +205,52 @@ proptest! {
         }
         prop_assert_eq!(router.counts(), (0, 0));
     }
+}
+
+/// The example of 3.3.4, and its own messages.
+#[test]
+fn one_copy_has_the_identifiers_of_all_that_match() {
+    let router = Router::new();
+    let mut cache = MatchCache::new(1 << 20);
+    let subscribe = |text, qos, no_local, id| {
+        let subscription = Subscription {
+            qos,
+            no_local,
+            retain_as_published: no_local,
+            id: SubscriptionId::new(id),
+        };
+        router.subscribe(filter(text), session(1), subscription)
+    };
+    subscribe("a/b", Qos::AtLeastOnce, false, 10);
+    let mut ids = |own: bool| {
+        let matches = router.matches(topic("a/b"), &mut cache);
+        let target = &matches.targets[0];
+        let granted = match own {
+            true => matches.own(target),
+            false => Some((target.subscription, matches.ids(target))),
+        };
+        granted.map(|(granted, ids)| (granted.qos, granted.retain_as_published, sorted(ids)))
+    };
+    let one = Some((Qos::AtLeastOnce, false, vec![10]));
+    assert_eq!((ids(false), ids(true)), (one.clone(), one));
+    subscribe("a/#", Qos::ExactlyOnce, true, 20);
+    subscribe("+/b", Qos::AtMostOnce, false, 268_435_455);
+    subscribe("#", Qos::AtMostOnce, false, 10);
+    subscribe("a/+", Qos::AtMostOnce, false, 0);
+    let all = vec![10, 10, 20, 268_435_455];
+    assert_eq!(ids(false), Some((Qos::ExactlyOnce, true, all)));
+    let own = vec![10, 10, 268_435_455];
+    assert_eq!(ids(true), Some((Qos::AtLeastOnce, false, own)));
+
+    // Another identifier, another option: not what the cache remembers.
+    assert!(subscribe("a/#", Qos::ExactlyOnce, true, 21).replaced);
+    let all = vec![10, 10, 21, 268_435_455];
+    assert_eq!(ids(false), Some((Qos::ExactlyOnce, true, all)));
+    for text in ["a/b", "#", "+/b", "a/+"] {
+        assert!(subscribe(text, Qos::AtMostOnce, true, 0).replaced);
+    }
+    assert_eq!(ids(false), Some((Qos::ExactlyOnce, true, vec![21])));
+    assert_eq!(ids(true), None);
 }
 
 /// [MQTT-4.7.2-1], and a work queue for what is dead among the others.
@@ -214,13 +288,16 @@ fn a_filter_of_a_hundred_thousand_receivers_gives_each_once_in_order() {
     let of = |targets: &[Target]| targets.iter().map(|t| t.receiver).collect::<Vec<_>>();
     // More than this cache holds: it is asked twice and right twice.
     for _ in 0..2 {
-        assert_eq!(of(router.matches(topic("news/today"), &mut cache)), all);
+        assert_eq!(
+            of(router.matches(topic("news/today"), &mut cache).targets),
+            all
+        );
     }
     for receiver in &all[1..] {
         assert!(router.unsubscribe(filter("news/+"), *receiver).is_some());
     }
     assert_eq!(
-        of(router.matches(topic("news/today"), &mut cache)),
+        of(router.matches(topic("news/today"), &mut cache).targets),
         all[..1]
     );
     assert_eq!(router.counts(), (1, 2));
@@ -248,7 +325,7 @@ fn many_filters_come_and_go() {
         for i in 0..20_000 {
             let of = format!("site-{}/device-{i}/x/state", i % 100);
             let stays = i % 3 == round;
-            let targets = router.matches(topic(&of), &mut cache);
+            let targets = router.matches(topic(&of), &mut cache).targets;
             assert_eq!(targets.len(), usize::from(stays));
             if stays {
                 assert_eq!(targets[0].receiver, session(i));
@@ -283,7 +360,7 @@ fn the_deepest_topics_take_no_stack() {
             })
             .collect();
         let mut of = |text: &str| -> Vec<Receiver> {
-            let targets = router.matches(topic(text), &mut cache);
+            let targets = router.matches(topic(text), &mut cache).targets;
             targets.iter().map(|target| target.receiver).collect()
         };
         assert_eq!(of(&deepest), [0, 3, 4].map(session));

@@ -2,8 +2,11 @@
 //! mosquitto's, paho-mqtt and gmqtt for Python, MQTT.js, rumqttc; and raw bytes
 //! where no client would do such a thing. `tests/run` installs them.
 
+mod authentication;
 mod bad_input;
 mod clients;
+mod commands;
+mod commands5;
 mod crowd;
 mod memory;
 mod mqtt5;

@@ -5,12 +5,14 @@
 //! gets: what is tested is what goes over the wire. Stands where `net` and
 //! `run` stand in the program, and does as they do.
 
+mod authentication;
 mod connecting;
 mod delivery;
 mod expiry;
 mod groups;
 mod limits;
 mod members;
+mod properties;
 mod putting_in;
 mod random;
 mod retained;
@@ -55,6 +57,15 @@ fn in_each_version_with(configure: impl Fn(&mut Config), story: impl Fn(World)) 
         world.version = version;
         story(world);
     }
+}
+
+/// Tells the story in MQTT 5.
+fn in_mqtt_5(configure: impl Fn(&mut Config), story: impl Fn(World)) {
+    in_each_version_with(configure, |world| {
+        if world.version == Version::V5 {
+            story(world);
+        }
+    });
 }
 
 /// Whoever cannot be told that a PUBLISH is refused finds it held back.
@@ -130,6 +141,7 @@ enum Got {
     Suback(u16, Vec<u8>),
     Unsuback(u16),
     Pingresp,
+    Auth(ReasonCode),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +153,8 @@ struct Message {
     id: u16,
     dup: bool,
     retain: bool,
+    /// As they are shown for debugging, in their order.
+    properties: Vec<String>,
 }
 
 /// A CONNECT to be sent.
@@ -657,6 +671,61 @@ impl World {
         id
     }
 
+    /// A PUBLISH with properties; the packet id.
+    fn send_with(
+        &mut self,
+        client: C,
+        (topic, payload): (&str, &str),
+        qos: u8,
+        retain: bool,
+        properties: &[Property<'_>],
+    ) -> u16 {
+        let id = match qos {
+            0 => 0,
+            _ => self.next_id(client),
+        };
+        let mut encoded = PropertiesBuf::new();
+        for property in properties {
+            encoded.push(*property);
+        }
+        let packet = Publish {
+            dup: false,
+            qos: qos_of(qos),
+            retain,
+            topic,
+            packet_id: NonZeroU16::new(id),
+            properties: encoded.as_properties(),
+            payload: payload.as_bytes(),
+        };
+        self.send(client, &Packet::Publish(packet));
+        id
+    }
+
+    /// Subscribes with options and an identifier.
+    fn subscribe_with(&mut self, client: C, filter: &str, options: SubscribeOptions, id: u32) {
+        let mut properties = PropertiesBuf::new();
+        if let Some(id) = rotamq::message::SubscriptionId::new(id) {
+            properties.push(Property::SubscriptionIdentifier(id));
+        }
+        let packet_id = self.next_id(client);
+        self.send(
+            client,
+            &Packet::Subscribe(Subscribe {
+                packet_id: self::packet_id(packet_id),
+                properties: properties.as_properties(),
+                filters: vec![(filter, options)],
+            }),
+        );
+        self.expect(client, Got::Suback(packet_id, vec![options.qos as u8]));
+    }
+
+    /// The reason in the DISCONNECT that it got.
+    fn told(&mut self, client: C) -> Option<ReasonCode> {
+        let got = self.receive(client);
+        self.clients[client.0].got.extend(got);
+        self.clients[client.0].told
+    }
+
     /// That packet has come; what else has, waits to be looked at.
     fn expect(&mut self, client: C, expected: Got) {
         assert!(
@@ -718,6 +787,7 @@ impl Got {
                 id: publish.packet_id.map_or(0, NonZeroU16::get),
                 dup: publish.dup,
                 retain: publish.retain,
+                properties: shown(publish.properties.iter()),
             }),
             Packet::Puback(ack) | Packet::Pubrec(ack) if ack.reason.is_failure() => {
                 Got::Refused(ack.packet_id.get(), ack.reason)
@@ -735,9 +805,15 @@ impl Got {
             ),
             Packet::Unsuback(unsuback) => Got::Unsuback(unsuback.packet_id.get()),
             Packet::Pingresp => Got::Pingresp,
+            Packet::Auth(auth) => Got::Auth(auth.reason),
             other => panic!("no broker sends {other:?}"),
         }
     }
+}
+
+fn shown<'a>(properties: impl IntoIterator<Item = Property<'a>>) -> Vec<String> {
+    let properties = properties.into_iter();
+    properties.map(|property| format!("{property:?}")).collect()
 }
 
 /// The client reads all there is.

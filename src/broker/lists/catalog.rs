@@ -154,7 +154,7 @@ impl Core {
             waiters: VecDeque::new(),
             aside: VecDeque::new(),
             aside_due: Time::ZERO,
-            counted: 0,
+            counted: (0, 0),
             last_used: now,
             alarm: Time::MAX,
         }));

@@ -49,8 +49,9 @@ pub(super) struct List {
     aside: VecDeque<(DeadLetter, bool)>,
     // When the next of them is tried.
     aside_due: Time,
-    // Of those that a share group dropped, how many are counted.
-    counted: u64,
+    // Of those that a share group dropped, and that expired, how many are
+    // counted.
+    counted: (u64, u64),
     last_used: Time,
     // When the timer that is set for it is due.
     alarm: Time,
@@ -254,14 +255,13 @@ impl Core {
         let mut list = self.lists.lock(id.0)?;
         let result = change(&mut list);
         self.give_out(&mut list, id, effects, now);
-        if matches!(list.kind, Kind::Share) {
-            let totals = list.queue.counts().totals;
-            let dropped = totals.dropped + totals.discarded;
-            self.counters
-                .dropped_group
-                .add((dropped - list.counted) as usize);
-            list.counted = dropped;
-        }
+        let totals = list.queue.totals();
+        // A work queue drops none so.
+        let (dropped, expired) = (totals.dropped + totals.discarded, totals.expired);
+        let counted = std::mem::replace(&mut list.counted, (dropped, expired));
+        let counters = &self.counters;
+        counters.dropped_group.add((dropped - counted.0) as usize);
+        counters.dropped_expired.add((expired - counted.1) as usize);
         while let Some(letter) = list.queue.poll_dead() {
             // It gave up its own room just now.
             let reserved = list.queue.reserve(letter.message.cost_bytes()).is_ok();

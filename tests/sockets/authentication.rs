@@ -1,0 +1,111 @@
+//! Enhanced authentication over a socket, however the bytes come.
+
+use std::sync::Arc;
+
+use rotamq::access::{Conversation, Method, Step};
+use rotamq::config::Config;
+use rotamq::message::Identity;
+
+use crate::raw::Raw;
+
+/// Asks for one more than the number that the client says, three times.
+struct Counting;
+
+impl Method for Counting {
+    fn name(&self) -> &str {
+        "COUNT"
+    }
+
+    fn begin(&self) -> Box<dyn Conversation> {
+        Box::new(Count(0))
+    }
+}
+
+struct Count(u8);
+
+impl Conversation for Count {
+    fn step(&mut self, _: &Identity, data: &[u8]) -> Step {
+        if data != [self.0] {
+            return Step::Reject;
+        }
+        self.0 += 1;
+        match self.0 {
+            4 => Step::Accept {
+                user: "counter".into(),
+                data: Vec::new(),
+            },
+            next => Step::Ask(vec![next]),
+        }
+    }
+}
+
+fn broker() -> rotamq::Broker {
+    let mut config = Config::default();
+    config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+    config.allow_anonymous = false;
+    rotamq::Broker::start_with(config, vec![Arc::new(Counting)]).unwrap()
+}
+
+/// CONNECT of the client `c` with the method and a 0.
+const CONNECT: &[u8] =
+    b"\x10\x1a\x00\x04MQTT\x05\x02\x00\x00\x0c\x15\x00\x05COUNT\x16\x00\x01\x00\x00\x01c";
+
+fn auth(reason: u8, number: u8) -> Vec<u8> {
+    let mut bytes = b"\xf0\x0e\x18\x0c\x15\x00\x05COUNT\x16\x00\x01".to_vec();
+    bytes[2] = reason;
+    bytes.push(number);
+    bytes
+}
+
+#[test]
+fn a_client_counts_its_way_in() {
+    let broker = broker();
+    for split in [false, true] {
+        let mut raw = Raw::open(broker.address());
+        let send = |raw: &mut Raw, bytes: &[u8]| match split {
+            true => bytes.iter().for_each(|byte| raw.send(&[*byte])),
+            false => raw.send(bytes),
+        };
+        send(&mut raw, CONNECT);
+        for number in 1..=3 {
+            assert_eq!(raw.packet(), auth(0x18, number));
+            let mut bytes = auth(0x18, number);
+            if number == 3 {
+                bytes.extend(b"\xc0\x00"); // What comes behind it is not lost.
+            }
+            send(&mut raw, &bytes);
+        }
+        let connack = raw.packet();
+        assert_eq!((connack[0], connack[3]), (0x20, 0), "{connack:x?}");
+        assert_eq!(raw.packet(), b"\xd0\x00");
+        // Again, on the connection as it is.
+        send(&mut raw, &auth(0x19, 0));
+        for number in 1..=3 {
+            assert_eq!(raw.packet(), auth(0x18, number));
+            send(&mut raw, &auth(0x18, number));
+        }
+        assert_eq!(raw.packet(), b"\xf0\x0a\x00\x08\x15\x00\x05COUNT");
+    }
+    broker.stop();
+}
+
+#[test]
+fn whoever_counts_wrong_is_told_and_closed() {
+    let broker = broker();
+    for (answer, reason) in [
+        (auth(0x18, 7), 0x87),
+        (b"\xc0\x00".to_vec(), 0x82),
+        (b"\xf0\x00".to_vec(), 0x82),
+        (b"\xff\x00".to_vec(), 0x81),
+    ] {
+        let mut raw = Raw::open(broker.address());
+        raw.send(CONNECT);
+        assert_eq!(raw.packet(), auth(0x18, 1));
+        raw.send(&answer);
+        let connack = raw.packet();
+        assert_eq!((connack[0], connack[3]), (0x20, reason), "{connack:x?}");
+        assert_eq!(raw.read(), None);
+    }
+    assert_eq!(broker.sessions_len(), 0);
+    broker.stop();
+}
