@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::clients::{
-    Client, Extra, FIVES, GMQTT_5, Library, MOSQUITTO_5, MQTTJS_5, Options, PAHO, PAHO_5, PEERS,
-    Peer, RUMQTTC_5, Subscription, Version, broker, broker_with,
+    Client, Ended, Extra, FIVES, GMQTT_5, Library, MOSQUITTO_5, MQTTJS_5, Options, PAHO, PAHO_5,
+    PEERS, Peer, RUMQTTC_5, Subscription, Version, broker, broker_with,
 };
 use crate::wait::until;
 
@@ -237,19 +237,25 @@ fn a_will_waits_for_its_delay_or_for_its_clients_return() {
             scope.spawn(move || {
                 let topic = format!("wills/{:?}", peer.library);
                 let mut watcher = PAHO.subscriber(address, &format!("{topic} watcher"), &topic, 1);
-                let open = |who: &str, delay_secs: u32| {
+                let open = |who: &str, delay_secs: u32, session_secs: u32| {
                     let options = Options::persistent(address, &format!("{topic} {who}"));
                     let mut options = options.will(&topic, who, 1, false);
-                    options.session_expiry_secs = Some(3600);
+                    options.session_expiry_secs = Some(session_secs);
                     options.will.as_mut().expect("it has one").delay_secs = delay_secs;
                     peer.open(options)
                 };
-                open("stays away", 2).kill();
-                open("returns", 1).kill();
-                let returned = open("returns", 3600);
-                assert_eq!(returned.session_present(), Some(true), "{peer:?}");
+                open("stays away", 1, 3600).kill();
                 assert_eq!(watcher.receive().text(), "stays away", "{peer:?}");
+                // It waits no longer than the session lives [MQTT-3.1.2-8].
+                open("ends", 3600, 1).kill();
+                assert_eq!(watcher.receive().text(), "ends", "{peer:?}");
+                // Had it not been taken back, it would come with the session's end.
+                open("returns", 3600, 3600).kill();
+                let returned = open("returns", 3600, 3600);
+                assert_eq!(returned.session_present(), Some(true), "{peer:?}");
                 returned.disconnect();
+                PAHO.connect(address, &format!("{topic} returns"))
+                    .disconnect();
                 PAHO.publish(address, &topic, "fence", 1, false);
                 assert_eq!(watcher.receive().text(), "fence", "{peer:?}");
                 watcher.disconnect();
@@ -267,6 +273,7 @@ fn a_message_names_the_subscriptions_that_it_comes_by() {
         id,
         ..Subscription::default()
     };
+    let mut publisher = PAHO.connect(address, "publisher");
     for peer in FIVES {
         let mut subscriber = peer.connect(address, "subscriber");
         assert_eq!(subscriber.subscribe_with(&["by/+/x"], &by(Some(7))), [1]);
@@ -281,7 +288,7 @@ fn a_message_names_the_subscriptions_that_it_comes_by() {
             ("by/1/y", &[268_435_455]),
             ("by/3/y", &[]),
         ] {
-            PAHO.publish(address, topic, "", 1, false);
+            publisher.publish(topic, b"", 1, false);
             let mut message = subscriber.receive();
             assert_eq!(message.topic, topic, "{peer:?}");
             message.extra.ids.sort_unstable();
@@ -318,7 +325,8 @@ fn no_local_keeps_a_clients_own_messages_from_it() {
 fn retained_messages_come_as_the_subscription_says() {
     let broker = broker();
     let address = broker.address();
-    PAHO.publish(address, "kept", "kept", 1, true);
+    let mut publisher = PAHO.connect(address, "publisher");
+    publisher.publish("kept", b"kept", 1, true);
     for peer in FIVES {
         let mut client = peer.connect(address, "client");
         let subscribe = |client: &mut Box<dyn Client>, retain_handling, retain_as_published| {
@@ -330,8 +338,8 @@ fn retained_messages_come_as_the_subscription_says() {
             };
             assert_eq!(client.subscribe_with(&["kept"], &how), [1], "{peer:?}");
         };
-        let fence = |client: &mut Box<dyn Client>, text: &str, retain: bool| {
-            PAHO.publish(address, "kept", text, 1, true);
+        let mut fence = |client: &mut Box<dyn Client>, text: &str, retain: bool| {
+            publisher.publish("kept", text.as_bytes(), 1, true);
             let message = client.receive();
             assert_eq!((message.text(), message.retain), (text, retain), "{peer:?}");
         };
@@ -443,17 +451,19 @@ fn no_more_are_under_way_than_the_client_takes() {
 
 #[test]
 fn what_is_too_large_for_a_client_is_left_out_for_it_alone() {
-    let broker = broker();
+    let broker = broker_with(|config| config.limits.packet_bytes_max = 5000);
     let address = broker.address();
+    let mut publisher = PAHO.connect(address, "publisher");
     for peer in FIVES {
         let mut options = Options::clean(address, "small");
         options.packet_bytes_max = Some(200);
         let mut small = peer.open(options);
+        assert_eq!(small.connack().packet_bytes_max, Some(5000), "{peer:?}");
         small.subscribe(&["sizes"], 1);
         let mut large = peer.subscriber(address, "large", "sizes", 1);
         let texts = ["before", &"x".repeat(200), "after"];
         for text in texts {
-            PAHO.publish(address, "sizes", text, 1, false);
+            publisher.publish("sizes", text.as_bytes(), 1, false);
         }
         for text in texts {
             assert_eq!(large.receive().text(), text, "{peer:?}");
@@ -480,7 +490,7 @@ fn a_client_without_an_id_is_given_one() {
         // It is its name from now on: another takes its place with it.
         let mut first = first;
         let third = peer.connect(address, &one.expect("it has one"));
-        assert_eq!(first.closed(), Some(0x8E), "{peer:?}");
+        assert_eq!(first.closed().reason, Some(0x8E), "{peer:?}");
         second.disconnect();
         third.disconnect();
     }
@@ -492,11 +502,17 @@ fn a_client_is_told_why_its_connection_ends() {
         let broker = broker();
         let mut older = peer.connect(broker.address(), "device");
         let mut younger = PAHO.connect(broker.address(), "device");
-        assert_eq!(older.closed(), Some(0x8E), "{peer:?}: session taken over");
+        let ended = older.closed();
+        assert_eq!(ended.reason, Some(0x8E), "{peer:?}: session taken over");
+        let told = ended.why.is_some_and(|why| why.contains("client id"));
+        assert!(told || peer == GMQTT_5, "{peer:?}");
         let mut other = peer.connect(broker.address(), "other");
         broker.stop();
-        assert_eq!(other.closed(), Some(0x8B), "{peer:?}: server shutting down");
-        assert_eq!(younger.closed(), None, "3.1.1 has no word for it");
+        let ended = other.closed();
+        assert_eq!(ended.reason, Some(0x8B), "{peer:?}: server shutting down");
+        assert!(ended.why.is_some() || peer == GMQTT_5, "{peer:?}");
+        let ended = younger.closed();
+        assert_eq!(ended, Ended::default(), "3.1.1 has no word for it");
     }
 }
 
@@ -517,8 +533,9 @@ fn a_refusal_says_why() {
         );
         let one_more = PAHO.connect(address, "one more");
         for refused in [PAHO_5, MQTTJS_5, GMQTT_5] {
-            let reason = refused.refused(&Options::clean(address, "too many"));
-            assert_eq!(reason, 0x88, "{refused:?}");
+            let ended = refused.refused(&Options::clean(address, "too many"));
+            assert_eq!(ended.reason, Some(0x88), "{refused:?}");
+            assert!(ended.why.is_some() || refused != PAHO_5);
         }
         one_more.disconnect();
         until("it is gone", || broker.connections_len() == 1);

@@ -28,7 +28,7 @@ CONNECT = {
     "packet_bytes_max": "maximum_packet_size",
     "topic_alias_maximum": "topic_alias_maximum",
 }
-CONNACK = CONNECT | {"assigned_id": "assigned_client_identifier", "reason_string": "reason_string"}
+CONNACK = CONNECT | {"assigned_id": "assigned_client_identifier"}
 LISTS = ("user", "ids")
 
 
@@ -98,7 +98,7 @@ async def main():
     def on_disconnect(client, packet, exc=None):
         # A refusal is told below.
         if not client._package_handler.has_error:
-            tell("closed", reason=packet[0] if packet else None, why="DISCONNECT or the end")
+            tell("closed", reason=packet[0] if packet else None, says="DISCONNECT or the end")
 
     client.on_connect = on_connect
     client.on_message = on_message

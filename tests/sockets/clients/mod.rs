@@ -121,11 +121,19 @@ pub struct Will {
 pub struct Connack {
     pub session_present: bool,
     pub assigned_id: Option<String>,
-    pub reason_string: Option<String>,
     pub session_expiry_secs: Option<u32>,
     pub receive_maximum: Option<u16>,
     pub packet_bytes_max: Option<u32>,
     pub topic_alias_maximum: Option<u16>,
+}
+
+/// How the broker ended a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// DISCONNECT's reason code, or the one of a CONNACK that refused.
+    pub reason: Option<u8>,
+    /// The reason string; gmqtt does not tell it, nor MQTT.js that of a CONNACK.
+    pub why: Option<String>,
 }
 
 /// How to subscribe (MQTT 5, 3.8.3.1); before it the QoS alone.
@@ -206,9 +214,8 @@ pub trait Client: Send {
     fn waiting(&self) -> usize;
     /// As [`Options::manual`] has it.
     fn acknowledge(&mut self, message: &Received);
-    /// Waits until the broker has closed the connection; the reason code of its
-    /// DISCONNECT.
-    fn closed(&mut self) -> Option<u8>;
+    /// Waits until the broker has closed the connection.
+    fn closed(&mut self) -> Ended;
     /// With DISCONNECT; returns when the client is gone.
     fn disconnect(self: Box<Self>);
     /// Without a word: its process is killed, or its socket closed.
@@ -246,17 +253,17 @@ impl Peer {
             (Library::Rumqttc, _) => Box::new(rumqtt::Rumqttc::new(options)),
             (library, version) => match script::Script::new(library, version, &options) {
                 Ok(client) => Box::new(client),
-                Err(reason) => panic!("{self:?} is refused with 0x{reason:02X}: {options:?}"),
+                Err(ended) => panic!("{self:?} is refused, {ended:?}: {options:?}"),
             },
         }
     }
 
-    /// The reason code with which the broker refuses the CONNECT of a client
-    /// that is a process of its own.
-    pub fn refused(self, options: &Options) -> u8 {
+    /// How the broker refuses the CONNECT of a client that is a process of its
+    /// own.
+    pub fn refused(self, options: &Options) -> Ended {
         match script::Script::new(self.library, self.version, options) {
             Ok(_) => panic!("{self:?} is accepted: {options:?}"),
-            Err(reason) => reason,
+            Err(ended) => ended,
         }
     }
 
@@ -346,15 +353,14 @@ pub fn broker_with(change: impl FnOnce(&mut Config)) -> Broker {
 /// What a client's own thread or process tells.
 enum Event {
     Connected(Connack),
-    /// CONNACK's reason code.
-    Refused(u8),
+    Refused(Ended),
     Subscribed(Vec<u8>),
     Unsubscribed,
     /// The acknowledgement's reason code.
     Published(u8),
     Message(Received),
-    /// DISCONNECT's reason code, if there was one; and what the client says.
-    Closed(Option<u8>, String),
+    /// And what the client says.
+    Closed(Ended, String),
 }
 
 /// What came of a client, messages apart from answers.
@@ -375,7 +381,9 @@ impl Inbox {
         match self.events.recv_timeout(DEADLINE) {
             Ok(event) => event,
             Err(RecvTimeoutError::Timeout) => panic!("this never came: {what}"),
-            Err(RecvTimeoutError::Disconnected) => Event::Closed(None, "it is gone".to_owned()),
+            Err(RecvTimeoutError::Disconnected) => {
+                Event::Closed(Ended::default(), "it is gone".to_owned())
+            }
         }
     }
 
@@ -394,11 +402,10 @@ impl Inbox {
         }
     }
 
-    /// Or else the reason code of the refusal.
-    fn connack(&mut self) -> Result<Connack, u8> {
+    fn connack(&mut self) -> Result<Connack, Ended> {
         self.answer("CONNACK", |event| match event {
             Event::Connected(connack) => Some(Ok(connack)),
-            Event::Refused(reason) => Some(Err(reason)),
+            Event::Refused(ended) => Some(Err(ended)),
             _ => None,
         })
     }
@@ -436,10 +443,10 @@ impl Inbox {
         }
     }
 
-    fn closed(&mut self) -> Option<u8> {
+    fn closed(&mut self) -> Ended {
         loop {
-            if let Event::Closed(reason, _) = self.next("the connection's end") {
-                return reason;
+            if let Event::Closed(ended, _) = self.next("the connection's end") {
+                return ended;
             }
         }
     }

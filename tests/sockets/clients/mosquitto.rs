@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 
 use super::{
-    Client, Connack, Event, Extra, Inbox, Options, Received, Subscription, Version, unhex,
+    Client, Connack, Ended, Event, Extra, Inbox, Options, Received, Subscription, Version, unhex,
 };
 
 /// Topic, QoS, retain, packet id and payload; and what MQTT 5 has more.
@@ -168,7 +168,7 @@ impl Client for Mosquitto {
 
     fn acknowledge(&mut self, _: &Received) {}
 
-    fn closed(&mut self) -> Option<u8> {
+    fn closed(&mut self) -> Ended {
         unimplemented!("mosquitto_sub connects again");
     }
 
@@ -217,7 +217,10 @@ fn read(lines: impl BufRead, events: &Sender<Event>) {
             return;
         }
     }
-    _ = events.send(Event::Closed(None, "mosquitto_sub has ended".to_owned()));
+    _ = events.send(Event::Closed(
+        Ended::default(),
+        "mosquitto_sub has ended".to_owned(),
+    ));
 }
 
 fn parse(message: &str) -> Received {

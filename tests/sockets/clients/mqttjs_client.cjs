@@ -22,7 +22,7 @@ const CONNECT = {
   packet_bytes_max: 'maximumPacketSize',
   topic_alias_maximum: 'topicAliasMaximum',
 }
-const CONNACK = { ...CONNECT, assigned_id: 'assignedClientIdentifier', reason_string: 'reasonString' }
+const CONNACK = { ...CONNECT, assigned_id: 'assignedClientIdentifier' }
 
 function tell(event, fields = {}) {
   process.stdout.write(JSON.stringify({ event, ...fields }) + '\n')
@@ -93,12 +93,14 @@ function connect() {
     tell('connected', { reason: 0, connack })
   })
   client.on('message', message)
-  let reason = null
-  client.on('disconnect', (packet) => { reason = packet.reasonCode ?? 0 })
+  let ended = {}
+  client.on('disconnect', (packet) => {
+    ended = { reason: packet.reasonCode ?? 0, why: packet.properties?.reasonString }
+  })
   client.on('error', (error) => {
     if (!client.connected && error.code) tell('connected', { reason: error.code })
   })
-  client.on('close', () => tell('closed', { reason, why: 'the connection has ended' }))
+  client.on('close', () => tell('closed', { ...ended, says: 'the connection has ended' }))
 }
 
 function message(topic, payload, packet) {

@@ -31,7 +31,7 @@ CONNECT = {
     "packet_bytes_max": "MaximumPacketSize",
     "topic_alias_maximum": "TopicAliasMaximum",
 }
-CONNACK = CONNECT | {"assigned_id": "AssignedClientIdentifier", "reason_string": "ReasonString"}
+CONNACK = CONNECT | {"assigned_id": "AssignedClientIdentifier"}
 
 
 def tell(event, **fields):
@@ -62,10 +62,14 @@ def from_properties(names, properties):
     return fields
 
 
+def why(properties):
+    return getattr(properties, "ReasonString", None)
+
+
 def on_connect(client, userdata, flags, reason, properties):
     connack = {"session_present": bool(flags.session_present)}
     connack |= from_properties(CONNACK, properties)
-    tell("connected", reason=reason.value, connack=connack)
+    tell("connected", reason=reason.value, why=why(properties), connack=connack)
 
 
 def on_message(client, userdata, message):
@@ -82,7 +86,7 @@ def on_message(client, userdata, message):
 
 def on_disconnect(client, userdata, flags, reason, properties):
     code = reason.value if flags.is_disconnect_packet_from_server else None
-    tell("closed", reason=code, why=str(reason))
+    tell("closed", reason=code, why=why(properties), says=str(reason))
 
 
 def main():

@@ -8,7 +8,7 @@ use rumqttc::{AsyncClient, EventLoop, LastWill, MqttOptions, Outgoing, Packet, P
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use super::{Client, Connack, Event, Extra, Inbox, Options, Received, Subscription};
+use super::{Client, Connack, Ended, Event, Extra, Inbox, Options, Received, Subscription};
 
 pub struct Rumqttc {
     client: AsyncClient,
@@ -102,7 +102,7 @@ impl Client for Rumqttc {
         self.client.try_ack(&publish).unwrap();
     }
 
-    fn closed(&mut self) -> Option<u8> {
+    fn closed(&mut self) -> Ended {
         self.inbox.closed()
     }
 
@@ -131,10 +131,10 @@ pub fn qos(level: u8) -> QoS {
 async fn run(mut events: EventLoop, sender: Sender<Event>) {
     loop {
         let event = match events.poll().await {
-            Err(error) => Event::Closed(None, error.to_string()),
+            Err(error) => Event::Closed(Ended::default(), error.to_string()),
             Ok(rumqttc::Event::Outgoing(Outgoing::Publish(0))) => Event::Published(0),
             Ok(rumqttc::Event::Outgoing(Outgoing::Disconnect)) => {
-                Event::Closed(None, "DISCONNECT was said".to_owned())
+                Event::Closed(Ended::default(), "DISCONNECT was said".to_owned())
             }
             Ok(rumqttc::Event::Outgoing(_)) => continue,
             Ok(rumqttc::Event::Incoming(packet)) => match packet {

@@ -17,7 +17,7 @@ use rumqttc::v5::{
 use tokio::task::JoinHandle;
 
 use super::rumqtt::runtime;
-use super::{Client, Connack, Event, Extra, Inbox, Options, Received, Subscription};
+use super::{Client, Connack, Ended, Event, Extra, Inbox, Options, Received, Subscription};
 
 pub struct Rumqttc {
     client: AsyncClient,
@@ -144,7 +144,7 @@ impl Client for Rumqttc {
         self.client.try_ack(&publish).unwrap();
     }
 
-    fn closed(&mut self) -> Option<u8> {
+    fn closed(&mut self) -> Ended {
         self.inbox.closed()
     }
 
@@ -180,12 +180,19 @@ async fn run(mut events: EventLoop, sender: Sender<Event>) {
     loop {
         let event = match events.poll().await {
             Err(ConnectionError::MqttState(StateError::ServerDisconnect {
-                reason_code, ..
-            })) => Event::Closed(Some(reason_code as u8), format!("{reason_code:?}")),
-            Err(error) => Event::Closed(None, error.to_string()),
+                reason_code,
+                reason_string,
+            })) => {
+                let ended = Ended {
+                    reason: Some(reason_code as u8),
+                    why: reason_string,
+                };
+                Event::Closed(ended, format!("{reason_code:?}"))
+            }
+            Err(error) => Event::Closed(Ended::default(), error.to_string()),
             Ok(Happened::Outgoing(Outgoing::Publish(0))) => Event::Published(0),
             Ok(Happened::Outgoing(Outgoing::Disconnect)) => {
-                Event::Closed(None, "DISCONNECT was said".to_owned())
+                Event::Closed(Ended::default(), "DISCONNECT was said".to_owned())
             }
             Ok(Happened::Outgoing(_)) => continue,
             Ok(Happened::Incoming(packet)) => match packet {
@@ -234,7 +241,6 @@ fn read_connack(connack: ConnAck) -> Connack {
     Connack {
         session_present,
         assigned_id: properties.assigned_client_identifier,
-        reason_string: properties.reason_string,
         session_expiry_secs: properties.session_expiry_interval,
         receive_maximum: properties.receive_max,
         packet_bytes_max: properties.max_packet_size,

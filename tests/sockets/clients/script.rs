@@ -10,8 +10,8 @@ use std::sync::mpsc::{Sender, channel};
 use serde_json::{Value, json};
 
 use super::{
-    Client, Connack, Event, Extra, Inbox, Library, Options, Received, Subscription, Version, hex,
-    unhex,
+    Client, Connack, Ended, Event, Extra, Inbox, Library, Options, Received, Subscription, Version,
+    hex, unhex,
 };
 
 pub struct Script {
@@ -50,8 +50,8 @@ fn command(library: Library) -> Command {
 }
 
 impl Script {
-    /// Connected, or else the reason code of the refusal.
-    pub fn new(library: Library, version: Version, options: &Options) -> Result<Script, u8> {
+    /// Connected, or else how it was refused.
+    pub fn new(library: Library, version: Version, options: &Options) -> Result<Script, Ended> {
         let mut process = command(library)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -159,7 +159,7 @@ impl Client for Script {
         self.tell(&json!({"do": "acknowledge", "id": message.packet_id, "qos": message.qos}));
     }
 
-    fn closed(&mut self) -> Option<u8> {
+    fn closed(&mut self) -> Ended {
         self.inbox.closed()
     }
 
@@ -188,19 +188,26 @@ fn read(lines: impl BufRead, events: &Sender<Event>) {
             return;
         }
     }
-    _ = events.send(Event::Closed(None, "the process has ended".to_owned()));
+    _ = events.send(Event::Closed(
+        Ended::default(),
+        "the process has ended".to_owned(),
+    ));
 }
 
 fn event(value: &Value) -> Event {
     let text = |key: &str| value[key].as_str().expect(key).to_owned();
     let number = |value: &Value| value.as_u64().expect("a number");
     let reason = value["reason"].as_u64().map(|code| code as u8);
+    let ended = || Ended {
+        reason,
+        why: value["why"].as_str().map(str::to_owned),
+    };
     match text("event").as_str() {
         "connected" => match reason {
             None | Some(0) => Event::Connected(
                 serde_json::from_value(value["connack"].clone()).expect("what Connack has"),
             ),
-            Some(code) => Event::Refused(code),
+            Some(_) => Event::Refused(ended()),
         },
         "subscribed" => {
             let granted = value["granted"].as_array().expect("an array");
@@ -208,7 +215,7 @@ fn event(value: &Value) -> Event {
         }
         "unsubscribed" => Event::Unsubscribed,
         "published" => Event::Published(reason.unwrap_or(0)),
-        "closed" => Event::Closed(reason, text("why")),
+        "closed" => Event::Closed(ended(), text("says")),
         "message" => Event::Message(Received {
             topic: text("topic"),
             payload: unhex(&text("payload")),
