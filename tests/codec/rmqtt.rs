@@ -23,7 +23,7 @@ fn read(bytes: &[u8], version: Version) -> Result<Option<(Packet<'static>, Vec<u
             let Some((packet, _)) = read.map_err(|error| error.to_string())? else {
                 return Ok(None);
             };
-            let packet = &*leak(packet);
+            let packet = leak(packet);
             let write = v5::Codec::default().encode(packet.clone(), &mut written);
             write.map_err(|error| error.to_string())?;
             of_5(packet)
@@ -33,7 +33,7 @@ fn read(bytes: &[u8], version: Version) -> Result<Option<(Packet<'static>, Vec<u
             let Some((packet, _)) = read.map_err(|error| error.to_string())? else {
                 return Ok(None);
             };
-            let packet = &*leak(packet);
+            let packet = leak(packet);
             let write = v3::Codec::default().encode(packet.clone(), &mut written);
             write.map_err(|error| error.to_string())?;
             of_3(packet)
