@@ -10,15 +10,17 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value as Toml};
 
-use crate::packet::{self, Kind, Packet, Shape, Value};
+use crate::packet::{self, Kind, Packet, Shape, Value, Version};
+use crate::property::{self, Property, Wanted};
 
 /// The protocol versions that cases may be of.
-pub const VERSIONS: [&str; 2] = ["3.1", "3.1.1"];
+pub const VERSIONS: [&str; 3] = ["3.1", "3.1.1", "5"];
 
 /// The brokers of which cases may note that they fail.
 pub const BROKERS: [&str; 1] = ["mosquitto"];
 
-/// One case: what it shows, and what is played, once for each of its rows.
+/// One case in one version: what it shows, and what is played, once for each
+/// of its rows.
 pub struct Case {
     pub name: String,
     pub about: String,
@@ -37,6 +39,10 @@ pub struct Run {
     pub row: String,
     /// What its client ids and topics begin with; no other run has the same.
     pub id: String,
+    /// What its clients speak unless their CONNECT says another.
+    pub version: Version,
+    /// Whether it is of what only RotaMQ has.
+    pub rotamq_only: bool,
     /// By broker, why that one fails this run.
     pub known: BTreeMap<String, String>,
     pub steps: Vec<Step>,
@@ -63,22 +69,28 @@ pub enum Action {
     Expect(Expected),
     Unordered(Vec<Expected>),
     /// A PUBLISH with the whole handshake of its QoS.
-    Publish(Packet),
+    Publish {
+        publish: Packet,
+        /// Of the first answer.
+        code: Value,
+    },
     Subscribe {
-        filters: Value,
+        subscribe: Packet,
         granted: Vec<u8>,
     },
     Unsubscribe {
-        filters: Value,
+        unsubscribe: Packet,
+        /// Those of MQTT 5.
+        codes: Option<Vec<u8>>,
     },
-    /// By a SUBACK with 0x80, or by closing.
+    /// By a SUBACK with 0x80 or more, or by closing.
     SubscribeRefused {
-        filters: Value,
+        subscribe: Packet,
     },
     Fence,
     /// Either will do, and what else comes is skipped; the client is gone then.
     FenceOrClose,
-    Disconnect,
+    Disconnect(Packet),
     Close,
     ExpectClose {
         /// Since the client's last bytes.
@@ -87,6 +99,9 @@ pub enum Action {
         within_s: Option<u16>,
         /// Whether a CONNACK that refuses may come before.
         may_refuse: bool,
+        /// The codes that a DISCONNECT or CONNACK of MQTT 5 may have; any if
+        /// there are none.
+        codes: Vec<u8>,
     },
     Pause {
         ms: u64,
@@ -152,10 +167,13 @@ pub fn load_all(root: &Path, run_id: &str) -> Result<Vec<Case>, String> {
         load_file(&file, run_id, &mut cases)
             .map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    let mut names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    let mut names: Vec<(&str, &str)> = cases
+        .iter()
+        .map(|case| (case.name.as_str(), case.version.as_str()))
+        .collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(format!("two cases have the name {}", twice[0]));
+        return Err(format!("two cases have the name {}", twice[0].0));
     }
     Ok(cases)
 }
@@ -177,18 +195,40 @@ fn load_file(path: &Path, run_id: &str, cases: &mut Vec<Case>) -> Result<(), Str
         .map_err(|error: toml::de::Error| error.to_string())?;
     let mut file = Fields::new(table);
     let version = file.text("version")?.ok_or("it needs a version")?;
-    if !VERSIONS.contains(&version.as_str()) {
-        return Err(format!("the version {version} is not known"));
-    }
+    let all_versions = match file.texts("versions")? {
+        versions if versions.is_empty() => vec![version.clone()],
+        versions => versions,
+    };
     let rotamq_only = file.flag("rotamq_only")?.unwrap_or(false);
     let tables = file.tables("case")?;
     file.finish()?;
     for table in tables {
-        let id = format!("{run_id}{}", base36(cases.len() as u64, 3));
         let name = table.get("name").map(written).unwrap_or_default();
-        let case = load_case(Fields::new(table), &version, rotamq_only, &id)
-            .map_err(|error| format!("case {name}: {error}"))?;
-        cases.push(case);
+        let in_case = |error| format!("case {name}: {error}");
+        let mut fields = Fields::new(table);
+        let mut versions = fields.texts("versions").map_err(in_case)?;
+        if versions.is_empty() {
+            versions.clone_from(&all_versions);
+        }
+        for played in versions {
+            if !VERSIONS.contains(&played.as_str()) {
+                return Err(in_case(format!("the version {played} is not known")));
+            }
+            let id = format!("{run_id}{}", base36(cases.len() as u64, 3));
+            let mut fields = Fields::new(fields.table.clone());
+            // `shows` is of the file's version; what a case shows of 5 beside
+            // it is `shows5`.
+            let [own, five] = ["shows", "shows5"].map(|name| fields.texts(name));
+            let (own, five) = (own.map_err(in_case)?, five.map_err(in_case)?);
+            let shows = match (played == version, played == "5") {
+                (true, _) => own,
+                (false, true) => five,
+                _ => Vec::new(),
+            };
+            let mut case = load_case(fields, &played, rotamq_only, &id).map_err(in_case)?;
+            case.shows = shows;
+            cases.push(case);
+        }
     }
     Ok(())
 }
@@ -201,8 +241,7 @@ fn load_case(
 ) -> Result<Case, String> {
     let name = fields.text("name")?.ok_or("it needs a name")?;
     let about = fields.text("about")?.ok_or("it needs an `about`")?;
-    let shows = fields.texts("shows")?;
-    let known = read_notes(&mut fields)?;
+    let known = read_notes(&mut fields, version)?;
     let steps = fields.tables("steps")?;
     let rows = match fields.tables("rows")? {
         rows if rows.is_empty() => vec![Table::new()],
@@ -212,8 +251,11 @@ fn load_case(
     let mut runs = Vec::new();
     for (number, row) in rows.into_iter().enumerate() {
         let mut row = Fields::new(row);
+        if row.text("version")?.is_some_and(|only| only != version) {
+            continue;
+        }
         let mut known = known.clone();
-        known.extend(read_notes(&mut row)?);
+        known.extend(read_notes(&mut row, version)?);
         let row = row.table;
         let id = format!("{id}{}", base36(number as u64, 2));
         let text = match row.is_empty() {
@@ -230,6 +272,8 @@ fn load_case(
         runs.push(Run {
             row: text,
             id,
+            version: wire_version(version),
+            rotamq_only,
             known,
             steps: played,
         });
@@ -237,19 +281,35 @@ fn load_case(
     Ok(Case {
         name,
         about,
-        shows,
+        shows: Vec::new(),
         version: version.to_owned(),
         rotamq_only,
         runs,
     })
 }
 
-/// The brokers that are noted to fail, and why.
-fn read_notes(fields: &mut Fields) -> Result<BTreeMap<String, String>, String> {
+fn wire_version(version: &str) -> Version {
+    match version {
+        "5" => Version::V5,
+        _ => Version::V3,
+    }
+}
+
+/// The brokers that are noted to fail in this version, and why: a text, or a
+/// table of texts by version.
+fn read_notes(fields: &mut Fields, version: &str) -> Result<BTreeMap<String, String>, String> {
     let mut notes = BTreeMap::new();
     for broker in BROKERS {
-        if let Some(note) = fields.text(broker)? {
-            notes.insert(broker.to_owned(), note);
+        let note = match fields.take(broker) {
+            Some(Toml::Table(by_version)) => by_version.get(version).cloned(),
+            note => note,
+        };
+        match note {
+            None => {}
+            Some(Toml::String(note)) => {
+                notes.insert(broker.to_owned(), note);
+            }
+            Some(other) => return Err(format!("{broker} is a text, not {}", written(&other))),
         }
     }
     Ok(notes)
@@ -352,22 +412,37 @@ fn read_action(
         return Err(format!("it needs one of {}", VERBS.join(", ")));
     };
     let client_id = format!("{}{client}", values["id"].as_str().unwrap_or_default());
+    let own_version = fields.text("version")?;
+    let version = own_version.as_deref().unwrap_or(version);
+    if !VERSIONS.contains(&version) {
+        return Err(format!("the version {version} is not known"));
+    }
     match *verb {
         "open" => fields.truth("open").map(|()| Action::Open),
         "fence" => fields.truth("fence").map(|()| Action::Fence),
         "fence_or_close" => fields
             .truth("fence_or_close")
             .map(|()| Action::FenceOrClose),
-        "disconnect" => fields.truth("disconnect").map(|()| Action::Disconnect),
+        "disconnect" => {
+            fields.truth("disconnect")?;
+            let disconnect = read_packet(Kind::Disconnect, fields)?.packet;
+            Ok(Action::Disconnect(disconnect))
+        }
         "close" => fields.truth("close").map(|()| Action::Close),
         "expect_close" => {
             fields.truth("expect_close")?;
             let not_before_ms = fields.number("not_before_ms")?.unwrap_or(0).into();
             let may_refuse = fields.flag("may_refuse")?.unwrap_or(false);
+            let codes = match fields.take("code") {
+                None => Vec::new(),
+                Some(code @ Toml::Integer(_)) => read_bytes_list(Toml::Array(vec![code]))?,
+                Some(codes) => read_bytes_list(codes)?,
+            };
             Ok(Action::ExpectClose {
                 not_before_ms,
                 within_s: fields.number("within_s")?,
                 may_refuse,
+                codes,
             })
         }
         "pause_ms" => {
@@ -378,12 +453,16 @@ fn read_action(
             fields.truth("connect")?;
             let session_present = fields.flag("session_present")?.unwrap_or(false);
             let ignore_foreign = fields.flag("ignore_foreign")?.unwrap_or(false);
+            let mut connack = Packet::new(Kind::Connack)
+                .with("session_present", Value::Flag(session_present))
+                .with("code", Value::Number(0));
+            if let Some(wanted) = fields.take("connack") {
+                connack = connack.with("properties", read_wanted(wanted)?);
+            }
             let connect = read_packet(Kind::Connect, fields)?.packet;
             Ok(Action::Connect {
                 connect: connect_defaults(connect, &client_id, version),
-                connack: Packet::new(Kind::Connack)
-                    .with("session_present", Value::Flag(session_present))
-                    .with("code", Value::Number(0)),
+                connack,
                 ignore_foreign,
             })
         }
@@ -403,33 +482,43 @@ fn read_action(
         "publish" => {
             let topic = fields.take("publish").expect("it is the verb");
             fields.table.insert("topic".to_owned(), topic);
+            let code = match fields.take("code") {
+                Some(code) => read_value(code, Shape::Code)?,
+                None => taken(),
+            };
             let packet = read_packet(Kind::Publish, fields)?;
             if packet.id_variable.is_some() {
                 return Err("publish takes no variable".into());
             }
-            Ok(Action::Publish(packet.packet))
+            Ok(Action::Publish {
+                publish: packet.packet,
+                code,
+            })
         }
-        "subscribe" => {
-            let filters = fields.take("subscribe").expect("it is the verb");
-            let filters = read_value(filters, Shape::Requests)?;
-            let Value::Requests(requests) = &filters else {
+        "subscribe" | "subscribe_refused" => {
+            let filters = fields.take(verb).expect("it is the verb");
+            let granted = fields.take("granted").map(read_bytes_list).transpose()?;
+            fields.table.insert("filters".to_owned(), filters);
+            let subscribe = read_packet(Kind::Subscribe, fields)?.packet;
+            let Some(Value::Requests(requests)) = subscribe.fields.get("filters") else {
                 unreachable!("read as such");
             };
-            let granted = match fields.take("granted") {
-                Some(codes) => read_bytes_list(codes)?,
-                None => requests.iter().map(|(_, qos)| *qos).collect(),
-            };
-            Ok(Action::Subscribe { filters, granted })
-        }
-        "subscribe_refused" => {
-            let filters = fields.take("subscribe_refused").expect("it is the verb");
-            let filters = read_value(filters, Shape::Requests)?;
-            Ok(Action::SubscribeRefused { filters })
+            let asked = requests.iter().map(|(_, options)| options & 3).collect();
+            match (*verb, granted) {
+                ("subscribe", granted) => Ok(Action::Subscribe {
+                    granted: granted.unwrap_or(asked),
+                    subscribe,
+                }),
+                (_, None) => Ok(Action::SubscribeRefused { subscribe }),
+                _ => Err("what is refused is not granted".into()),
+            }
         }
         "unsubscribe" => {
             let filters = fields.take("unsubscribe").expect("it is the verb");
-            let filters = read_value(filters, Shape::Filters)?;
-            Ok(Action::Unsubscribe { filters })
+            let codes = fields.take("codes").map(read_bytes_list).transpose()?;
+            fields.table.insert("filters".to_owned(), filters);
+            let unsubscribe = read_packet(Kind::Unsubscribe, fields)?.packet;
+            Ok(Action::Unsubscribe { unsubscribe, codes })
         }
         _ => unreachable!("every verb has its arm"),
     }
@@ -490,12 +579,20 @@ fn read_expected(fields: &mut Fields) -> Result<Expected, String> {
             (kind, false)
         }
     };
+    let properties = fields.take("properties").map(read_wanted).transpose()?;
     let mut packet = read_packet(kind, fields)?;
-    // Flags, QoS and codes that a case leaves out are to be zero.
+    if let Some(wanted) = properties {
+        packet.packet = packet.packet.with("properties", wanted);
+    }
+    // Flags, QoS and codes that a case leaves out are to be zero, and a PUBLISH
+    // has the properties given and no other.
     for (name, shape) in packet::fields_of(kind) {
         let zero = match (*shape, *name) {
             (Shape::Flag, _) => Value::Flag(false),
-            (Shape::Number, "qos" | "code") => Value::Number(0),
+            (Shape::Number, "qos") => Value::Number(0),
+            (Shape::Code, _) if matches!(kind, Kind::Puback | Kind::Pubrec) => taken(),
+            (Shape::Code, _) => Value::Number(0),
+            (Shape::Properties, _) if kind == Kind::Publish => Value::Wanted(Vec::new()),
             _ => continue,
         };
         packet.packet.fields.entry(name).or_insert(zero);
@@ -507,12 +604,35 @@ fn read_expected(fields: &mut Fields) -> Result<Expected, String> {
     })
 }
 
+/// The codes of an acknowledgement of a message that was taken: perhaps MQTT 5
+/// tells that nobody has subscribed to it.
+fn taken() -> Value {
+    Value::OneOf(vec![0x00, 0x10])
+}
+
 /// What a CONNECT has unless the case says otherwise.
+///
+/// `clean_session` is what it is in 3.1.1, also for MQTT 5, where Clean Start 0
+/// is half of it: without it, the session outlives the connection.
 fn connect_defaults(mut packet: Packet, client_id: &str, version: &str) -> Packet {
+    const AN_HOUR_SECONDS: u32 = 3600;
     let (name, level): (&str, u16) = match version {
         "3.1" => ("MQIsdp", 3),
-        _ => ("MQTT", 4),
+        "3.1.1" => ("MQTT", 4),
+        _ => ("MQTT", 5),
     };
+    let clean_session = packet.fields.get("clean_session") != Some(&Value::Flag(false));
+    if let Some(clean_start) = packet.fields.remove("clean_start") {
+        packet = packet.with("clean_session", clean_start);
+    } else if !clean_session && level == 5 {
+        let expiry = Property::named("session_expiry_interval").expect("it is in the table");
+        let properties = packet.fields.entry("properties");
+        if let Value::Properties(properties) = properties.or_insert(Value::Properties(Vec::new()))
+            && !properties.iter().any(|(property, _)| *property == expiry)
+        {
+            properties.push((expiry, property::Value::Number(AN_HOUR_SECONDS)));
+        }
+    }
     let defaults = [
         ("protocol_name", Value::Bytes(name.into())),
         ("protocol_level", Value::Number(level)),
@@ -557,6 +677,11 @@ fn read_value(value: Toml, shape: Shape) -> Result<Value, String> {
         Shape::Flag => Value::Flag(value.as_bool().ok_or("it is true or false")?),
         Shape::Number => Value::Number(read_number(&value)?),
         Shape::Bytes => Value::Bytes(read_bytes(value)?),
+        Shape::Code => match value {
+            Toml::Array(_) => Value::OneOf(read_bytes_list(value)?),
+            _ => Value::Number(read_number(&value)?),
+        },
+        Shape::Properties => read_properties(value)?,
         Shape::Codes => Value::Codes(read_bytes_list(value)?),
         Shape::Filters => Value::Filters(
             list(value)?
@@ -567,14 +692,136 @@ fn read_value(value: Toml, shape: Shape) -> Result<Value, String> {
         Shape::Requests => {
             let mut requests = Vec::new();
             for request in list(value)? {
-                let [filter, qos] = <[Toml; 2]>::try_from(list(request)?)
-                    .map_err(|_| "a request is a filter and a QoS")?;
+                let mut request = list(request)?.into_iter();
+                let (Some(filter), Some(qos)) = (request.next(), request.next()) else {
+                    return Err("a request is a filter, a QoS, and perhaps options".into());
+                };
                 let qos = u8::try_from(read_number(&qos)?).map_err(|_| "a QoS is one byte")?;
-                requests.push((read_bytes(filter)?, qos));
+                let options = request.next().map_or(Ok(0), read_options)?;
+                requests.push((read_bytes(filter)?, qos | options));
             }
             Value::Requests(requests)
         }
     })
+}
+
+/// The subscription options beside the QoS (3.8.3.1).
+fn read_options(value: Toml) -> Result<u8, String> {
+    let Toml::Table(table) = value else {
+        return Err(format!("{} is no table of options", written(&value)));
+    };
+    let mut fields = Fields::new(table);
+    let no_local = fields.flag("no_local")?.unwrap_or(false);
+    let as_published = fields.flag("retain_as_published")?.unwrap_or(false);
+    let handling = fields.number("retain_handling")?.unwrap_or(0);
+    fields.finish()?;
+    Ok(u8::from(no_local) << 2 | u8::from(as_published) << 3 | (handling as u8) << 4)
+}
+
+/// Properties by their names, or `{ bytes = "..." }` in their place.
+fn read_properties(value: Toml) -> Result<Value, String> {
+    let Toml::Table(table) = value else {
+        return Err(format!("{} is no table of properties", written(&value)));
+    };
+    if table.contains_key("bytes") {
+        return read_bytes(Toml::Table(table)).map(Value::Bytes);
+    }
+    let mut properties = Vec::new();
+    for (name, value) in table {
+        let property = property_named(&name)?;
+        for value in read_property(property, value)? {
+            properties.push((property, value));
+        }
+    }
+    Ok(Value::Properties(properties))
+}
+
+/// What is wanted of properties: by name a value, `true` for any, `false` for
+/// none, `{ from = 1, to = 9 }`, or `"$variable"`.
+fn read_wanted(value: Toml) -> Result<Value, String> {
+    let Toml::Table(table) = value else {
+        return Err(format!("{} is no table of properties", written(&value)));
+    };
+    let mut wanted = Vec::new();
+    for (name, value) in table {
+        let property = property_named(&name)?;
+        let variable = value.as_str().and_then(|text| text.strip_prefix('$'));
+        let of_it = match (&value, variable) {
+            (Toml::Boolean(true), _) => Wanted::Present,
+            (Toml::Boolean(false), _) => Wanted::Absent,
+            (_, Some(variable)) if takes_variable(property) => {
+                Wanted::Variable(variable.to_owned())
+            }
+            (Toml::Table(range), _) if range.contains_key("from") => {
+                let bound = |name| range.get(name).and_then(Toml::as_integer);
+                let bounds = bound("from").zip(bound("to"));
+                let (least, most) = bounds.ok_or("a range is from a number to a number")?;
+                let number = |bound| u32::try_from(bound).map_err(|_| "a bound is too large");
+                Wanted::From(number(least)?, number(most)?)
+            }
+            _ => Wanted::Equal(read_property(property, value)?),
+        };
+        wanted.push((property, of_it));
+    }
+    Ok(Value::Wanted(wanted))
+}
+
+fn property_named(name: &str) -> Result<&'static Property, String> {
+    Property::named(name).ok_or_else(|| format!("there is no property {name}"))
+}
+
+/// Texts may begin with $ themselves.
+fn takes_variable(property: &Property) -> bool {
+    use property::Type;
+    match property.type_ {
+        Type::Text => property.name == "assigned_client_identifier",
+        Type::Binary | Type::Pair => false,
+        _ => true,
+    }
+}
+
+/// The values of one property: a number, a text, pairs, or a list of numbers.
+fn read_property(property: &Property, value: Toml) -> Result<Vec<property::Value>, String> {
+    use property::Type;
+    match property.type_ {
+        Type::Text | Type::Binary => Ok(vec![property::Value::Bytes(read_bytes(value)?)]),
+        Type::Pair => {
+            let Toml::Array(pairs) = value else {
+                return Err(format!("{} is no list of pairs", written(&value)));
+            };
+            let read = |pair: Toml| match pair {
+                Toml::Array(pair) => match <[Toml; 2]>::try_from(pair) {
+                    Ok([name, Toml::Boolean(true)]) => {
+                        Ok(property::Value::AnyOf(read_bytes(name)?))
+                    }
+                    Ok([name, text]) => {
+                        Ok(property::Value::Pair(read_bytes(name)?, read_bytes(text)?))
+                    }
+                    Err(_) => Err("a pair has two texts".to_owned()),
+                },
+                other => Err(format!("{} is no pair", written(&other))),
+            };
+            pairs.into_iter().map(read).collect()
+        }
+        _ => match value {
+            Toml::Array(numbers) => numbers.iter().map(read_property_number).collect(),
+            number => Ok(vec![read_property_number(&number)?]),
+        },
+    }
+}
+
+/// A number, or `"$variable"`, or `"$variable+1"`.
+fn read_property_number(value: &Toml) -> Result<property::Value, String> {
+    if let Some(variable) = value.as_str().and_then(|text| text.strip_prefix('$')) {
+        let (name, plus) = variable.split_once('+').unwrap_or((variable, "0"));
+        let plus = plus.parse().map_err(|_| format!("{plus} is no number"))?;
+        return Ok(property::Value::Variable(name.to_owned(), plus));
+    }
+    value
+        .as_integer()
+        .and_then(|number| u32::try_from(number).ok())
+        .map(property::Value::Number)
+        .ok_or_else(|| format!("{} is no number of 32 bits", written(value)))
 }
 
 fn read_number(value: &Toml) -> Result<u16, String> {

@@ -13,7 +13,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::case::Cut;
-use crate::packet::{self, Kind, Packet, Value};
+use crate::packet::{self, Cursor, Kind, Packet, Value, Version};
+use crate::property;
 
 /// What was said on all connections of a case, for the reader of a failure.
 pub type Conversation = Rc<RefCell<Vec<String>>>;
@@ -45,9 +46,11 @@ pub enum Event {
 }
 
 impl Connection {
+    /// `version` holds until a CONNECT says another.
     pub fn open(
         address: SocketAddr,
         client: &str,
+        version: Version,
         patience: Duration,
         conversation: Conversation,
     ) -> Result<Connection, String> {
@@ -68,7 +71,7 @@ impl Connection {
             held: Vec::new(),
             completing: HashSet::new(),
             ignore_without: None,
-            ledger: Ledger::default(),
+            ledger: Ledger::new(version),
             // Ids that a case gives itself are smaller.
             last_packet_id: 999,
             last_written: Instant::now(),
@@ -85,9 +88,19 @@ impl Connection {
         self.patience = patience;
     }
 
-    /// Whether the broker has accepted the CONNECT.
+    /// Whether the broker has accepted the CONNECT, and not taken leave.
     pub fn is_connected(&self) -> bool {
-        self.ledger.accepted
+        self.ledger.accepted && !self.ledger.over
+    }
+
+    /// Whether the broker has said that it ends the connection.
+    pub fn is_over(&self) -> bool {
+        self.ledger.over
+    }
+
+    /// What the client speaks.
+    pub fn version(&self) -> Version {
+        self.ledger.version
     }
 
     /// When the client last sent something, or a moment earlier.
@@ -102,7 +115,7 @@ impl Connection {
     }
 
     pub fn send(&mut self, packet: &Packet) {
-        let (first, body) = packet::encode(packet);
+        let (first, body) = packet::encode(packet, self.version());
         self.write(&packet::frame(first, &body), Cut::Whole, packet.to_string());
     }
 
@@ -157,11 +170,11 @@ impl Connection {
     fn receive_new(&mut self) -> Result<Event, String> {
         let deadline = Instant::now() + self.patience;
         loop {
-            let Some(packet) = self.read_packet(deadline)? else {
+            let Some((mut packet, length)) = self.read_packet(deadline)? else {
                 self.say(format_args!("<- the connection is closed"));
                 return Ok(Event::Closed);
             };
-            if let Err(fault) = self.ledger.came(&packet) {
+            if let Err(fault) = self.ledger.came(&mut packet, length) {
                 self.say(format_args!("<- {packet}"));
                 return Err(fault);
             }
@@ -213,6 +226,14 @@ impl Connection {
         Ok(())
     }
 
+    /// The broker closes, and sends nothing before.
+    pub fn receive_close(&mut self) -> Result<(), String> {
+        match self.receive()? {
+            Event::Packet(packet) => Err(format!("the broker was to close, but {packet} came")),
+            Event::Closed => Ok(()),
+        }
+    }
+
     /// Ends this side's bytes and returns what comes until the broker has
     /// ended its own, so that it knows of the end.
     pub fn shut(&mut self) -> Result<Vec<Packet>, String> {
@@ -233,15 +254,16 @@ impl Connection {
         !String::from_utf8_lossy(topic).contains(text.as_str())
     }
 
-    /// `None`: the broker closed.
-    fn read_packet(&mut self, deadline: Instant) -> Result<Option<Packet>, String> {
+    /// A packet and its length in bytes; `None`: the broker closed.
+    fn read_packet(&mut self, deadline: Instant) -> Result<Option<(Packet, usize)>, String> {
         loop {
             if let Some((body_at, end)) = packet::find_frame(&self.unread)
                 .map_err(|error| format!("the broker sent {error}"))?
             {
                 let bytes: Vec<u8> = self.unread.drain(..end).collect();
-                return packet::decode(bytes[0], &bytes[body_at..])
-                    .map(Some)
+                let body = &bytes[body_at..];
+                return packet::decode(bytes[0], body, self.ledger.version_of(bytes[0], body))
+                    .map(|packet| Some((packet, end)))
                     .map_err(|error| format!("the broker sent {error}: {}", packet::hex(&bytes)));
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -277,10 +299,13 @@ pub fn acknowledgement(kind: Kind, packet_id: u16) -> Packet {
 }
 
 /// What each side owes the other on one connection.
-#[derive(Default)]
 struct Ledger {
+    version: Version,
+    terms: Terms,
     answered: bool,
     accepted: bool,
+    /// The broker refused the CONNECT, or sent DISCONNECT.
+    over: bool,
     /// The session is older than the connection, which may thus complete
     /// handshakes that it did not see begin.
     resumed: bool,
@@ -290,12 +315,31 @@ struct Ledger {
     pubcomps: Vec<u16>,
     /// With the QoS asked for.
     subacks: Vec<(u16, Vec<u8>)>,
-    unsubacks: Vec<u16>,
+    /// With the number of filters.
+    unsubacks: Vec<(u16, usize)>,
     pingresps: usize,
     /// The ids that the broker uses, and how far their handshake is.
     deliveries: HashMap<u16, Stage>,
     /// Ids of the client's PUBRECs that no PUBREL followed yet, in order.
     pubrels: VecDeque<u16>,
+    /// The topics for which the broker has an alias.
+    aliases: HashMap<u32, Vec<u8>>,
+    /// The subscription identifiers that the client gave.
+    subscription_identifiers: HashSet<u32>,
+}
+
+/// What a CONNECT of MQTT 5 asks the broker to keep to.
+struct Terms {
+    /// Whether the protocol level is one that says how the answer is written.
+    level_known: bool,
+    receive_maximum: usize,
+    packet_bytes_max: usize,
+    topic_alias_maximum: u32,
+    problem_information: bool,
+    response_information: bool,
+    authentication: bool,
+    client_id_empty: bool,
+    clean_start: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -305,35 +349,81 @@ enum Stage {
 }
 
 impl Ledger {
+    fn new(version: Version) -> Ledger {
+        Ledger {
+            version,
+            terms: Terms {
+                level_known: true,
+                receive_maximum: 65535,
+                packet_bytes_max: usize::MAX,
+                topic_alias_maximum: 0,
+                problem_information: true,
+                response_information: false,
+                authentication: false,
+                client_id_empty: false,
+                clean_start: false,
+            },
+            answered: false,
+            accepted: false,
+            over: false,
+            resumed: false,
+            pubacks: VecDeque::new(),
+            pubrecs: VecDeque::new(),
+            pubcomps: Vec::new(),
+            subacks: Vec::new(),
+            unsubacks: Vec::new(),
+            pingresps: 0,
+            deliveries: HashMap::new(),
+            pubrels: VecDeque::new(),
+            aliases: HashMap::new(),
+            subscription_identifiers: HashSet::new(),
+        }
+    }
+
+    /// How this packet of the broker is to be read. A protocol level that a
+    /// broker does not know may be refused as in 3.1.1, or as in 5 (3.1.2.2).
+    fn version_of(&self, first: u8, body: &[u8]) -> Version {
+        if self.terms.level_known || first != 0x20 {
+            return self.version;
+        }
+        match body.len() {
+            2 => Version::V3,
+            _ => Version::V5,
+        }
+    }
+
     /// Takes note of what the client sends, as far as it is valid.
     fn sent(&mut self, mut bytes: &[u8]) {
         while let Ok(Some((body_at, end))) = packet::find_frame(bytes) {
-            self.sent_one(bytes[0], &bytes[body_at..end]);
+            let body = Cursor {
+                kind: Kind::Connect,
+                rest: &bytes[body_at..end],
+            };
+            // What is malformed is owed no answer.
+            let _ = self.sent_one(bytes[0], body);
             bytes = &bytes[end..];
         }
     }
 
-    fn sent_one(&mut self, first: u8, body: &[u8]) {
-        let number_at = |at: usize| {
-            let pair = body.get(at..at + 2)?;
-            Some(u16::from_be_bytes([pair[0], pair[1]]))
-        };
-        let packet_id = number_at(0).unwrap_or_default();
+    fn sent_one(&mut self, first: u8, mut body: Cursor<'_>) -> Result<(), String> {
+        if first == 0x10 {
+            return self.connect_sent(body);
+        }
+        if first == 0xC0 {
+            self.pingresps += 1;
+            return Ok(());
+        }
+        if first >> 4 == 3 {
+            body.string()?;
+            match first >> 1 & 3 {
+                1 => self.pubacks.push_back(body.number()?),
+                2 => self.pubrecs.push_back(body.number()?),
+                _ => {}
+            }
+            return Ok(());
+        }
+        let packet_id = body.number()?;
         match first {
-            // MQTT 3.1 does not tell whether there was a session (its 3.2).
-            0x10 => {
-                let is_3_1 = body.starts_with(b"\0\x06MQIsdp\x03");
-                self.resumed = is_3_1 && body.get(9).is_some_and(|flags| flags & 2 == 0);
-            }
-            0x30..=0x3F => {
-                let topic_length = usize::from(packet_id);
-                let packet_id = number_at(2 + topic_length).unwrap_or_default();
-                match first >> 1 & 3 {
-                    1 => self.pubacks.push_back(packet_id),
-                    2 => self.pubrecs.push_back(packet_id),
-                    _ => {}
-                }
-            }
             0x40 => {
                 let settled = Some(&Stage::Published { qos: 1 });
                 if self.deliveries.get(&packet_id) == settled {
@@ -341,10 +431,17 @@ impl Ledger {
                 }
             }
             0x50 => {
-                if let Some(stage @ Stage::Published { qos: 2 }) =
-                    self.deliveries.get_mut(&packet_id)
-                {
-                    *stage = Stage::Received;
+                let refused = self.version == Version::V5 && body.byte().unwrap_or(0) >= 0x80;
+                let published = Stage::Published { qos: 2 };
+                if self.deliveries.get(&packet_id) == Some(&published) {
+                    if refused {
+                        self.deliveries.remove(&packet_id);
+                    } else {
+                        self.deliveries.insert(packet_id, Stage::Received);
+                        self.pubrels.push_back(packet_id);
+                    }
+                } else if self.version == Version::V5 && !refused {
+                    // Answered all the same, by PUBREL with 0x92.
                     self.pubrels.push_back(packet_id);
                 }
             }
@@ -354,36 +451,93 @@ impl Ledger {
                 self.deliveries.remove(&packet_id);
             }
             0x82 | 0x8A => {
+                if self.version == Version::V5 {
+                    let properties = property::decode(&mut body)?;
+                    let id = property::number(&properties, "subscription_identifier");
+                    self.subscription_identifiers.extend(id);
+                }
                 let mut asked = Vec::new();
-                let mut at = 2;
-                while let Some(length) = number_at(at) {
-                    at += 2 + usize::from(length) + 1;
-                    asked.extend(body.get(at - 1));
+                while body.string().is_ok() {
+                    asked.push(body.byte()? & 3);
                 }
                 self.subacks.push((packet_id, asked));
             }
-            0xA2 | 0xAA => self.unsubacks.push(packet_id),
-            0xC0 => self.pingresps += 1,
+            0xA2 | 0xAA => {
+                if self.version == Version::V5 {
+                    property::decode(&mut body)?;
+                }
+                let mut filters = 0;
+                while body.string().is_ok() {
+                    filters += 1;
+                }
+                self.unsubacks.push((packet_id, filters));
+            }
             _ => {}
         }
+        Ok(())
     }
 
-    /// Whether this packet may come now.
-    fn came(&mut self, packet: &Packet) -> Result<(), String> {
-        if !self.answered && packet.kind != Kind::Connack {
-            return Err(format!("{packet} came before CONNACK [MQTT-3.2.0-1]"));
+    fn connect_sent(&mut self, mut body: Cursor<'_>) -> Result<(), String> {
+        let name = body.string()?;
+        let level = body.byte()?;
+        let flags = body.byte()?;
+        body.number()?;
+        match (name, level) {
+            // MQTT 3.1 does not tell whether there was a session (its 3.2).
+            (b"MQIsdp", 3) => self.resumed = flags & 2 == 0,
+            (b"MQTT", 4 | 5) => {}
+            _ => {
+                self.terms.level_known = false;
+                return Ok(());
+            }
         }
+        if level < 5 {
+            self.version = Version::V3;
+            return Ok(());
+        }
+        self.version = Version::V5;
+        self.terms.clean_start = flags & 2 != 0;
+        let properties = property::decode(&mut body)?;
+        let number = |name| property::number(&properties, name);
+        let terms = &mut self.terms;
+        if let Some(most) = number("receive_maximum") {
+            terms.receive_maximum = most as usize;
+        }
+        // 0 is no valid one, and the answer to it cannot keep to it.
+        if let Some(most) = number("maximum_packet_size").filter(|most| *most > 0) {
+            terms.packet_bytes_max = most as usize;
+        }
+        terms.topic_alias_maximum = number("topic_alias_maximum").unwrap_or(0);
+        terms.problem_information = number("request_problem_information") != Some(0);
+        terms.response_information = number("request_response_information") == Some(1);
+        terms.authentication = property::find(&properties, "authentication_method").is_some();
+        terms.client_id_empty = body.string()?.is_empty();
+        Ok(())
+    }
+
+    /// Whether this packet may come now. Puts a topic in the place of its alias.
+    fn came(&mut self, packet: &mut Packet, length: usize) -> Result<(), String> {
+        self.check_terms(packet, length)?;
+        if packet.kind == Kind::Publish {
+            return self.publish_came(packet);
+        }
+        let packet = &*packet;
         let packet_id = packet.packet_id().unwrap_or_default();
         let owed = match packet.kind {
             Kind::Connack => {
-                self.accepted = packet.number("code") == Some(0);
+                self.accepted = packet.code() == 0;
+                self.over = !self.accepted;
                 self.resumed |= packet.flag("session_present");
                 if packet.flag("session_present") && !self.accepted {
-                    return Err(format!("{packet} came [MQTT-3.2.2-4]"));
+                    return Err(format!("{packet} came [MQTT-3.2.2-4; of 5: MQTT-3.2.2-6]"));
+                }
+                if packet.flag("session_present") && self.terms.clean_start {
+                    return Err(format!(
+                        "{packet} came to Clean Start 1 [of 5: MQTT-3.2.2-2]"
+                    ));
                 }
                 !std::mem::replace(&mut self.answered, true)
             }
-            Kind::Publish => return self.publish_came(packet),
             Kind::Puback => take_first(&mut self.pubacks, packet_id)
                 .map_err(|next| out_of_order(packet, next, "PUBLISH", "MQTT-4.6.0-2"))?,
             Kind::Pubrec => take_first(&mut self.pubrecs, packet_id)
@@ -399,12 +553,20 @@ impl Ledger {
                 Some((_, asked)) => return suback_came(packet, &asked),
                 None => false,
             },
-            Kind::Unsuback => take(&mut self.unsubacks, |owed| *owed == packet_id).is_some(),
+            Kind::Unsuback => match take(&mut self.unsubacks, |(owed, _)| *owed == packet_id) {
+                Some((_, filters)) => return unsuback_came(packet, filters),
+                None => false,
+            },
             Kind::Pingresp => {
                 let owed = self.pingresps > 0;
                 self.pingresps = self.pingresps.saturating_sub(1);
                 owed
             }
+            Kind::Disconnect => {
+                self.over = true;
+                true
+            }
+            Kind::Auth => true,
             _ => false,
         };
         if owed {
@@ -414,16 +576,106 @@ impl Ledger {
         }
     }
 
-    fn publish_came(&mut self, packet: &Packet) -> Result<(), String> {
+    /// What holds for a packet of any kind.
+    fn check_terms(&self, packet: &Packet, length: usize) -> Result<(), String> {
+        let kind = packet.kind;
+        if self.over {
+            return Err(format!(
+                "{packet} came after the broker's last packet [of 5: MQTT-3.14.4-1]"
+            ));
+        }
+        let before_connack = kind == Kind::Auth && self.terms.authentication;
+        if !self.answered && kind != Kind::Connack && !before_connack {
+            return Err(format!(
+                "{packet} came before CONNACK [MQTT-3.2.0-1; of 5: MQTT-3.14.0-1]"
+            ));
+        }
+        if self.version == Version::V3 {
+            return Ok(());
+        }
+        if length > self.terms.packet_bytes_max {
+            return Err(format!(
+                "{packet} came in {length} bytes, above the client's maximum [MQTT-3.1.2-24]"
+            ));
+        }
+        let has = |name| property::find(packet.properties(), name).is_some();
+        let explains = has("reason_string") || has("user_property");
+        if explains
+            && !self.terms.problem_information
+            && !matches!(kind, Kind::Publish | Kind::Connack | Kind::Disconnect)
+        {
+            return Err(format!(
+                "{packet} came, though no problem information was wanted [MQTT-3.1.2-29]"
+            ));
+        }
+        let authenticates = has("authentication_method") || has("authentication_data");
+        if (authenticates || kind == Kind::Auth) && !self.terms.authentication {
+            return Err(format!(
+                "{packet} came, though CONNECT named no method [MQTT-4.12.0-6]"
+            ));
+        }
+        if has("response_information") && !self.terms.response_information {
+            return Err(format!("{packet} came, unasked [MQTT-3.1.2-28]"));
+        }
+        if kind == Kind::Connack
+            && packet.code() == 0
+            && has("assigned_client_identifier") != self.terms.client_id_empty
+        {
+            return Err(format!(
+                "{packet} came: an id is assigned if CONNECT has none [MQTT-3.2.2-16]"
+            ));
+        }
+        Ok(())
+    }
+
+    fn publish_came(&mut self, packet: &mut Packet) -> Result<(), String> {
         if packet.flag("dup") && !self.resumed {
-            return Err(format!("{packet} came in a new session [MQTT-3.3.1-3]"));
+            return Err(format!(
+                "{packet} came in a new session [MQTT-3.3.1-3; of 5: MQTT-4.3.2-2, MQTT-4.3.3-2]"
+            ));
+        }
+        for (property, value) in packet.properties() {
+            if let ("subscription_identifier", property::Value::Number(id)) = (property.name, value)
+                && !self.resumed
+                && !self.subscription_identifiers.contains(id)
+            {
+                return Err(format!(
+                    "{packet} came, with an identifier that no subscription has [MQTT-3.3.4-3]"
+                ));
+            }
+        }
+        let topic = packet.bytes("topic").unwrap_or_default().to_vec();
+        match property::number(packet.properties(), "topic_alias") {
+            Some(alias) if alias > self.terms.topic_alias_maximum => {
+                return Err(format!(
+                    "{packet} came, with an alias above the client's maximum [MQTT-3.1.2-26]"
+                ));
+            }
+            Some(alias) if topic.is_empty() => {
+                let topic = self.aliases.get(&alias).cloned().ok_or_else(|| {
+                    format!("{packet} came, with an alias that stands for nothing [MQTT-3.3.2-7]")
+                })?;
+                packet.fields.insert("topic", Value::Bytes(topic));
+            }
+            Some(alias) => {
+                self.aliases.insert(alias, topic);
+            }
+            None if topic.is_empty() => {
+                return Err(format!("{packet} came, with neither topic nor alias (4.7)"));
+            }
+            None => {}
         }
         if let Some(packet_id) = packet.packet_id() {
             let qos = packet.number("qos").unwrap_or_default();
             let stage = Stage::Published { qos };
             if self.deliveries.insert(packet_id, stage).is_some() {
                 return Err(format!(
-                    "{packet} came, with a packet id that is in use [MQTT-2.3.1-4]"
+                    "{packet} came, with a packet id that is in use [MQTT-2.3.1-4; of 5: MQTT-2.2.1-4]"
+                ));
+            }
+            if self.deliveries.len() > self.terms.receive_maximum {
+                return Err(format!(
+                    "{packet} came, above the client's receive maximum [MQTT-3.3.4-9]"
                 ));
             }
         }
@@ -437,15 +689,24 @@ fn suback_came(packet: &Packet, asked: &[u8]) -> Result<(), String> {
     };
     if codes.len() != asked.len() {
         return Err(format!(
-            "{packet} came to a SUBSCRIBE with {} filters [MQTT-3.8.4-5]",
+            "{packet} came to a SUBSCRIBE with {} filters [MQTT-3.8.4-5; of 5: MQTT-3.8.4-6]",
             asked.len()
         ));
     }
-    let more = |(code, qos): (&u8, &u8)| *code != 0x80 && code > qos;
+    let more = |(code, qos): (&u8, &u8)| *code < 0x80 && code > qos;
     if codes.iter().zip(asked).any(more) {
         return Err(format!("{packet} came, which grants more than was asked"));
     }
     Ok(())
+}
+
+fn unsuback_came(packet: &Packet, filters: usize) -> Result<(), String> {
+    match packet.fields.get("codes") {
+        Some(Value::Codes(codes)) if codes.len() != filters => Err(format!(
+            "{packet} came to an UNSUBSCRIBE with {filters} filters (3.11.3)"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Takes `packet_id` if it is owed; the error is what is owed before it.

@@ -8,6 +8,7 @@ mod case;
 mod connection;
 mod packet;
 mod play;
+mod property;
 mod statements;
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -208,8 +209,9 @@ impl Tally {
         if !faults.is_empty() {
             self.failed += 1;
             println!(
-                "FAIL  {}: {} {}",
+                "FAIL  {} ({}): {} {}",
                 case.name,
+                case.version,
                 case.about,
                 case.shows.join(" ")
             );
@@ -223,11 +225,11 @@ impl Tally {
             notes.dedup();
             self.known += 1;
             for note in notes {
-                println!("known {}: {note}", case.name);
+                println!("known {} ({}): {note}", case.name, case.version);
             }
         } else {
             self.passed += 1;
-            println!("pass  {}", case.name);
+            println!("pass  {} ({})", case.name, case.version);
         }
     }
 }

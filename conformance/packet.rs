@@ -8,6 +8,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::property::{self, Entry, Property, Wanted};
+
+/// The two wire formats: MQTT 3.1 and 3.1.1 share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    V3,
+    V5,
+}
+
 /// The kinds of packets, by their number on the wire (2.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -25,9 +34,10 @@ pub enum Kind {
     Pingreq,
     Pingresp,
     Disconnect,
+    Auth,
 }
 
-const KINDS: [(Kind, &str); 14] = [
+const KINDS: [(Kind, &str); 15] = [
     (Kind::Connect, "CONNECT"),
     (Kind::Connack, "CONNACK"),
     (Kind::Publish, "PUBLISH"),
@@ -42,6 +52,7 @@ const KINDS: [(Kind, &str); 14] = [
     (Kind::Pingreq, "PINGREQ"),
     (Kind::Pingresp, "PINGRESP"),
     (Kind::Disconnect, "DISCONNECT"),
+    (Kind::Auth, "AUTH"),
 ];
 
 impl Kind {
@@ -76,12 +87,16 @@ pub enum Shape {
     Flag,
     Number,
     Bytes,
-    /// SUBACK's codes.
+    /// A reason or return code; where one is expected, perhaps one of several.
+    Code,
+    /// The codes of SUBACK and UNSUBACK.
     Codes,
-    /// Filters with the QoS asked for.
+    /// Filters with the QoS, or options, asked for.
     Requests,
     /// Filters alone.
     Filters,
+    /// Properties of MQTT 5.
+    Properties,
 }
 
 /// The fields of a packet, in the order of the wire where they have one.
@@ -93,8 +108,11 @@ pub fn fields_of(kind: Kind) -> &'static [(&'static str, Shape)] {
             ("protocol_level", Number),
             ("flags", Number),
             ("clean_session", Flag),
+            ("clean_start", Flag),
             ("keep_alive", Number),
+            ("properties", Properties),
             ("client_id", Bytes),
+            ("will_properties", Properties),
             ("will_topic", Bytes),
             ("will_payload", Bytes),
             ("will_qos", Number),
@@ -102,22 +120,42 @@ pub fn fields_of(kind: Kind) -> &'static [(&'static str, Shape)] {
             ("user_name", Bytes),
             ("password", Bytes),
         ],
-        Kind::Connack => &[("session_present", Flag), ("code", Number)],
+        Kind::Connack => &[
+            ("session_present", Flag),
+            ("code", Code),
+            ("properties", Properties),
+        ],
         Kind::Publish => &[
             ("dup", Flag),
             ("qos", Number),
             ("retain", Flag),
             ("topic", Bytes),
             ("packet_id", Number),
+            ("properties", Properties),
             ("payload", Bytes),
         ],
-        Kind::Puback | Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp | Kind::Unsuback => {
-            &[("packet_id", Number)]
-        }
-        Kind::Subscribe => &[("packet_id", Number), ("filters", Requests)],
-        Kind::Suback => &[("packet_id", Number), ("codes", Codes)],
-        Kind::Unsubscribe => &[("packet_id", Number), ("filters", Filters)],
-        Kind::Pingreq | Kind::Pingresp | Kind::Disconnect => &[],
+        Kind::Puback | Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp => &[
+            ("packet_id", Number),
+            ("code", Code),
+            ("properties", Properties),
+        ],
+        Kind::Subscribe => &[
+            ("packet_id", Number),
+            ("properties", Properties),
+            ("filters", Requests),
+        ],
+        Kind::Suback | Kind::Unsuback => &[
+            ("packet_id", Number),
+            ("properties", Properties),
+            ("codes", Codes),
+        ],
+        Kind::Unsubscribe => &[
+            ("packet_id", Number),
+            ("properties", Properties),
+            ("filters", Filters),
+        ],
+        Kind::Pingreq | Kind::Pingresp => &[],
+        Kind::Disconnect | Kind::Auth => &[("code", Code), ("properties", Properties)],
     }
 }
 
@@ -130,6 +168,11 @@ pub enum Value {
     Codes(Vec<u8>),
     Requests(Vec<(Vec<u8>, u8)>),
     Filters(Vec<Vec<u8>>),
+    Properties(Vec<Entry>),
+    /// Of a packet that is expected: one of these codes.
+    OneOf(Vec<u8>),
+    /// Of a packet that is expected.
+    Wanted(Vec<(&'static Property, Wanted)>),
 }
 
 impl fmt::Display for Value {
@@ -149,6 +192,15 @@ impl fmt::Display for Value {
             Value::Filters(filters) => {
                 let texts: Vec<String> = filters.iter().map(|filter| readable(filter)).collect();
                 write!(f, "[{}]", texts.join(", "))
+            }
+            Value::Properties(properties) => f.write_str(&property::written(properties)),
+            Value::OneOf(codes) => write!(f, "one of {codes:02x?}"),
+            Value::Wanted(wanted) => {
+                let texts: Vec<String> = wanted
+                    .iter()
+                    .map(|(property, wanted)| format!("{}={wanted}", property.name))
+                    .collect();
+                write!(f, "{{{}}}", texts.join(", "))
             }
         }
     }
@@ -215,6 +267,19 @@ impl Packet {
     pub fn packet_id(&self) -> Option<u16> {
         self.number("packet_id")
     }
+
+    /// The reason or return code; one that was left out is 0.
+    pub fn code(&self) -> u16 {
+        self.number("code").unwrap_or(0)
+    }
+
+    /// Its properties; none if it has none, or bytes in their place.
+    pub fn properties(&self) -> &[Entry] {
+        match self.fields.get("properties") {
+            Some(Value::Properties(properties)) => properties,
+            _ => &[],
+        }
+    }
 }
 
 impl fmt::Display for Packet {
@@ -222,8 +287,11 @@ impl fmt::Display for Packet {
         write!(f, "{}", self.kind)?;
         for (name, _) in fields_of(self.kind) {
             match self.fields.get(name) {
-                // Flags that are not set go without saying.
+                // Flags that are not set, and what is empty, go without saying.
                 None | Some(Value::Flag(false)) => {}
+                Some(Value::Properties(properties)) if properties.is_empty() => {}
+                Some(Value::Wanted(wanted)) if wanted.is_empty() => {}
+                Some(Value::Number(code)) if *name == "code" => write!(f, " code={code:#04x}")?,
                 Some(value) => write!(f, " {name}={value}")?,
             }
         }
@@ -233,53 +301,94 @@ impl fmt::Display for Packet {
 
 /// The first byte and the body of a packet; for the remaining length between
 /// them see [`frame`]. Writes what it is told, valid or not.
-pub fn encode(packet: &Packet) -> (u8, Vec<u8>) {
+pub fn encode(packet: &Packet, version: Version) -> (u8, Vec<u8>) {
     let mut first = (packet.kind as u8) << 4 | packet.kind.header_flags();
     let mut body = Vec::new();
-    if packet.kind == Kind::Connect {
-        encode_connect(packet, &mut body);
-        return (first, body);
+    match packet.kind {
+        Kind::Connect => encode_connect(packet, &mut body),
+        Kind::Connack => {
+            body.push(u8::from(packet.flag("session_present")));
+            body.push(packet.code() as u8);
+            put_properties(packet, "properties", version, &mut body);
+        }
+        Kind::Publish => {
+            first |= u8::from(packet.flag("dup")) << 3
+                | (packet.number("qos").unwrap_or(0) as u8 & 3) << 1
+                | u8::from(packet.flag("retain"));
+            put_string(packet.bytes("topic").unwrap_or_default(), &mut body);
+            put_packet_id(packet, &mut body);
+            put_properties(packet, "properties", version, &mut body);
+            body.extend(packet.bytes("payload").unwrap_or_default());
+        }
+        Kind::Subscribe | Kind::Unsubscribe | Kind::Suback | Kind::Unsuback => {
+            put_packet_id(packet, &mut body);
+            put_properties(packet, "properties", version, &mut body);
+            put_list(packet, &mut body);
+        }
+        // These may end after each of their fields.
+        _ => {
+            put_packet_id(packet, &mut body);
+            let has_properties = packet.fields.contains_key("properties");
+            if version == Version::V5 && (has_properties || packet.fields.contains_key("code")) {
+                body.push(packet.code() as u8);
+            }
+            if has_properties {
+                put_properties(packet, "properties", version, &mut body);
+            }
+        }
     }
-    if packet.kind == Kind::Connack {
-        body.push(u8::from(packet.flag("session_present")));
-        body.push(packet.number("code").unwrap_or(0) as u8);
-        return (first, body);
-    }
-    if packet.kind == Kind::Publish {
-        first |= u8::from(packet.flag("dup")) << 3
-            | (packet.number("qos").unwrap_or(0) as u8 & 3) << 1
-            | u8::from(packet.flag("retain"));
-        put_string(packet.bytes("topic").unwrap_or_default(), &mut body);
-    }
+    (first, body)
+}
+
+fn put_packet_id(packet: &Packet, body: &mut Vec<u8>) {
     if let Some(packet_id) = packet.packet_id() {
         body.extend(packet_id.to_be_bytes());
     }
+}
+
+/// Properties as they are, or bytes in their place, behind their length.
+fn put_properties(packet: &Packet, name: &str, version: Version, body: &mut Vec<u8>) {
+    if version == Version::V3 {
+        return;
+    }
+    match packet.fields.get(name) {
+        Some(Value::Properties(properties)) => property::encode(properties, body),
+        Some(Value::Bytes(bytes)) => {
+            property::put_variable(bytes.len() as u32, body);
+            body.extend(bytes);
+        }
+        _ => body.push(0), // [MQTT-2.2.2-1]
+    }
+}
+
+fn put_list(packet: &Packet, body: &mut Vec<u8>) {
     for value in packet.fields.values() {
         match value {
             Value::Codes(codes) => body.extend(codes),
             Value::Requests(requests) => {
-                for (filter, qos) in requests {
-                    put_string(filter, &mut body);
-                    body.push(*qos);
+                for (filter, options) in requests {
+                    put_string(filter, body);
+                    body.push(*options);
                 }
             }
             Value::Filters(filters) => {
                 for filter in filters {
-                    put_string(filter, &mut body);
+                    put_string(filter, body);
                 }
             }
-            Value::Flag(_) | Value::Number(_) | Value::Bytes(_) => {}
+            _ => {}
         }
     }
-    body.extend(packet.bytes("payload").unwrap_or_default());
-    (first, body)
 }
 
-/// `flags` are made from the other fields unless given; what is in the payload
-/// is there whether the flags announce it or not.
 fn encode_connect(packet: &Packet, body: &mut Vec<u8>) {
+    let level = packet.number("protocol_level").unwrap_or(4);
+    let version = match level {
+        5 => Version::V5,
+        _ => Version::V3,
+    };
     put_string(packet.bytes("protocol_name").unwrap_or(b"MQTT"), body);
-    body.push(packet.number("protocol_level").unwrap_or(4) as u8);
+    body.push(level as u8);
     let has = |name| packet.fields.contains_key(name);
     let will = has("will_topic") || has("will_payload");
     let flags = u8::from(packet.flag("clean_session")) << 1
@@ -290,6 +399,7 @@ fn encode_connect(packet: &Packet, body: &mut Vec<u8>) {
         | u8::from(has("user_name")) << 7;
     body.push(packet.number("flags").map_or(flags, |flags| flags as u8));
     body.extend(packet.number("keep_alive").unwrap_or(0).to_be_bytes());
+    put_properties(packet, "properties", version, body);
     // [MQTT-3.1.3-1]
     for name in [
         "client_id",
@@ -298,6 +408,9 @@ fn encode_connect(packet: &Packet, body: &mut Vec<u8>) {
         "user_name",
         "password",
     ] {
+        if will && name == "will_topic" {
+            put_properties(packet, "will_properties", version, body);
+        }
         if let Some(bytes) = packet.bytes(name) {
             put_string(bytes, body);
         } else if will && name == "will_payload" {
@@ -316,15 +429,7 @@ pub fn put_string(bytes: &[u8], body: &mut Vec<u8>) {
 /// First byte, remaining length (2.2.3), body.
 pub fn frame(first: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
-    let mut rest = body.len();
-    loop {
-        let more = rest >= 128;
-        bytes.push((rest % 128) as u8 | u8::from(more) << 7);
-        rest /= 128;
-        if !more {
-            break;
-        }
-    }
+    property::put_variable(body.len() as u32, &mut bytes);
     bytes.extend(body);
     bytes
 }
@@ -351,36 +456,53 @@ pub fn find_frame(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
 }
 
 /// Reads a packet that the broker sent; the error says what is wrong with it.
-pub fn decode(first: u8, body: &[u8]) -> Result<Packet, String> {
+pub fn decode(first: u8, body: &[u8], version: Version) -> Result<Packet, String> {
     let Some(kind) = Kind::from_bits(first >> 4) else {
         return Err(format!("a packet of the forbidden type {}", first >> 4));
     };
     if kind != Kind::Publish && first & 0x0F != kind.header_flags() {
         return Err(format!(
-            "{kind} with the header flags {:04b} [MQTT-2.2.2-1]",
+            "{kind} with the header flags {:04b} [MQTT-2.2.2-1; of 5: MQTT-2.1.3-1]",
             first & 0x0F
         ));
     }
     let mut rest = Cursor { kind, rest: body };
-    let packet = Packet::new(kind);
     let packet = match kind {
+        Kind::Publish => decode_publish(first, &mut rest, version)?,
+        Kind::Connect | Kind::Subscribe | Kind::Unsubscribe | Kind::Pingreq => {
+            return Err(format!("{kind}, which only a client sends (2.2.1)"));
+        }
+        Kind::Disconnect | Kind::Auth if version == Version::V3 => {
+            return Err(format!("{kind}, which a broker never sends (2.2.1)"));
+        }
+        _ => match version {
+            Version::V3 => decode_v3(&mut rest)?,
+            Version::V5 => decode_v5(&mut rest)?,
+        },
+    };
+    if !rest.rest.is_empty() {
+        return Err(format!("{kind} with {} bytes too many", rest.rest.len()));
+    }
+    property::check(kind, packet.properties())?;
+    Ok(packet)
+}
+
+/// What is no PUBLISH, in MQTT 3.1 and 3.1.1.
+fn decode_v3(rest: &mut Cursor<'_>) -> Result<Packet, String> {
+    let packet = Packet::new(rest.kind);
+    Ok(match rest.kind {
         Kind::Connack => {
-            let flags = rest.byte()?;
-            if flags > 1 {
-                return Err(format!("CONNACK with the flags {flags:02x} (3.2.2.1)"));
-            }
+            let packet = decode_connack_flags(rest)?;
             let code = rest.byte()?;
             if code > 5 {
                 return Err(format!("CONNACK with the reserved code {code} (3.2.2.3)"));
             }
-            packet
-                .with("session_present", Value::Flag(flags == 1))
-                .with("code", Value::Number(code.into()))
+            packet.with("code", Value::Number(code.into()))
         }
-        Kind::Publish => decode_publish(first, &mut rest)?,
-        Kind::Puback | Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp | Kind::Unsuback => {
-            packet.with("packet_id", Value::Number(rest.packet_id()?))
-        }
+        Kind::Puback | Kind::Pubrec | Kind::Pubrel | Kind::Pubcomp => packet
+            .with("packet_id", Value::Number(rest.packet_id()?))
+            .with("code", Value::Number(0)),
+        Kind::Unsuback => packet.with("packet_id", Value::Number(rest.packet_id()?)),
         Kind::Suback => {
             let packet = packet.with("packet_id", Value::Number(rest.packet_id()?));
             let codes = std::mem::take(&mut rest.rest).to_vec();
@@ -389,18 +511,66 @@ pub fn decode(first: u8, body: &[u8]) -> Result<Packet, String> {
             }
             packet.with("codes", Value::Codes(codes))
         }
-        Kind::Pingresp => packet,
-        Kind::Connect | Kind::Subscribe | Kind::Unsubscribe | Kind::Pingreq | Kind::Disconnect => {
-            return Err(format!("{kind}, which only a client sends (2.2.1)"));
-        }
-    };
-    if !rest.rest.is_empty() {
-        return Err(format!("{kind} with {} bytes too many", rest.rest.len()));
-    }
-    Ok(packet)
+        _ => packet,
+    })
 }
 
-fn decode_publish(first: u8, rest: &mut Cursor<'_>) -> Result<Packet, String> {
+/// What is no PUBLISH, in MQTT 5.
+fn decode_v5(rest: &mut Cursor<'_>) -> Result<Packet, String> {
+    let kind = rest.kind;
+    let mut packet = Packet::new(kind);
+    match kind {
+        Kind::Connack => {
+            packet = decode_connack_flags(rest)?;
+            let code = rest.byte()?;
+            property::check_code(kind, code)?;
+            let properties = property::decode(rest)?;
+            Ok(packet
+                .with("code", Value::Number(code.into()))
+                .with("properties", Value::Properties(properties)))
+        }
+        Kind::Suback | Kind::Unsuback => {
+            packet = packet.with("packet_id", Value::Number(rest.packet_id()?));
+            let properties = property::decode(rest)?;
+            let codes = std::mem::take(&mut rest.rest).to_vec();
+            for code in &codes {
+                property::check_code(kind, *code)?;
+            }
+            Ok(packet
+                .with("properties", Value::Properties(properties))
+                .with("codes", Value::Codes(codes)))
+        }
+        Kind::Pingresp => Ok(packet),
+        // These may end after each of their fields (3.4.2.1).
+        _ => {
+            if !matches!(kind, Kind::Disconnect | Kind::Auth) {
+                packet = packet.with("packet_id", Value::Number(rest.packet_id()?));
+            }
+            let code = match rest.rest.is_empty() {
+                true => 0,
+                false => rest.byte()?,
+            };
+            property::check_code(kind, code)?;
+            let properties = match rest.rest.is_empty() {
+                true => Vec::new(),
+                false => property::decode(rest)?,
+            };
+            Ok(packet
+                .with("code", Value::Number(code.into()))
+                .with("properties", Value::Properties(properties)))
+        }
+    }
+}
+
+fn decode_connack_flags(rest: &mut Cursor<'_>) -> Result<Packet, String> {
+    let flags = rest.byte()?;
+    if flags > 1 {
+        return Err(format!("CONNACK with the flags {flags:02x} (3.2.2.1)"));
+    }
+    Ok(Packet::new(Kind::Connack).with("session_present", Value::Flag(flags == 1)))
+}
+
+fn decode_publish(first: u8, rest: &mut Cursor<'_>, version: Version) -> Result<Packet, String> {
     let (dup, qos, retain) = (first & 8 != 0, first >> 1 & 3, first & 1 != 0);
     if qos == 3 {
         return Err("PUBLISH with QoS 3 [MQTT-3.3.1-4]".into());
@@ -408,11 +578,11 @@ fn decode_publish(first: u8, rest: &mut Cursor<'_>) -> Result<Packet, String> {
     if dup && qos == 0 {
         return Err("PUBLISH with DUP at QoS 0 [MQTT-3.3.1-2]".into());
     }
-    let topic = rest.string()?;
-    let Ok(text) = std::str::from_utf8(topic) else {
-        return Err("PUBLISH with a topic that is not UTF-8 [MQTT-3.3.2-1]".into());
-    };
-    if text.is_empty() || text.contains(['+', '#', '\0']) {
+    let topic = rest.text()?;
+    let text = String::from_utf8_lossy(topic);
+    // In MQTT 5 an alias may stand for it.
+    let may_be_empty = version == Version::V5;
+    if (text.is_empty() && !may_be_empty) || text.contains(['+', '#']) {
         return Err(format!("PUBLISH to {text:?}, no topic name (4.7)"));
     }
     let mut packet = Packet::new(Kind::Publish)
@@ -423,18 +593,30 @@ fn decode_publish(first: u8, rest: &mut Cursor<'_>) -> Result<Packet, String> {
     if qos > 0 {
         packet = packet.with("packet_id", Value::Number(rest.packet_id()?));
     }
+    if version == Version::V5 {
+        let properties = property::decode(rest)?;
+        if let Some(property::Value::Bytes(topic)) = property::find(&properties, "response_topic")
+            && (topic.is_empty() || topic.contains(&b'+') || topic.contains(&b'#'))
+        {
+            return Err(format!(
+                "PUBLISH with the response topic {} [MQTT-3.3.2-14]",
+                readable(topic)
+            ));
+        }
+        packet = packet.with("properties", Value::Properties(properties));
+    }
     let payload = std::mem::take(&mut rest.rest);
     Ok(packet.with("payload", Value::Bytes(payload.to_vec())))
 }
 
 /// What of a body is still to be read.
-struct Cursor<'a> {
-    kind: Kind,
-    rest: &'a [u8],
+pub struct Cursor<'a> {
+    pub kind: Kind,
+    pub rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
         let Some((taken, rest)) = self.rest.split_at_checked(count) else {
             return Err(format!("{} that ends in the middle", self.kind));
         };
@@ -442,18 +624,59 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    fn byte(&mut self) -> Result<u8, String> {
+    pub fn byte(&mut self) -> Result<u8, String> {
         Ok(self.take(1)?[0])
     }
 
-    fn number(&mut self) -> Result<u16, String> {
+    pub fn number(&mut self) -> Result<u16, String> {
         let bytes = self.take(2)?;
         Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
-    fn string(&mut self) -> Result<&'a [u8], String> {
+    pub fn long(&mut self) -> Result<u32, String> {
+        let high = u32::from(self.number()?);
+        Ok(high << 16 | u32::from(self.number()?))
+    }
+
+    /// A variable byte integer (1.5.5).
+    pub fn variable(&mut self) -> Result<u32, String> {
+        let mut number = 0;
+        for place in 0..4 {
+            let byte = self.byte()?;
+            number |= u32::from(byte & 0x7F) << (7 * place);
+            if byte & 0x80 == 0 {
+                return match byte == 0 && place > 0 {
+                    true => Err(format!(
+                        "{} with a number in more bytes than it needs [MQTT-1.5.5-1]",
+                        self.kind
+                    )),
+                    false => Ok(number),
+                };
+            }
+        }
+        Err(format!(
+            "{} with a number of more than four bytes (1.5.5)",
+            self.kind
+        ))
+    }
+
+    /// Bytes behind their length.
+    pub fn string(&mut self) -> Result<&'a [u8], String> {
         let length = self.number()?;
         self.take(length.into())
+    }
+
+    /// As [`Cursor::string`], but UTF-8 and without U+0000 (1.5.3; in 5, 1.5.4).
+    pub fn text(&mut self) -> Result<&'a [u8], String> {
+        let bytes = self.string()?;
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !text.contains('\0') => Ok(bytes),
+            _ => Err(format!(
+                "{} with {}, which is no text [MQTT-1.5.3-1, -2; of 5: MQTT-1.5.4-1, -2]",
+                self.kind,
+                readable(bytes)
+            )),
+        }
     }
 
     fn packet_id(&mut self) -> Result<u16, String> {

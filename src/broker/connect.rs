@@ -206,8 +206,11 @@ impl Core {
         now: Time,
     ) -> Result<Option<(SessionId, u32)>, Close> {
         if self.sessions_len.load(Ordering::Relaxed) >= self.limits.sessions_max {
-            let why = "there are sessions_max sessions";
-            return Err(Close::new(ReasonCode::ServerUnavailable, why));
+            let reason = match self.session_settings.server_reference.is_empty() {
+                true => ReasonCode::QuotaExceeded,
+                false => ReasonCode::UseAnotherServer,
+            };
+            return Err(Close::new(reason, "there are sessions_max sessions"));
         }
         let terms = entry.accepted.terms;
         let mut session = Session::new(entry.identity.clone(), terms, self.random_packet_id());

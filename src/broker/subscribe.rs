@@ -141,9 +141,7 @@ impl Core {
                 };
                 let subscribed = self.router.subscribe(filter, receiver, subscription);
                 let (node, granted) = (subscribed.node.0, asked.granted(options.qos));
-                session
-                    .subscriptions
-                    .insert(Subscribed::Filter(node), granted);
+                session.subscribed(Subscribed::Filter(node), granted);
                 let wants_retained = match options.retain_handling {
                     RetainHandling::Send => true, // [MQTT-3.3.1-9], again [MQTT-3.8.4-4]
                     RetainHandling::SendIfNew => !subscribed.replaced, // [MQTT-3.3.1-10]

@@ -730,6 +730,12 @@ impl Queue {
         self.last_used
     }
 
+    /// How often the job of a lease was delivered, if the lease is current.
+    pub fn deliveries(&self, id: LeaseId) -> Option<u32> {
+        self.is_current(id)
+            .then(|| self.jobs[id.job as usize].deliveries)
+    }
+
     fn is_current(&self, id: LeaseId) -> bool {
         self.jobs
             .get(id.job as usize)

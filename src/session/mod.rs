@@ -52,6 +52,8 @@ pub struct Session {
     pub window: Window,
     /// By what they are found with again.
     pub subscriptions: FxHashMap<Subscribed, Granted>,
+    // Whether any of them ever had an identifier or other options.
+    has_options: bool,
     pub will: Option<Box<Will>>,
     /// When a will is published whose delay runs, if the client stays away.
     pub will_due: Time,
@@ -286,6 +288,7 @@ impl Session {
             terms,
             window: Window::new(terms.inflight_max, first_packet_id),
             subscriptions: FxHashMap::default(),
+            has_options: false,
             will: None,
             will_due: Time::MAX,
             absent_since: Time::ZERO,
@@ -307,6 +310,12 @@ impl Session {
             passed_over: VecDeque::new(),
             backlog: Backlog::default(),
         }
+    }
+
+    /// Remembers a subscription.
+    pub fn subscribed(&mut self, to: Subscribed, granted: Granted) {
+        self.has_options |= granted.id.is_some() || granted.retain_as_published;
+        self.subscriptions.insert(to, granted);
     }
 
     pub fn is_connected(&self) -> bool {
@@ -367,7 +376,9 @@ impl Session {
             aliases: NonZeroU16::new(terms.topic_aliases_out).map(|max| Box::new(Given::new(max))),
         });
         self.append_answers(connack, effects);
+        self.window.hold_back_all();
         self.resend(now, effects);
+        self.release_again();
         self.refill(now, effects);
         self.link_number
     }
@@ -688,19 +699,21 @@ impl Session {
         let mut own = std::mem::take(&mut effects.own);
         own.clear();
         let mut retain = false;
-        if self.terms.has_reasons {
-            // There is none where the member has unsubscribed meanwhile.
-            if let Some(granted) = self.subscriptions.get(&delivery.list) {
-                // A queue knows nothing of retained messages.
-                retain =
-                    granted.retain_as_published && publication.retain && delivery.about.is_none();
-                if let Some(id) = granted.id {
-                    Property::SubscriptionIdentifier(id).encode(&mut own);
-                }
-            }
-            if let Some(about) = &delivery.about {
-                about.encode(publication, &mut effects.text, &mut own);
-            }
+        // There is none where the member has unsubscribed meanwhile.
+        if self.has_options
+            && let Some(granted) = self.subscriptions.get(&delivery.list)
+        {
+            // A queue knows nothing of retained messages.
+            let as_published = granted.retain_as_published && delivery.about.is_none();
+            retain = as_published && publication.retain;
+            (granted.id.into_iter())
+                .for_each(|id| Property::SubscriptionIdentifier(id).encode(&mut own));
+        }
+        // Of QoS 2 it may be sent again to who can read it.
+        if (self.terms.has_reasons || delivery.qos == Qos::ExactlyOnce)
+            && let Some(about) = &delivery.about
+        {
+            about.encode(publication, &mut effects.text, &mut own);
         }
         let taken = self.take_job(publication, delivery, queue, retain, &mut own, effects);
         effects.own = own;
@@ -780,6 +793,9 @@ impl Session {
     /// Sends what waits, as far as there is room. What has waited for too long
     /// is dropped [MQTT-3.3.2-5].
     pub fn refill(&mut self, now: Time, effects: &mut Effects) {
+        if self.window.is_holding_back() {
+            self.resend(now, effects);
+        }
         while self.has_room() {
             let Some(next) = self.waiting.pop_front() else {
                 self.first_expiry = Time::MAX;
@@ -849,54 +865,48 @@ impl Session {
     }
 
     /// What the last connection left unacknowledged, with its old ids and in
-    /// its old order [MQTT-4.4.0-1], [MQTT-4.6.0-1]; also what has expired
-    /// meanwhile, as its delivery had begun [MQTT-4.3.3-7].
+    /// its old order [MQTT-4.4.0-1], [MQTT-4.6.0-1], as far as there is room;
+    /// also what has expired meanwhile, as its delivery had begun
+    /// [MQTT-4.3.3-7].
     fn resend(&mut self, now: Time, effects: &mut Effects) {
-        if self.window.in_use() == 0 {
-            return;
-        }
         self.give_buffer(effects);
-        effects.frames.begin(1);
-        let filling = self.filling;
         let mut own = std::mem::take(&mut effects.own);
-        let mut too_large = Vec::new();
-        for sent in self.window.sent() {
+        while let Some(sent) = self.window.next_held_back() {
             let Some(message) = &sent.message else {
                 continue;
             };
-            debug_assert_ne!(sent.filling, filling);
+            let (packet_id, is_job) = (sent.packet_id, sent.job.is_some());
             let prefix = prefix(sent.job.is_some_and(|job| job.queue_topic));
             let mut form = form(&self.terms, sent.qos, sent.retain, prefix);
             form.dup = true; // [MQTT-3.3.1-1]
-            form.packet_id = Some(sent.packet_id);
+            form.packet_id = Some(packet_id);
             own.clear();
-            if self.terms.has_reasons {
-                own.extend_from_slice(sent.own.as_bytes());
-            }
+            own.extend_from_slice(sent.own.as_bytes());
             let publication = Publication::of(message, now);
-            let aliases = self.link.as_mut().map(|link| &mut link.aliases);
             let mut none = None;
+            let aliases = self.link.as_mut().map(|link| &mut link.aliases);
             let aliases = aliases.unwrap_or(&mut none);
             if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
                 publication.append_to(&mut self.outbox, &mut effects.frames, form, &own);
-            } else if sent.job.is_none() {
-                // A queue's job stays undecided.
-                too_large.push(sent.packet_id);
+            } else if !is_job {
+                // A queue's job stays undecided; any other is as good as sent.
+                effects.too_large += 1;
+                if let Some(sent) = self.window.acknowledge(packet_id) {
+                    self.forget(sent);
+                }
             }
         }
         effects.own = own;
-        effects.too_large += too_large.len();
-        for packet_id in too_large {
-            if let Some(sent) = self.window.acknowledge(packet_id) {
-                self.forget(sent);
-            }
-        }
+        self.wake(effects);
+    }
+
+    /// PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4].
+    fn release_again(&mut self) {
         let wire = self.terms.wire;
         for packet_id in self.window.releasing() {
             let pubrel = Packet::Pubrel(Ack::new(packet_id));
             self.outbox.append(|out| encode(&pubrel, wire, out));
         }
-        self.wake(effects);
     }
 
     // ---- from the client

@@ -363,9 +363,7 @@ fn referred(reason: ReasonCode, settings: &SessionSettings) -> (ReasonCode, Opti
         return (reason, None);
     }
     match reason {
-        ReasonCode::UseAnotherServer
-        | ReasonCode::ServerUnavailable
-        | ReasonCode::ServerShuttingDown => (
+        ReasonCode::UseAnotherServer | ReasonCode::ServerShuttingDown => (
             ReasonCode::UseAnotherServer,
             Some(&settings.server_reference),
         ),

@@ -22,6 +22,8 @@ pub struct Window {
     known_free: u16,
     // Ids whose job the client does not hold any more.
     stale: u16,
+    // How many of `sent`, the last ones, this connection has not seen yet.
+    held_back: usize,
 }
 
 /// A PUBLISH that waits for its PUBACK or PUBREC.
@@ -85,6 +87,7 @@ impl Window {
             next: first,
             known_free: u16::MAX,
             stale: 0,
+            held_back: 0,
         }
     }
 
@@ -130,9 +133,24 @@ impl Window {
         self.sent.push_back(sent);
     }
 
-    /// Those that wait for PUBACK or PUBREC, oldest first.
-    pub fn sent(&self) -> impl Iterator<Item = &Sent> {
-        self.sent.iter()
+    /// Another connection: all has to be sent again.
+    pub fn hold_back_all(&mut self) {
+        self.held_back = self.sent.len();
+    }
+
+    pub fn is_holding_back(&self) -> bool {
+        self.held_back > 0
+    }
+
+    /// The next that is to be sent again, oldest first, if the client takes
+    /// that many at a time [MQTT-3.3.4-9].
+    pub fn next_held_back(&mut self) -> Option<&Sent> {
+        if self.held_back == 0 || self.in_use() - self.held_back >= usize::from(self.max) {
+            return None;
+        }
+        let at = self.sent.len() - self.held_back;
+        self.held_back -= 1;
+        self.sent.get(at)
     }
 
     /// Those that wait for PUBCOMP, in the order of their PUBRECs.
@@ -193,14 +211,17 @@ impl Window {
         self.releasing.push_back(packet_id);
     }
 
-    /// Keeps what `keep` says.
+    /// Keeps what `keep` says; the connection is gone.
     pub fn retain(&mut self, keep: impl FnMut(&Sent) -> bool) {
         self.sent.retain(keep);
+        self.held_back = 0;
         let stale = self.sent.iter().filter(|sent| sent.is_stale());
         self.stale = stale.count() as u16;
     }
 
     fn take(&mut self, at: usize) -> Option<Sent> {
+        let seen = self.sent.len() - self.held_back;
+        self.held_back -= usize::from(at >= seen);
         let sent = self.sent.remove(at)?;
         if sent.is_stale() {
             self.stale -= 1;

@@ -235,7 +235,7 @@ fn there_are_no_more_sessions_than_allowed() {
     let a = world.connect("a").clean(false).go();
     world.drop(a);
     world.connect("b").go();
-    assert_eq!(world.connect("c").refused(), ReasonCode::ServerUnavailable);
+    assert_eq!(world.connect("c").refused(), ReasonCode::QuotaExceeded);
     world.connect("a").clean(false).go();
     let b = world.connect("b").go();
     world.disconnect(b);

@@ -384,6 +384,44 @@ fn no_more_is_under_way_than_the_client_takes() {
 }
 
 #[test]
+fn what_is_sent_again_keeps_within_what_the_client_takes_now() {
+    in_mqtt_5(nothing, |mut world| {
+        let p = world.connect("p").go();
+        let a = world.connect("a").clean(false).go();
+        world.subscribe(a, "t", 2);
+        for n in 0..6 {
+            world.publish(p, "t", &n.to_string(), 1 + n % 2);
+        }
+        let first = world.messages(a);
+        world.send(a, &pubrec(first[1].id));
+        world.drop(a);
+        let take_two = Property::ReceiveMaximum(packet_id(2));
+        let a = (world.connect("a").clean(false)).property(take_two).go();
+        // One waits for its PUBCOMP, and takes a place.
+        let mut got = world.receive(a);
+        assert_eq!(got.pop(), Some(Got::Pubrel(first[1].id)));
+        let expected = [0, 2, 3, 4, 5].map(|at| Message {
+            dup: true,
+            ..first[at].clone()
+        });
+        assert_eq!(got, [Got::Publish(expected[0].clone())]);
+        // An answer from before, to what has not been sent again yet.
+        world.send(a, &puback(expected[3].id));
+        assert_eq!(world.receive(a), []);
+        world.publish(p, "t", "new", 1);
+        world.send(a, &pubcomp(first[1].id));
+        world.send(a, &puback(expected[0].id));
+        let two = world.messages(a);
+        assert_eq!(two, expected[1..3]);
+        two.iter().for_each(|message| world.acknowledge(a, message));
+        let rest = world.messages(a);
+        assert_eq!(rest[0], expected[4]);
+        assert_eq!((&*rest[1].payload, rest[1].dup), ("new", false));
+        assert_eq!(rest.len(), 2);
+    });
+}
+
+#[test]
 fn no_more_qos_2_is_under_way_to_the_broker_than_it_takes() {
     in_mqtt_5(
         |config| config.limits.receive_max = 3,
@@ -718,7 +756,11 @@ fn clients_are_sent_where_they_are_served() {
                     None => {
                         world.connect("a").go();
                         let full = world.connect("b").refused();
-                        assert_eq!(full, ReasonCode::ServerUnavailable);
+                        let expected = match reference {
+                            "" => ReasonCode::QuotaExceeded,
+                            _ => ReasonCode::UseAnotherServer,
+                        };
+                        assert_eq!(full, expected);
                     }
                 }
             });

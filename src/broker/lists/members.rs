@@ -115,7 +115,7 @@ impl Core {
         };
         let mut session = self.session_to_subscribe(link)?;
         self.check_subscriptions(&session, Some(subscribed))?;
-        session.subscriptions.insert(subscribed, granted);
+        session.subscribed(subscribed, granted);
         session.pass_over(id);
         drop(session);
         list.last_used = now;
@@ -274,7 +274,13 @@ impl List {
             // Discarded [MQTT-4.8.2-6].
             _ if matches!(self.kind, Kind::Share) => Settlement::Reject,
             ReasonCode::PayloadFormatInvalid | ReasonCode::TopicNameInvalid => Settlement::Reject,
-            ReasonCode::QuotaExceeded => Settlement::Refuse { delay: None },
+            // Busy: the next may not be. When that is so too, there is no hurry.
+            ReasonCode::QuotaExceeded => {
+                let again = self.queue.deliveries(lease).is_some_and(|count| count > 1);
+                Settlement::Refuse {
+                    delay: again.then_some(FAILED_BACKOFF),
+                }
+            }
             _ => Settlement::Refuse {
                 delay: Some(asked_delay(ack.properties).unwrap_or(FAILED_BACKOFF)),
             },

@@ -21,6 +21,7 @@ const STALL: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(2);
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
+const LOOK_MIN: Duration = Duration::from_millis(1);
 
 /// What all threads are doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +188,15 @@ impl Course<'_> {
         self.stay_while(phase, || Ok(self.board.now() < end), end)
     }
 
-    /// Lets `phase` go on while `goes_on` says so.
+    /// Lets `phase` go on until so many messages are published, and
+    /// `delivered` too if it says so.
+    pub fn stay_until(&self, phase: Phase, messages: u64, delivered: bool) -> Result<(), String> {
+        let goes_on = || Ok(self.published() < messages || delivered && self.missing() > 0);
+        self.stay_while(phase, goes_on, Duration::ZERO)
+    }
+
+    /// Lets `phase` go on while `goes_on` says so, which is asked more often
+    /// after `end`.
     pub fn stay_while(
         &self,
         phase: Phase,
@@ -200,10 +209,7 @@ impl Course<'_> {
         let mut shown = (self.board.now(), self.delivered());
         while goes_on()? {
             let now = self.board.now();
-            self.look(
-                LOOK.min(end.saturating_sub(now))
-                    .max(Duration::from_micros(100)),
-            )?;
+            self.look(LOOK.min(end.saturating_sub(now)).max(LOOK_MIN))?;
             let now = self.board.now();
             let moved = (self.published(), self.delivered());
             if moved != seen || self.copies == 0 {

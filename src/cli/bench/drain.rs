@@ -39,7 +39,11 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
     let publishers = (0..job.publishers).map(|index| job.client("p", index, Vec::new()));
     fill.links_at = net.connect(publishers, &mut Silence, connected)?.start;
     for (index, publisher) in fill.publishers.iter_mut().enumerate() {
-        publisher.ids = PacketIds::new(net.receive_maximum(fill.links_at + index));
+        let demands = net.demands(fill.links_at + index);
+        for session in &publisher.sessions {
+            demands.check(&fill.templates[*session])?;
+        }
+        publisher.ids = PacketIds::new(demands.receive_max);
     }
     let empty = Sample::read(start.elapsed(), 0, 0, job.pid)?;
     fill.run(&mut net, &bar)?;
@@ -129,9 +133,7 @@ impl Fill {
                 sessions,
             }
         });
-        let version = job.target.version;
-        let templates = (0..job.clients)
-            .map(|index| Template::new(&topic(job, index), job.payload_bytes, job.qos, version));
+        let templates = (0..job.clients).map(|index| Template::new(&topic(job, index), &job.form));
         Fill {
             window: job.window,
             links_at: 0,

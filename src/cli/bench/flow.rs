@@ -15,7 +15,6 @@ use super::course::{Board, Counters, Phase};
 use super::frame::Frame;
 use super::net::{Client, Conversation, Net, Target};
 use super::publication::{PacketIds, Stamp, Template, append_answer};
-use crate::message::Qos;
 
 /// A write holds at most so much, or one message.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
@@ -34,8 +33,8 @@ pub struct Plan {
     pub bystanders: Vec<Client>,
     pub subscribers: Vec<Client>,
     pub publishers: Vec<Client>,
-    /// The topic of each publisher.
-    pub topics: Vec<String>,
+    /// What each publisher sends.
+    pub templates: Vec<Template>,
     /// How many subscribers get each message.
     pub copies: usize,
     pub load: Load,
@@ -49,27 +48,16 @@ impl Plan {
     }
 }
 
-/// What each publisher sends.
-#[derive(Clone, Copy, Debug)]
+/// How much each publisher sends.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
-    pub qos: Qos,
-    pub payload_bytes: usize,
     /// Messages of a publisher that are published and not yet delivered.
     pub window: usize,
     /// Messages a second of all publishers of this plan together, whatever
     /// comes back (open loop); 0: as fast as the window allows.
     pub rate: f64,
-}
-
-impl Default for Load {
-    fn default() -> Load {
-        Load {
-            qos: Qos::AtMostOnce,
-            payload_bytes: Stamp::BYTES,
-            window: 1,
-            rate: 0.0,
-        }
-    }
+    /// After so many messages a publisher stops.
+    pub messages_max: u64,
 }
 
 /// Carries a plan out until the board says [`Phase::End`]; returns how old
@@ -82,7 +70,7 @@ pub fn run(
     counters: &Counters,
 ) -> Result<Histogram<u64>, String> {
     let mut net = Net::new(target, plan.connects_before)?;
-    let mut flow = Flow::new(&plan, target, board);
+    let mut flow = Flow::new(&plan, board);
     let mut connected = 0;
     for clients in [plan.bystanders, plan.subscribers, plan.publishers] {
         let links = net.connect(clients, &mut flow, |done| {
@@ -93,7 +81,9 @@ pub fn run(
     }
     counters.set_connected(connected);
     for (index, publisher) in flow.publishers.iter_mut().enumerate() {
-        publisher.ids = PacketIds::new(net.receive_maximum(flow.publishers_at + index));
+        let demands = net.demands(flow.publishers_at + index);
+        demands.check(&publisher.template)?;
+        publisher.ids = PacketIds::new(demands.receive_max);
     }
     let waker = net.waker()?;
     thread::scope(|scope| {
@@ -164,7 +154,7 @@ struct Publisher {
 }
 
 impl<'a> Flow<'a> {
-    fn new(plan: &Plan, target: &Target, board: &'a Board) -> Flow<'a> {
+    fn new(plan: &Plan, board: &'a Board) -> Flow<'a> {
         let load = plan.load;
         // The open loop waits for nothing: it needs to know no window.
         let copies = if load.rate > 0.0 { 1 } else { plan.copies };
@@ -172,8 +162,8 @@ impl<'a> Flow<'a> {
             0 | 1 => (0, 0),
             _ => (load.window.next_power_of_two(), plan.subscribers.len()),
         };
-        let publishers = plan.topics.iter().map(|topic| Publisher {
-            template: Template::new(topic, load.payload_bytes, load.qos, target.version),
+        let publishers = plan.templates.iter().map(|template| Publisher {
+            template: template.clone(),
             ids: PacketIds::new(u16::MAX),
             published: 0,
             delivered: 0,
@@ -187,7 +177,7 @@ impl<'a> Flow<'a> {
             subscribers_at: plan.bystanders.len(),
             publishers_at: plan.bystanders.len() + plan.subscribers.len(),
             publishers: publishers.collect(),
-            received: vec![0; rows * plan.topics.len()],
+            received: vec![0; rows * plan.templates.len()],
             ready: Vec::new(),
             latency: empty_latency(),
             phase: Phase::Connect,
@@ -237,9 +227,11 @@ impl<'a> Flow<'a> {
             // A full socket tells when it has room again.
             while net.pending_bytes(link) == 0 {
                 let under_way = (publisher.published - publisher.delivered) as usize;
-                let batch = self.load.window.saturating_sub(under_way).min(batch_max);
+                let left = self.load.messages_max - publisher.published;
+                let room = self.load.window.saturating_sub(under_way);
+                let batch = room.min(batch_max).min(left as usize);
                 let stamp = Stamp::new(self.board.now(), index);
-                let count = publisher.append(batch, stamp, self.load.qos, out);
+                let count = publisher.append(batch, stamp, out);
                 if count == 0 {
                     break;
                 }
@@ -255,6 +247,11 @@ impl<'a> Flow<'a> {
         let now = self.board.now();
         let (start, mut sent) = self.schedule.unwrap_or((now, 0));
         let due = ((now - start).as_secs_f64() * self.load.rate) as u64;
+        let total = self
+            .load
+            .messages_max
+            .saturating_mul(self.publishers.len() as u64);
+        let due = due.min(total);
         while sent < due {
             let index = (sent % self.publishers.len() as u64) as usize;
             let link = self.publishers_at + index;
@@ -266,7 +263,7 @@ impl<'a> Flow<'a> {
                 ));
             }
             let stamp = Stamp::new(now, index);
-            if self.publishers[index].append(1, stamp, self.load.qos, out) == 0 {
+            if self.publishers[index].append(1, stamp, out) == 0 {
                 return Err(format!(
                     "the broker does not take {} messages/s: it has left all packet identifiers \
                      of a publisher unacknowledged; ask for a lower --rate",
@@ -365,11 +362,12 @@ impl Conversation for Flow<'_> {
 
 impl Publisher {
     /// Appends up to `count` messages; returns how many.
-    fn append(&mut self, count: usize, stamp: Stamp, qos: Qos, out: &mut Vec<u8>) -> usize {
+    fn append(&mut self, count: usize, stamp: Stamp, out: &mut Vec<u8>) -> usize {
+        let qos = self.template.qos();
         let mut appended = 0;
         while appended < count {
             let packet_id = match qos {
-                Qos::AtMostOnce => 0,
+                0 => 0,
                 _ => match self.ids.take() {
                     Some(packet_id) => packet_id,
                     None => break,
@@ -401,13 +399,22 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
+    use super::super::publication::Form;
     use super::*;
-    use crate::protocol::Version;
+    use crate::message::Qos;
+    use crate::protocol::{PropertiesBuf, Version};
 
     #[test]
     fn a_message_is_delivered_once_all_have_it() {
+        let form = Form {
+            version: Version::V3_1_1,
+            qos: Qos::AtMostOnce,
+            payload_bytes: 8,
+            properties: PropertiesBuf::new(),
+            topic_alias: false,
+        };
         let mut publisher = Publisher {
-            template: Template::new("t", 8, Qos::AtMostOnce, Version::V3_1_1),
+            template: Template::new("t", &form),
             ids: PacketIds::new(u16::MAX),
             published: 0,
             delivered: 0,
@@ -416,14 +423,14 @@ mod tests {
         };
         let mut out = Vec::new();
         let stamp = Stamp::new(Duration::ZERO, 0);
-        assert_eq!(publisher.append(4, stamp, Qos::AtMostOnce, &mut out), 4);
+        assert_eq!(publisher.append(4, stamp, &mut out), 4);
         publisher.receive(0, 3, 2);
         assert_eq!(publisher.delivered, 0);
         publisher.receive(0, 1, 2);
         assert_eq!(publisher.delivered, 1);
         publisher.receive(1, 3, 2);
         assert_eq!(publisher.delivered, 3);
-        publisher.append(3, stamp, Qos::AtMostOnce, &mut out);
+        publisher.append(3, stamp, &mut out);
         publisher.receive(3, 4, 2);
         assert_eq!(publisher.delivered, 4);
         publisher.receive(4, 3, 2);

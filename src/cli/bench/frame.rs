@@ -23,13 +23,8 @@ pub enum Frame<'a> {
         payload: &'a [u8],
     },
     /// PUBACK, PUBREC, PUBREL or PUBCOMP: `kind` is its first byte.
-    Ack {
-        kind: u8,
-        packet_id: u16,
-        /// MQTT 5; 0 where it is left out (3.4.2.1).
-        reason: u8,
-    },
-    /// Any other packet, whole.
+    Ack { kind: u8, packet_id: u16 },
+    /// Any other packet, whole; also one of those four that says no (MQTT 5).
     Other(&'a [u8]),
 }
 
@@ -135,10 +130,14 @@ fn parse_publish(frame: &[u8], properties: bool) -> Option<Frame<'_>> {
 
 fn parse_ack(frame: &[u8]) -> Option<Frame<'_>> {
     let body = body(frame)?;
-    Some(Frame::Ack {
-        kind: frame[0],
-        packet_id: u16_at(body, 0)?,
-        reason: body.get(2).copied().unwrap_or(0),
+    let packet_id = u16_at(body, 0)?;
+    // A reason that is left out is success (3.4.2.1).
+    Some(match body.get(2) {
+        Some(0x80..) => Frame::Other(frame),
+        _ => Frame::Ack {
+            kind: frame[0],
+            packet_id,
+        },
     })
 }
 
@@ -190,11 +189,7 @@ mod tests {
     }
 
     fn ack(kind: u8, packet_id: u16) -> Frame<'static> {
-        Frame::Ack {
-            kind,
-            packet_id,
-            reason: 0,
-        }
+        Frame::Ack { kind, packet_id }
     }
 
     fn scan_in_pieces(bytes: &[u8], piece_bytes: usize, properties: bool) -> Vec<String> {
@@ -227,7 +222,9 @@ mod tests {
     #[test]
     fn skips_properties_and_reads_reasons_in_mqtt_5() {
         let bytes = [
-            0x32, 10, 0, 1, b't', 0, 1, 2, 0x01, 1, 8, 9, 0x40, 3, 0, 1, 0x97, 0x40, 2, 0, 2,
+            0x32, 10, 0, 1, b't', 0, 1, 2, 0x01, 1, 8, 9, // payload format 1
+            0x32, 10, 0, 0, 0, 2, 3, 0x23, 0, 1, 8, 9, // topic alias 1, no topic
+            0x40, 3, 0, 1, 0x97, 0x40, 2, 0, 2, 0x40, 4, 0, 3, 0x10, 0,
         ];
         let expected = [
             Frame::Publish {
@@ -235,12 +232,14 @@ mod tests {
                 packet_id: 1,
                 payload: &[8, 9],
             },
-            Frame::Ack {
-                kind: PUBACK,
-                packet_id: 1,
-                reason: 0x97,
+            Frame::Publish {
+                qos: 1,
+                packet_id: 2,
+                payload: &[8, 9],
             },
+            Frame::Other(&[0x40, 3, 0, 1, 0x97]),
             ack(PUBACK, 2),
+            ack(PUBACK, 3),
         ];
         let expected: Vec<String> = expected.iter().map(|f| format!("{f:?}")).collect();
         assert_eq!(scan_in_pieces(&bytes, bytes.len(), true), expected);

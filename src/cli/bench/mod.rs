@@ -29,10 +29,10 @@ use clap::ValueEnum;
 
 use super::{Outcome, client, print};
 use crate::message::Qos;
-use crate::protocol::Version;
+use crate::protocol::{PropertiesBuf, Property, Version};
 use flow::Load;
 use net::{Client, Target};
-use publication::Stamp;
+use publication::{Form, Stamp};
 use report::Report;
 
 /// What `rotamq bench` is told.
@@ -47,7 +47,7 @@ pub struct BenchArguments {
     pub address: String,
 
     /// MQTT's version: 3.1, 3.1.1 or 5
-    #[arg(short = 'V', long, value_name = "VERSION", default_value = "3.1.1", value_parser = client::version)]
+    #[arg(short = 'V', long, value_name = "VERSION", default_value = "5", value_parser = client::version)]
     pub version: Version,
 
     /// Quality of service of publishers and subscribers [default: 0; queue
@@ -95,8 +95,9 @@ pub struct BenchArguments {
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub clients: Option<usize>,
 
-    /// Messages for each absent client, or to the stalled subscriber [default:
-    /// drain 1000, stall 1000000]
+    /// Messages of each publisher, all of them measured, in place of --seconds
+    /// and --warmup. In drain: for each absent client. In stall: to the stalled
+    /// subscriber [default: drain 1000, stall 1000000]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub messages: Option<usize>,
 
@@ -104,6 +105,23 @@ pub struct BenchArguments {
     /// of them with wildcards; a client for each 1,000
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub subscriptions: usize,
+
+    /// A user property of each message; repeatable (MQTT 5)
+    #[arg(long, num_args = 2, value_names = ["NAME", "VALUE"], value_parser = parse_text)]
+    pub user_property: Vec<String>,
+
+    /// How long the broker may keep a message that it cannot deliver (MQTT 5)
+    #[arg(long, value_name = "SECONDS")]
+    pub message_expiry: Option<u32>,
+
+    /// Publishers name their topic once, and then an alias (MQTT 5; not in
+    /// drain)
+    #[arg(long)]
+    pub use_topic_alias: bool,
+
+    /// Topic aliases that the broker may use towards each client (MQTT 5)
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub topic_alias_maximum: u16,
 
     /// User name of all clients
     #[arg(short = 'u', long, value_name = "NAME")]
@@ -192,8 +210,7 @@ struct Job {
     target: Target,
     /// In topics and client identifiers, so that runs do not meet.
     run: String,
-    qos: Qos,
-    payload_bytes: usize,
+    form: Form,
     window: usize,
     rate: f64,
     duration: Duration,
@@ -226,7 +243,8 @@ impl Job {
         let subscribers = [(FanOut, 100), (FanIn, 2), (Queue, 10), (Share, 10)];
         let subscribers = count("--subscribers", args.subscribers, &subscribers)?;
         let clients = count("--clients", args.clients, &[(Idle, 1000), (Drain, 100)])?;
-        let messages = [(Drain, 1000), (Stall, 1_000_000)];
+        let mut messages = vec![(Drain, 1000), (Stall, 1_000_000)];
+        messages.extend([Pairs, FanOut, FanIn, Queue, Share].map(|scenario| (scenario, 0)));
         let messages = count("--messages", args.messages, &messages)?;
         let publishers = match scenario {
             FanOut => 1,
@@ -261,6 +279,22 @@ impl Job {
         if rate > 0 && matches!(scenario, Idle | Drain) {
             return Err(format!("{} has no --rate", scenario.name()));
         }
+        let form = Form {
+            version: args.version,
+            qos,
+            payload_bytes: args.size as usize,
+            properties: message_properties(args),
+            topic_alias: args.use_topic_alias,
+        };
+        let needs_v5 = args.topic_alias_maximum > 0
+            || form.topic_alias
+            || form.properties != PropertiesBuf::new();
+        if needs_v5 && args.version != Version::V5 {
+            return Err("only MQTT 5 has properties and topic aliases: leave -V out".into());
+        }
+        if form.topic_alias && matches!(scenario, Idle | Drain) {
+            return Err(format!("{} has no --use-topic-alias", scenario.name()));
+        }
         Ok(Job {
             scenario,
             target: Target {
@@ -268,10 +302,10 @@ impl Job {
                 version: args.version,
                 username: args.username.clone(),
                 password: args.password.clone(),
+                topic_alias_max: args.topic_alias_maximum,
             },
             run: run_id(),
-            qos,
-            payload_bytes: args.size as usize,
+            form,
             window: args.window as usize,
             rate: f64::from(rate),
             duration: Duration::from_secs_f64(args.seconds),
@@ -292,14 +326,17 @@ impl Job {
 
     /// The load of each publisher; its rate is that of all.
     fn load(&self) -> Load {
+        // In stall rate and messages are the other publisher's.
+        let (rate, messages) = match self.scenario {
+            Scenario::Stall => (0.0, 0),
+            _ => (self.rate, self.messages),
+        };
         Load {
-            qos: self.qos,
-            payload_bytes: self.payload_bytes,
             window: self.window,
-            // In stall it is the other publisher's.
-            rate: match self.scenario {
-                Scenario::Stall => 0.0,
-                _ => self.rate,
+            rate,
+            messages_max: match messages {
+                0 => u64::MAX,
+                messages => messages,
             },
         }
     }
@@ -310,7 +347,7 @@ impl Job {
             id: format!("{}-{role}{index}", self.run),
             clean: true,
             filters,
-            qos: self.qos,
+            qos: self.form.qos,
         }
     }
 
@@ -335,8 +372,15 @@ impl Job {
             }
         }
         if self.scenario != Scenario::Idle {
-            report.add("qos", "QoS", self.qos as u8, "");
-            report.add("size_bytes", "payload", self.payload_bytes, "bytes");
+            report.add("qos", "QoS", self.form.qos as u8, "");
+            report.add("size_bytes", "payload", self.form.payload_bytes, "bytes");
+            let properties_bytes = self.form.properties.as_properties().as_bytes().len();
+            if properties_bytes > 0 {
+                report.add("properties_bytes", "properties", properties_bytes, "bytes");
+            }
+            if self.form.topic_alias {
+                report.add("topic_alias", "publishers' topics", "by alias", "");
+            }
             if self.load().rate > 0.0 {
                 report.add_number("rate", "open loop", self.rate, "messages/s");
             } else {
@@ -344,6 +388,18 @@ impl Job {
             }
         }
     }
+}
+
+/// The properties that each message has.
+fn message_properties(args: &BenchArguments) -> PropertiesBuf {
+    let mut properties = PropertiesBuf::new();
+    if let Some(secs) = args.message_expiry {
+        properties.push(Property::MessageExpiryInterval(secs));
+    }
+    for pair in args.user_property.chunks_exact(2) {
+        properties.push(Property::UserProperty((&pair[0], &pair[1])));
+    }
+    properties
 }
 
 /// Distinguishes this run from others.
@@ -371,9 +427,133 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// What a property can carry (1.5.4).
+fn parse_text(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=65_535 => Ok(text.to_owned()),
+        _ => Err("it is at most 65535 bytes long".into()),
+    }
+}
+
 fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if (1..=100_000_000).contains(&count) => Ok(count),
         _ => Err("it is a whole number from 1 to 100000000".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::Broker;
+    use crate::config::Config;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: BenchArguments,
+    }
+
+    fn job(line: &str) -> Result<Job, String> {
+        let words = ["bench"].into_iter().chain(line.split_whitespace());
+        Job::new(&Command::try_parse_from(words).unwrap().arguments)
+    }
+
+    fn broker() -> Broker {
+        let mut config = Config::default();
+        config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+        Broker::start(config).unwrap()
+    }
+
+    /// The versions that the broker serves.
+    const VERSIONS: [&str; 3] = ["3.1", "3.1.1", "5"];
+
+    #[test]
+    fn publishes_as_many_messages_as_it_is_told_and_loses_none() {
+        let broker = broker();
+        let address = broker.address();
+        for version in VERSIONS {
+            for (scenario, published) in [
+                ("pairs --pairs 3 --threads 2 --qos 0", 600),
+                ("pairs --pairs 3 --qos 1 --window 7", 600),
+                ("pairs --pairs 3 --qos 2", 600),
+                ("pairs --pairs 3 --rate 5000", 600),
+                ("fan-out --subscribers 5", 200),
+                ("fan-in --publishers 3 --qos 1", 600),
+                ("share --publishers 3 --qos 1", 600),
+                ("queue --publishers 3", 600),
+            ] {
+                let line = format!("{scenario} --messages 200 --address {address} -V {version}");
+                let mut report = Report::default();
+                traffic::run(&job(&line).unwrap(), &mut report).unwrap();
+                let report = report.to_json();
+                let seen = ["published", "lost", "duplicates"].map(|key| &report[key]);
+                assert_eq!(seen, [&json!(published), &json!(0), &json!(0)], "{line}");
+            }
+        }
+        broker.stop();
+    }
+
+    #[test]
+    fn drains_what_it_has_queued() {
+        let broker = broker();
+        let address = broker.address();
+        for version in VERSIONS {
+            let line = format!(
+                "drain --clients 5 --messages 40 --publishers 2 --address {address} -V {version}"
+            );
+            let mut report = Report::default();
+            drain::run(&job(&line).unwrap(), &mut report).unwrap();
+            assert!(report.to_json()["drained_per_second"].as_f64() > Some(0.0));
+        }
+        broker.stop();
+    }
+
+    #[test]
+    fn gives_each_message_the_properties_of_the_command_line() {
+        let line = "pairs --user-property a 1 --user-property a 2 --message-expiry 60";
+        let form = job(line).unwrap().form;
+        let properties: Vec<Property<'_>> = form.properties.as_properties().iter().collect();
+        let expected = [
+            Property::MessageExpiryInterval(60),
+            Property::UserProperty(("a", "1")),
+            Property::UserProperty(("a", "2")),
+        ];
+        assert_eq!((form.version, properties), (Version::V5, expected.to_vec()));
+    }
+
+    #[test]
+    fn refuses_what_the_scenario_or_the_version_does_not_have() {
+        for (line, words) in [
+            ("pairs -V 3.1.1 --user-property a b", "only MQTT 5"),
+            ("pairs -V 3.1 --use-topic-alias", "only MQTT 5"),
+            ("fan-in -V 3.1 --topic-alias-maximum 3", "only MQTT 5"),
+            ("drain --use-topic-alias", "drain has no --use-topic-alias"),
+            ("idle --messages 3", "idle has no --messages"),
+            ("drain --qos 0", "--qos 1 or 2"),
+        ] {
+            let error = job(line).err().unwrap_or_default();
+            assert!(error.contains(words), "{line}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn the_report_says_what_each_message_carries() {
+        let line = "pairs --user-property a b --use-topic-alias";
+        let words = ["bench"].into_iter().chain(line.split_whitespace());
+        let arguments = Command::try_parse_from(words).unwrap().arguments;
+        let mut report = Report::default();
+        Job::new(&arguments)
+            .unwrap()
+            .describe(&arguments, &mut report);
+        let Value::Object(rows) = report.to_json() else {
+            panic!("the report is no object");
+        };
+        assert_eq!(rows["version"], "5");
+        assert_eq!(rows["properties_bytes"], 7);
+        assert_eq!(rows["topic_alias"], "by alias");
     }
 }

@@ -13,7 +13,8 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::frame::{DISCONNECT, Frame, Scanner};
+use super::frame::{DISCONNECT, Frame, PINGREQ, PINGRESP, Scanner};
+use super::publication::Template;
 use crate::cli::client::words;
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
@@ -43,6 +44,51 @@ pub struct Target {
     pub version: Version,
     pub username: Option<String>,
     pub password: Option<String>,
+    /// How many topic aliases the broker may use (MQTT 5).
+    pub topic_alias_max: u16,
+}
+
+/// What the broker's CONNACK demands of a client; without MQTT 5, nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Demands {
+    /// So many PUBLISHes of QoS 1 and 2 may be unacknowledged [MQTT-3.3.4-7].
+    pub receive_max: u16,
+    /// Of a whole packet [MQTT-3.2.2-15].
+    packet_bytes_max: usize,
+    /// The greatest topic alias [MQTT-3.2.2-17].
+    topic_alias_max: u16,
+    qos_max: Qos,
+}
+
+impl Demands {
+    const NONE: Demands = Demands {
+        receive_max: u16::MAX,
+        packet_bytes_max: usize::MAX,
+        topic_alias_max: 0,
+        qos_max: Qos::ExactlyOnce,
+    };
+
+    /// Fails where the messages of `template` are not taken.
+    pub fn check(&self, template: &Template) -> Result<(), String> {
+        let frame_bytes = template.frame_bytes();
+        if frame_bytes > self.packet_bytes_max {
+            return Err(format!(
+                "the broker takes packets of at most {} bytes, and a message makes {frame_bytes}: \
+                 ask for a smaller --size",
+                self.packet_bytes_max
+            ));
+        }
+        if template.qos() > self.qos_max as u8 {
+            return Err(format!(
+                "the broker takes at most QoS {}: ask for it by --qos", // [MQTT-3.2.2-11]
+                self.qos_max as u8
+            ));
+        }
+        if template.sets_topic_alias() && self.topic_alias_max == 0 {
+            return Err("the broker takes no topic aliases: leave --use-topic-alias out".into());
+        }
+        Ok(())
+    }
 }
 
 /// One client to be connected.
@@ -94,6 +140,10 @@ pub struct Net {
     output: Vec<u8>,
     /// Links with more to read than one turn allows.
     unfinished: Vec<usize>,
+    /// How often all links send PINGREQ, where the broker wants one at all,
+    /// and when they did.
+    ping_period: Option<Duration>,
+    pinged_at: Instant,
     opening: usize,
     /// How many clients connected, which spreads them over source addresses.
     connects: usize,
@@ -111,6 +161,8 @@ impl Net {
             input: vec![0; INPUT_BYTES].into_boxed_slice(),
             output: Vec::new(),
             unfinished: Vec::new(),
+            ping_period: None,
+            pinged_at: Instant::now(),
             opening: 0,
             connects: connects_before,
         })
@@ -174,6 +226,14 @@ impl Net {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result.map_err(|error| format!("cannot poll sockets: {error}"))?,
         }
+        if let Some(period) = self.ping_period
+            && self.pinged_at.elapsed() >= period
+        {
+            self.pinged_at = Instant::now();
+            for index in 0..self.links.len() {
+                self.ping(index)?;
+            }
+        }
         for index in std::mem::take(&mut self.unfinished) {
             self.read(index, false, conversation)?;
         }
@@ -211,9 +271,23 @@ impl Net {
         self.links[index].pending.len()
     }
 
-    /// How many messages the broker takes unacknowledged (MQTT 5).
-    pub fn receive_maximum(&self, index: usize) -> u16 {
-        self.links[index].receive_maximum
+    pub fn demands(&self, index: usize) -> &Demands {
+        &self.links[index].demands
+    }
+
+    /// Asks the broker for a sign of life, if the link is open.
+    pub fn ping(&mut self, index: usize) -> Result<(), String> {
+        let link = &mut self.links[index];
+        if link.socket.is_none() || link.state != State::Open {
+            return Ok(());
+        }
+        link.pings += 1;
+        self.write(index, &PINGREQ)
+    }
+
+    /// How many PINGREQs of a link are not answered yet.
+    pub fn pings(&self, index: usize) -> u32 {
+        self.links[index].pings
     }
 
     /// Nothing more is read from a link, whatever the broker sends.
@@ -270,12 +344,16 @@ impl Net {
             scanner: Scanner::default(),
             pending: Vec::new(),
             state: State::Connack(self.subscribes(&client)),
-            receive_maximum: u16::MAX,
+            demands: Demands::NONE,
+            pings: 0,
             client_id: client.id.into(),
         };
         let mut properties = PropertiesBuf::new();
         if self.target.version == Version::V5 && !client.clean {
             properties.push(Property::SessionExpiryInterval(SESSION_EXPIRY_SECS));
+        }
+        if self.target.topic_alias_max > 0 {
+            properties.push(Property::TopicAliasMaximum(self.target.topic_alias_max));
         }
         let connect = Connect {
             version: self.target.version,
@@ -302,6 +380,7 @@ impl Net {
         let mut subscribes = Subscribes::default();
         for (number, filters) in (1..).zip(client.filters.chunks(FILTERS_PER_SUBSCRIBE)) {
             let options = SubscribeOptions::new(client.qos);
+            let start = subscribes.bytes.len();
             let subscribe = Subscribe {
                 packet_id: PacketId::new(number).expect("numbers start at one"),
                 properties: Properties::EMPTY,
@@ -313,6 +392,8 @@ impl Net {
                 &mut subscribes.bytes,
             );
             subscribes.count = number;
+            let packet_bytes = subscribes.bytes.len() - start;
+            subscribes.packet_bytes_max = subscribes.packet_bytes_max.max(packet_bytes);
         }
         subscribes
     }
@@ -329,6 +410,7 @@ impl Net {
             input,
             output,
             opening,
+            ping_period,
             ..
         } = self;
         let link = &mut links[index];
@@ -347,11 +429,20 @@ impl Net {
             let properties = target.version == Version::V5;
             let mut scanner = std::mem::take(&mut link.scanner);
             scanner.scan(&input[..read], properties, |frame| match frame {
-                Frame::Other(packet) if packet[0] == DISCONNECT[0] => {
-                    Err(link.farewell(packet, target.version))
+                Frame::Other(packet) if matches!(packet[0] & 0xF0, 0x40..=0x70 | 0xE0) => {
+                    Err(link.refusal(packet, target.version))
                 }
                 Frame::Other(packet) if link.state != State::Open => {
-                    *opening -= usize::from(link.handle_opening(packet, target.version, output)?);
+                    let keep_alive = link.handle_opening(packet, target.version, output)?;
+                    *opening -= usize::from(link.state == State::Open);
+                    if let Some(keep_alive) = keep_alive {
+                        let period = keep_alive / 2;
+                        *ping_period = Some(ping_period.unwrap_or(period).min(period));
+                    }
+                    Ok(())
+                }
+                Frame::Other(packet) if packet == PINGRESP => {
+                    link.pings = link.pings.saturating_sub(1);
                     Ok(())
                 }
                 frame => conversation.frame(index, frame, output),
@@ -380,7 +471,9 @@ struct Link {
     /// What the socket has not taken yet.
     pending: Vec<u8>,
     state: State,
-    receive_maximum: u16,
+    demands: Demands,
+    /// Not answered yet.
+    pings: u32,
     client_id: Box<str>,
 }
 
@@ -397,6 +490,8 @@ enum State {
 struct Subscribes {
     bytes: Vec<u8>,
     count: u16,
+    /// Of the greatest of them.
+    packet_bytes_max: usize,
 }
 
 impl Link {
@@ -409,6 +504,8 @@ impl Link {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What is still to be read may say why.
+                Err(error) if is_closed(&error) => bytes = &[],
                 Err(error) => return Err(error),
             }
         }
@@ -427,13 +524,15 @@ impl Link {
         Ok(())
     }
 
-    /// A packet before the client is subscribed; whether it now is.
+    /// A packet before the client is subscribed; how long it may at most be
+    /// silent, where the packet says so.
     fn handle_opening(
         &mut self,
         packet: &[u8],
         version: Version,
         out: &mut Vec<u8>,
-    ) -> Result<bool, String> {
+    ) -> Result<Option<Duration>, String> {
+        let mut keep_alive = None;
         let decoded = protocol::decode(packet, version, usize::MAX)
             .map_err(|error| format!("the broker sent a malformed packet: {error}"))?;
         let Some((packet, _)) = decoded else {
@@ -445,13 +544,29 @@ impl Link {
                     return Err(format!(
                         "the broker refused client {}: {}",
                         self.client_id,
-                        words(connack.reason)
+                        explain(connack.reason, connack.properties)
                     ));
                 }
+                let demands = &mut self.demands;
                 for property in connack.properties.iter() {
-                    if let Property::ReceiveMaximum(maximum) = property {
-                        self.receive_maximum = maximum.get(); // [MQTT-3.3.4-7]
+                    match property {
+                        Property::ReceiveMaximum(max) => demands.receive_max = max.get(),
+                        Property::MaximumPacketSize(max) => {
+                            demands.packet_bytes_max = max.get() as usize;
+                        }
+                        Property::TopicAliasMaximum(max) => demands.topic_alias_max = max,
+                        Property::MaximumQos(max) => demands.qos_max = max,
+                        Property::ServerKeepAlive(secs @ 1..) => {
+                            keep_alive = Some(Duration::from_secs(secs.into())); // [MQTT-3.2.2-21]
+                        }
+                        _ => {}
                     }
+                }
+                if subscribes.packet_bytes_max > demands.packet_bytes_max {
+                    return Err(format!(
+                        "the broker takes packets of at most {} bytes, and a SUBSCRIBE has {}",
+                        demands.packet_bytes_max, subscribes.packet_bytes_max
+                    ));
                 }
                 out.append(&mut subscribes.bytes);
                 self.state = match subscribes.count {
@@ -464,7 +579,7 @@ impl Link {
                     return Err(format!(
                         "the broker refused a subscription of client {}: {}",
                         self.client_id,
-                        words(*reason)
+                        explain(*reason, suback.properties)
                     ));
                 }
                 *missing -= 1;
@@ -479,40 +594,65 @@ impl Link {
                 ));
             }
         }
-        Ok(self.state == State::Open)
+        Ok(keep_alive)
     }
 
-    /// Why the broker closes, as far as it says so (MQTT 5).
-    fn farewell(&self, packet: &[u8], version: Version) -> String {
-        let reason = match protocol::decode(packet, version, usize::MAX) {
-            Ok(Some((Packet::Disconnect(disconnect), _))) => words(disconnect.reason),
-            _ => "for no reason that it gives".into(),
-        };
-        format!(
-            "the broker disconnected client {}: {reason}",
-            self.client_id
-        )
+    /// What a DISCONNECT, or an acknowledgement that is none, says (MQTT 5).
+    fn refusal(&self, packet: &[u8], version: Version) -> String {
+        let client = &self.client_id;
+        match protocol::decode(packet, version, usize::MAX) {
+            Ok(Some((Packet::Disconnect(disconnect), _))) => {
+                let why = explain(disconnect.reason, disconnect.properties);
+                format!("the broker disconnected client {client}: {why}")
+            }
+            Ok(Some((Packet::Puback(ack) | Packet::Pubrec(ack), _))) => {
+                let why = explain(ack.reason, ack.properties);
+                format!("the broker refused a PUBLISH of client {client}: {why}")
+            }
+            Ok(Some((packet, _))) => format!("the broker sent {packet:?} to client {client}"),
+            Ok(None) => "the broker sent a packet that ends too early".into(),
+            Err(error) => format!("the broker sent a malformed packet: {error}"),
+        }
     }
 
     fn failure(&self, target: &Target, error: &io::Error) -> String {
         let address = target.address;
         let client = &self.client_id;
         match error.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                format!("nobody listens at {address}: connection refused; start the broker first")
-            }
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => {
+            _ if is_closed(error) || error.kind() == io::ErrorKind::UnexpectedEof => {
                 let when = match self.state {
                     State::Connack(_) => " before its CONNACK",
                     _ => "",
                 };
                 format!("the broker at {address} closed the connection of client {client}{when}")
             }
+            io::ErrorKind::ConnectionRefused => {
+                format!("nobody listens at {address}: connection refused; start the broker first")
+            }
             _ => format!("the connection of client {client} to {address} failed: {error}"),
         }
     }
+}
+
+/// A reason, and what the broker adds to it.
+fn explain(reason: ReasonCode, properties: Properties<'_>) -> String {
+    let mut text = words(reason);
+    for property in properties.iter() {
+        match property {
+            Property::ReasonString(string) => text.push_str(&format!(", {string}")),
+            Property::ServerReference(server) => text.push_str(&format!(", use {server}")),
+            _ => {}
+        }
+    }
+    text
+}
+
+/// Whether the other side has closed.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
 
 /// A socket that connects without waiting, from the `source`th address.
@@ -568,6 +708,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
+    use super::super::publication::Form;
     use super::*;
 
     #[cfg(target_os = "linux")]
@@ -582,12 +723,13 @@ mod tests {
         }
     }
 
-    fn target(address: SocketAddr) -> Target {
+    fn target(address: SocketAddr, version: Version) -> Target {
         Target {
             address,
-            version: Version::V3_1_1,
+            version,
             username: None,
             password: None,
+            topic_alias_max: 0,
         }
     }
 
@@ -601,20 +743,26 @@ mod tests {
     }
 
     /// What a client says of a broker that answers its CONNECT with `answer`.
-    fn error_after(answer: &[u8]) -> String {
+    fn error_after(version: Version, answer: &[u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::scope(|scope| {
             scope.spawn(|| {
                 let (mut socket, _) = listener.accept().unwrap();
-                let mut connect = [0; 15];
-                socket.read_exact(&mut connect).unwrap();
+                take_connect(&mut socket);
                 socket.write_all(answer).unwrap();
             });
-            let mut net = Net::new(&target(address), 0).unwrap();
+            let mut net = Net::new(&target(address, version), 0).unwrap();
             let result = net.connect([client()], &mut Silence, |_| Ok(()));
             result.expect_err("the client is subscribed")
         })
+    }
+
+    fn take_connect(socket: &mut std::net::TcpStream) {
+        let mut head = [0; 2];
+        socket.read_exact(&mut head).unwrap();
+        let mut rest = vec![0; head[1].into()];
+        socket.read_exact(&mut rest).unwrap();
     }
 
     #[test]
@@ -632,9 +780,113 @@ mod tests {
             (&[0x20, 2, 0, 0, 0xD0, 0], "sent Pingresp to client c"),
             (&[0x20, 2, 0, 0, 0x40, 1, 0], "too short for its fields"),
         ] {
-            let error = error_after(answer);
+            let error = error_after(Version::V3_1_1, answer);
             assert!(error.contains(words), "{error:?} instead of {words:?}");
         }
+    }
+
+    #[test]
+    fn says_why_the_broker_refuses_in_mqtt_5() {
+        let why = [5, 0x1F, 0, 2, b'n', b'o']; // a reason string
+        for (answer, words) in [
+            (
+                [&[0x20, 8, 0, 0x9C][..], &why].concat(),
+                "refused client c: use another server (0x9C), no",
+            ),
+            (
+                [&[0x20, 3, 0, 0, 0, 0xE0, 7, 0x98][..], &why].concat(),
+                "disconnected client c: administrative action (0x98), no",
+            ),
+            (
+                [&[0x20, 3, 0, 0, 0, 0x40, 9, 0, 1, 0x97][..], &why].concat(),
+                "refused a PUBLISH of client c: quota exceeded (0x97), no",
+            ),
+            (
+                vec![0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 8], // Maximum Packet Size
+                "takes packets of at most 8 bytes, and a SUBSCRIBE has 9",
+            ),
+        ] {
+            let error = error_after(Version::V5, &answer);
+            assert!(error.contains(words), "{error:?} instead of {words:?}");
+        }
+    }
+
+    #[test]
+    fn keeps_to_what_the_connack_demands() {
+        let form = Form {
+            version: Version::V5,
+            qos: Qos::AtLeastOnce,
+            payload_bytes: 100,
+            properties: PropertiesBuf::new(),
+            topic_alias: true,
+        };
+        let template = Template::new("t", &form);
+        let enough = Demands {
+            packet_bytes_max: template.frame_bytes(),
+            topic_alias_max: 1,
+            qos_max: Qos::AtLeastOnce,
+            ..Demands::NONE
+        };
+        assert_eq!(enough.check(&template), Ok(()));
+        for (demands, option) in [
+            (
+                Demands {
+                    packet_bytes_max: template.frame_bytes() - 1,
+                    ..enough
+                },
+                "--size",
+            ),
+            (
+                Demands {
+                    topic_alias_max: 0,
+                    ..enough
+                },
+                "--use-topic-alias",
+            ),
+            (
+                Demands {
+                    qos_max: Qos::AtMostOnce,
+                    ..enough
+                },
+                "--qos",
+            ),
+        ] {
+            let error = demands.check(&template).unwrap_err();
+            assert!(error.contains(option), "{error}");
+        }
+    }
+
+    #[test]
+    fn pings_as_often_as_the_broker_wants() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::scope(|scope| {
+            let broker = scope.spawn(|| {
+                let (mut socket, _) = listener.accept().unwrap();
+                take_connect(&mut socket);
+                // Receive Maximum 7, Server Keep Alive 1.
+                let connack = [0x20, 9, 0, 0, 6, 0x21, 0, 7, 0x13, 0, 1];
+                socket.write_all(&connack).unwrap();
+                let mut ping = [0; 2];
+                socket.read_exact(&mut ping).unwrap();
+                socket.write_all(&PINGRESP).unwrap();
+                (ping, socket)
+            });
+            let mut net = Net::new(&target(address, Version::V5), 0).unwrap();
+            let silent = Client {
+                filters: Vec::new(),
+                ..client()
+            };
+            net.connect([silent], &mut Silence, |_| Ok(())).unwrap();
+            assert_eq!(net.demands(0).receive_max, 7);
+            for pings in [1, 0] {
+                while net.pings(0) != pings {
+                    net.poll(Duration::from_millis(10), &mut Silence).unwrap();
+                }
+            }
+            let (ping, _socket) = broker.join().unwrap();
+            assert_eq!(ping, PINGREQ);
+        });
     }
 
     #[test]
@@ -642,7 +894,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let mut net = Net::new(&target(address), 0).unwrap();
+        let mut net = Net::new(&target(address, Version::V3_1_1), 0).unwrap();
         let result = net.connect([client()], &mut Silence, |_| Ok(()));
         let error = result.expect_err("nobody is connected");
         assert!(error.contains("nobody listens at 127.0.0.1:"), "{error}");

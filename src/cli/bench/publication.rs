@@ -3,11 +3,12 @@
 //! Owns the time stamp in the payload and the packet identifiers. Sends
 //! nothing itself.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use super::frame::{Frame, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::message::{PacketId, Qos};
-use crate::protocol::{self, Packet, Properties, Publish, Version};
+use crate::protocol::{PropertiesBuf, Property, PublishHead, Version, encode_publish_head};
 
 /// The first eight bytes of every payload: when and by which publisher.
 ///
@@ -46,51 +47,94 @@ impl Stamp {
     }
 }
 
-/// A PUBLISH of one topic, size and QoS, ready to be copied.
+/// What all messages of a run have alike.
+#[derive(Clone, Debug)]
+pub struct Form {
+    pub version: Version,
+    pub qos: Qos,
+    /// At least [`Stamp::BYTES`].
+    pub payload_bytes: usize,
+    /// Of MQTT 5; without a topic alias.
+    pub properties: PropertiesBuf,
+    /// After its first message a publisher names its topic by [`TOPIC_ALIAS`].
+    pub topic_alias: bool,
+}
+
+/// Of each publisher's one topic.
+const TOPIC_ALIAS: NonZeroU16 = NonZeroU16::MIN;
+
+/// The PUBLISH of one topic, ready to be copied.
+#[derive(Clone, Debug)]
 pub struct Template {
     frame: Vec<u8>,
     /// Where the packet identifier stands; `None` at QoS 0.
     packet_id_at: Option<usize>,
     payload_at: usize,
+    /// What takes its place once it was sent, as it has named the topic.
+    next: Option<Box<Template>>,
 }
 
 impl Template {
-    /// `payload_bytes`: at least [`Stamp::BYTES`].
-    pub fn new(topic: &str, payload_bytes: usize, qos: Qos, version: Version) -> Template {
-        let payload = vec![b'.'; payload_bytes.max(Stamp::BYTES)];
-        let publish = Publish {
+    pub fn new(topic: &str, form: &Form) -> Template {
+        let mut template = Template::plain(topic, form, &form.properties);
+        if form.topic_alias {
+            let mut properties = form.properties.clone();
+            properties.push(Property::TopicAlias(TOPIC_ALIAS));
+            template = Template::plain(topic, form, &properties);
+            let next = Template::plain("", form, &properties); // 3.3.2.3.4
+            template.next = Some(Box::new(next));
+        }
+        template
+    }
+
+    fn plain(topic: &str, form: &Form, properties: &PropertiesBuf) -> Template {
+        let head = PublishHead {
             dup: false,
-            qos,
+            qos: form.qos,
             retain: false,
-            topic,
-            packet_id: (qos > Qos::AtMostOnce).then_some(PacketId::MIN),
-            properties: Properties::EMPTY,
-            payload: &payload,
+            topic_prefix: "",
+            topic: topic.as_bytes(),
+            packet_id: (form.qos > Qos::AtMostOnce).then_some(PacketId::MIN),
+            properties: [properties.as_properties().as_bytes(), b"", b""],
+            payload_len: form.payload_bytes.max(Stamp::BYTES),
         };
         let mut frame = Vec::new();
-        protocol::encode(&Packet::Publish(publish), version, &mut frame);
-        let payload_at = frame.len() - payload.len();
-        // In MQTT 5 the length of the properties, one zero, stands between.
-        let gap_bytes = usize::from(version == Version::V5);
+        let packet_id_at = encode_publish_head(&head, form.version, &mut frame);
+        let payload_at = frame.len();
+        frame.resize(payload_at + head.payload_len, b'.');
         Template {
-            packet_id_at: (qos > Qos::AtMostOnce).then(|| payload_at - gap_bytes - 2),
-            payload_at,
             frame,
+            packet_id_at,
+            payload_at,
+            next: None,
         }
     }
 
+    pub fn qos(&self) -> u8 {
+        self.frame[0] >> 1 & 3
+    }
+
+    /// Whether the topic is named once only, and that is still to come.
+    pub fn sets_topic_alias(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Of the longest packet that [`Template::append`] makes.
     pub fn frame_bytes(&self) -> usize {
         self.frame.len()
     }
 
     /// Appends the packet; `packet_id` is not looked at at QoS 0.
-    pub fn append(&self, stamp: Stamp, packet_id: u16, out: &mut Vec<u8>) {
+    pub fn append(&mut self, stamp: Stamp, packet_id: u16, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.frame);
         let packet = &mut out[start..];
         packet[self.payload_at..][..Stamp::BYTES].copy_from_slice(&stamp.0.to_be_bytes());
         if let Some(at) = self.packet_id_at {
             packet[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
+        }
+        if let Some(next) = self.next.take() {
+            *self = *next;
         }
     }
 }
@@ -133,22 +177,12 @@ impl PacketIds {
     }
 
     /// Handles an acknowledgement: appends a PUBREL that it asks for, frees
-    /// the identifier where it is the last one. Fails at a refusal, and at
-    /// one that answers nothing.
+    /// the identifier where it is the last one. Fails at one that answers
+    /// nothing.
     pub fn handle_ack(&mut self, ack: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-        let &Frame::Ack {
-            kind,
-            packet_id,
-            reason,
-        } = ack
-        else {
+        let &Frame::Ack { kind, packet_id } = ack else {
             return Ok(());
         };
-        if reason >= 0x80 {
-            return Err(format!(
-                "the broker refused a PUBLISH with reason {reason:#04x}"
-            ));
-        }
         let (word, bit) = place(packet_id);
         if self.busy[word] & bit == 0 {
             return Err(format!(
@@ -179,7 +213,6 @@ pub fn append_answer(frame: &Frame<'_>, out: &mut Vec<u8>) {
         Frame::Ack {
             kind: PUBREL,
             packet_id,
-            ..
         } => append_ack(PUBCOMP, packet_id, out), // [MQTT-4.3.3-2]
         _ => {}
     }
@@ -198,6 +231,7 @@ fn place(packet_id: u16) -> (usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Packet, decode};
 
     #[test]
     fn a_stamp_tells_when_and_by_whom() {
@@ -209,42 +243,82 @@ mod tests {
         assert_eq!(Stamp::of(&[1, 2, 3, 4, 5, 6, 7]), None);
     }
 
+    /// A topic's packets of one form, decoded again: topic, packet
+    /// identifier, and properties. Whatever is alike in all is checked.
+    fn packets(form: &Form, ids: &[u16]) -> Vec<(String, Option<PacketId>, PropertiesBuf)> {
+        let mut template = Template::new("bench/1", form);
+        let frame_bytes_max = template.frame_bytes();
+        let stamp = Stamp::new(Duration::from_secs(1), 7);
+        let mut out = vec![0xAA; 3];
+        ids.iter()
+            .for_each(|id| template.append(stamp, *id, &mut out));
+        let mut rest = &out[3..];
+        let mut seen = Vec::new();
+        while let Some((packet, bytes)) = decode(rest, form.version, frame_bytes_max).unwrap() {
+            let Packet::Publish(publish) = packet else {
+                panic!("{packet:?}");
+            };
+            assert_eq!(publish.qos, form.qos);
+            assert_eq!(publish.payload.len(), form.payload_bytes);
+            assert_eq!(Stamp::of(publish.payload), Some(stamp));
+            assert!(publish.payload[Stamp::BYTES..].iter().all(|b| *b == b'.'));
+            let mut properties = PropertiesBuf::new();
+            publish.properties.iter().for_each(|property| {
+                properties.push(property);
+            });
+            seen.push((publish.topic.to_owned(), publish.packet_id, properties));
+            rest = &rest[bytes..];
+        }
+        assert!(rest.is_empty());
+        seen
+    }
+
     #[test]
     fn patches_the_stamp_and_the_packet_identifier_alone() {
         for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
             for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
-                let template = Template::new("bench/1", 200, qos, version);
-                let stamp = Stamp::new(Duration::from_secs(1), 7);
-                let mut out = vec![0xAA; 3];
-                template.append(stamp, 0x1234, &mut out);
-                template.append(stamp, 0x4321, &mut out);
-                let mut rest = &out[3..];
-                for id in [0x1234, 0x4321] {
-                    let (packet, bytes) = protocol::decode(rest, version, usize::MAX)
-                        .unwrap()
-                        .unwrap();
-                    let Packet::Publish(publish) = packet else {
-                        panic!("{packet:?}");
-                    };
-                    let id = (qos > Qos::AtMostOnce).then(|| PacketId::new(id).unwrap());
-                    assert_eq!((publish.topic, publish.qos), ("bench/1", qos));
-                    assert_eq!(publish.packet_id, id, "{version:?} {qos:?}");
-                    assert_eq!(publish.payload.len(), 200);
-                    assert_eq!(Stamp::of(publish.payload), Some(stamp));
-                    assert!(publish.payload[Stamp::BYTES..].iter().all(|b| *b == b'.'));
-                    rest = &rest[bytes..];
+                let mut form = Form {
+                    version,
+                    qos,
+                    payload_bytes: 200,
+                    properties: PropertiesBuf::new(),
+                    topic_alias: false,
+                };
+                if version == Version::V5 {
+                    form.properties
+                        .push(Property::MessageExpiryInterval(7))
+                        .push(Property::UserProperty(("a", &"b".repeat(200))));
                 }
-                assert!(rest.is_empty());
+                let expected = [0x1234, 0x4321].map(|id| {
+                    let id = (qos > Qos::AtMostOnce).then(|| PacketId::new(id).unwrap());
+                    ("bench/1".to_owned(), id, form.properties.clone())
+                });
+                assert_eq!(packets(&form, &[0x1234, 0x4321]), expected, "{version:?}");
             }
         }
     }
 
+    #[test]
+    fn names_the_topic_once_and_then_its_alias() {
+        let mut form = Form {
+            version: Version::V5,
+            qos: Qos::AtLeastOnce,
+            payload_bytes: 64,
+            properties: PropertiesBuf::new(),
+            topic_alias: true,
+        };
+        form.properties.push(Property::UserProperty(("a", "b")));
+        let mut properties = form.properties.clone();
+        properties.push(Property::TopicAlias(TOPIC_ALIAS));
+        let expected = [("bench/1", 1), ("", 2), ("", 3)].map(|(topic, id)| {
+            let id = PacketId::new(id).unwrap();
+            (topic.to_owned(), Some(id), properties.clone())
+        });
+        assert_eq!(packets(&form, &[1, 2, 3]), expected);
+    }
+
     fn ack(kind: u8, packet_id: u16) -> Frame<'static> {
-        Frame::Ack {
-            kind,
-            packet_id,
-            reason: 0,
-        }
+        Frame::Ack { kind, packet_id }
     }
 
     #[test]

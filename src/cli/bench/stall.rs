@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::Job;
 use super::course::{self, Course, Phase, Sample};
-use super::frame::{Frame, PINGREQ, PINGRESP};
+use super::frame::Frame;
 use super::net::{Conversation, Net, Silence};
 use super::publication::{PacketIds, Stamp, Template};
 use super::report::Report;
 use super::traffic;
-use crate::message::Qos;
 
 const STALL: Duration = Duration::from_secs(10);
 const BATCH_MAX: u64 = 2000;
@@ -101,7 +100,6 @@ fn resident(sample: &Sample) -> Option<u64> {
 struct Flood {
     net: Net,
     template: Template,
-    qos: Qos,
     total: u64,
     rate: f64,
     acks: Acks,
@@ -109,8 +107,6 @@ struct Flood {
 
 struct Acks {
     ids: PacketIds,
-    /// The broker has handled all that was published.
-    pong: bool,
 }
 
 impl Flood {
@@ -126,14 +122,15 @@ impl Flood {
         ];
         net.connect(clients, &mut Silence, |_| Ok(()))?;
         net.stop_reading(Flood::SUBSCRIBER)?;
+        let template = Template::new(&topic, &job.form);
+        let demands = net.demands(Flood::PUBLISHER);
+        demands.check(&template)?;
         Ok(Flood {
-            template: Template::new(&topic, job.payload_bytes, job.qos, job.target.version),
-            qos: job.qos,
+            template,
             total: job.messages,
             rate: job.rate,
             acks: Acks {
-                ids: PacketIds::new(net.receive_maximum(Flood::PUBLISHER)),
-                pong: false,
+                ids: PacketIds::new(demands.receive_max),
             },
             net,
         })
@@ -147,7 +144,8 @@ impl Flood {
         let mut sent = 0;
         let mut pinged = false;
         let mut moved = ((0, 0, 0), Instant::now());
-        while !self.acks.pong {
+        // The broker has handled all once it answers what was sent last.
+        while !pinged || self.net.pings(Flood::PUBLISHER) > 0 {
             let due = ((start.elapsed().as_secs_f64() * self.rate) as u64).min(self.total);
             while sent < due && self.net.pending_bytes(Flood::PUBLISHER) == 0 {
                 let batch = self.append_batch((due - sent).min(BATCH_MAX), &mut out);
@@ -159,8 +157,7 @@ impl Flood {
             }
             if sent == self.total && self.acks.ids.in_use() == 0 && !pinged {
                 pinged = true;
-                out.extend_from_slice(&PINGREQ);
-                self.write(&mut out)?;
+                self.net.ping(Flood::PUBLISHER)?;
             }
             self.net.poll(Duration::from_millis(1), &mut self.acks)?;
             let pending_bytes = self.net.pending_bytes(Flood::PUBLISHER);
@@ -184,8 +181,8 @@ impl Flood {
     fn append_batch(&mut self, count: u64, out: &mut Vec<u8>) -> u64 {
         let stamp = Stamp::new(Duration::ZERO, 0);
         for appended in 0..count {
-            let packet_id = match self.qos {
-                Qos::AtMostOnce => 0,
+            let packet_id = match self.template.qos() {
+                0 => 0,
                 _ => match self.acks.ids.take() {
                     Some(packet_id) => packet_id,
                     None => return appended,
@@ -205,7 +202,6 @@ impl Flood {
 
 impl Conversation for Acks {
     fn frame(&mut self, _: usize, frame: Frame<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-        self.pong |= frame == Frame::Other(&PINGRESP);
         self.ids.handle_ack(&frame, out)
     }
 }

@@ -3,6 +3,7 @@
 use super::course::{self, Course, Phase, Sample};
 use super::flow::{Load, Plan};
 use super::net::Client;
+use super::publication::Template;
 use super::report::Report;
 use super::{Job, Scenario};
 
@@ -14,9 +15,20 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
     let plans = plans(job);
     let conduct = |course: &Course<'_>| {
         course.connect()?;
-        course.stay(Phase::Run, job.warmup)?;
-        let before = course.sample()?;
-        course.stay(Phase::Measure, job.duration)?;
+        let before = match job.messages {
+            0 => {
+                course.stay(Phase::Run, job.warmup)?;
+                let before = course.sample()?;
+                course.stay(Phase::Measure, job.duration)?;
+                before
+            }
+            messages => {
+                let before = course.sample()?;
+                let total = messages * job.publishers as u64;
+                course.stay_until(Phase::Measure, total, job.rate == 0.0)?;
+                before
+            }
+        };
         let after = course.sample()?;
         Ok((before, after, course.settle()?))
     };
@@ -32,6 +44,12 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         ));
     }
     add_rates(report, "", &before, &after);
+    report.add(
+        "published",
+        "published in all",
+        balance.published,
+        "messages",
+    );
     report.add("lost", "lost", balance.lost, "deliveries");
     report.add("duplicates", "duplicates", balance.duplicates, "deliveries");
     report.add_latency(&latency);
@@ -106,7 +124,10 @@ pub fn plans(job: &Job) -> Vec<Plan> {
                 .clone()
                 .map(|index| job.client("p", index, Vec::new()))
                 .collect(),
-            topics: publishers.clone().map(topic).collect(),
+            templates: publishers
+                .clone()
+                .map(|index| Template::new(&topic(index), &job.form))
+                .collect(),
             copies,
             load: Load {
                 rate: load.rate * publishers.len() as f64 / job.publishers as f64,
