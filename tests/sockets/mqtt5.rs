@@ -233,6 +233,24 @@ fn a_session_lives_as_long_as_its_client_asked() {
     }
 }
 
+/// A DISCONNECT may end it sooner than CONNECT said.
+#[test]
+fn a_session_lives_as_long_as_its_client_says_on_leaving() {
+    let broker = broker();
+    let address = broker.address();
+    for peer in [PAHO_5, MQTTJS_5, GMQTT_5] {
+        let mut options = Options::persistent(address, "device");
+        options.session_expiry_secs = Some(3600);
+        peer.open(options.clone()).disconnect();
+        until("it is gone", || broker.connections_len() == 0);
+        assert_eq!(broker.sessions_len(), 1, "{peer:?}");
+        let device = peer.open(options);
+        assert_eq!(device.session_present(), Some(true), "{peer:?}");
+        device.disconnect_with(0);
+        until("its session has ended", || broker.sessions_len() == 0);
+    }
+}
+
 #[test]
 fn a_will_waits_for_its_delay_or_for_its_clients_return() {
     let broker = broker();

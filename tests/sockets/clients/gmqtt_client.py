@@ -148,7 +148,10 @@ async def main():
                 await client._persistent_storage.wait_empty()
                 tell("published", reason=0)
             case "disconnect":
-                await client.disconnect()
+                more = {}
+                if command["session_expiry_secs"] is not None:
+                    more["session_expiry_interval"] = command["session_expiry_secs"]
+                await client.disconnect(**more)
                 return
 
 

@@ -218,6 +218,11 @@ pub trait Client: Send {
     fn closed(&mut self) -> Ended;
     /// With DISCONNECT; returns when the client is gone.
     fn disconnect(self: Box<Self>);
+    /// The same, with another session expiry; for clients that are processes of
+    /// their own.
+    fn disconnect_with(self: Box<Self>, _session_expiry_secs: u32) {
+        unimplemented!("it cannot say so");
+    }
     /// Without a word: its process is killed, or its socket closed.
     fn kill(self: Box<Self>);
 

@@ -147,9 +147,12 @@ lines.on('line', (line) => {
       })
       break
     }
-    case 'disconnect':
-      client.end(false, {}, () => process.exit(0))
+    case 'disconnect': {
+      const secs = command.session_expiry_secs
+      const how = secs === null ? {} : { properties: { sessionExpiryInterval: secs } }
+      client.end(false, how, () => process.exit(0))
       break
+    }
   }
 })
 lines.on('close', () => process.exit(0))

@@ -151,7 +151,11 @@ def main():
             case "acknowledge":
                 client.ack(command["id"], command["qos"])
             case "disconnect":
-                client.disconnect()
+                properties = None
+                if command["session_expiry_secs"] is not None:
+                    properties = Properties(PacketTypes.DISCONNECT)
+                    properties.SessionExpiryInterval = command["session_expiry_secs"]
+                client.disconnect(properties=properties)
                 client.loop_stop()
                 return
 

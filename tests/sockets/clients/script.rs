@@ -164,7 +164,12 @@ impl Client for Script {
     }
 
     fn disconnect(mut self: Box<Self>) {
-        self.tell(&json!({"do": "disconnect"}));
+        self.tell(&json!({"do": "disconnect", "session_expiry_secs": null}));
+        assert!(self.process.wait().unwrap().success());
+    }
+
+    fn disconnect_with(mut self: Box<Self>, session_expiry_secs: u32) {
+        self.tell(&json!({"do": "disconnect", "session_expiry_secs": session_expiry_secs}));
         assert!(self.process.wait().unwrap().success());
     }
 
