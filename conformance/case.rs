@@ -278,6 +278,9 @@ fn load_case(
             steps: played,
         });
     }
+    if runs.is_empty() {
+        return Err(format!("no row is of version {version}"));
+    }
     Ok(Case {
         name,
         about,
@@ -730,6 +733,9 @@ fn read_properties(value: Toml) -> Result<Value, String> {
     for (name, value) in table {
         let property = property_named(&name)?;
         for value in read_property(property, value)? {
+            if let property::Value::AnyOf(_) = value {
+                return Err(format!("{name}: a pair that is sent has two texts"));
+            }
             properties.push((property, value));
         }
     }

@@ -120,9 +120,10 @@ impl<'a> Player<'a> {
                 }
             }
             Action::Unsubscribe { unsubscribe, codes } => {
+                let mut unsubscribe = unsubscribe.clone();
+                self.fill_in(&mut unsubscribe)?;
                 let connection = self.connection(client)?;
                 let packet_id = connection.next_packet_id();
-                let unsubscribe = unsubscribe.clone();
                 connection.send(&unsubscribe.with("packet_id", Value::Number(packet_id)));
                 let unsuback = acknowledgement(Kind::Unsuback, packet_id);
                 let unsuback = self.expect(client, &plain(unsuback))?;
@@ -155,8 +156,10 @@ impl<'a> Player<'a> {
                 }
             }
             Action::Disconnect(disconnect) => {
+                let mut disconnect = disconnect.clone();
+                self.fill_in(&mut disconnect)?;
                 let mut connection = self.take_connection(client)?;
-                connection.send(disconnect);
+                connection.send(&disconnect);
                 if let Some(packet) = connection.shut()?.first() {
                     return Err(format!("nothing may come, but {packet} did"));
                 }
@@ -329,9 +332,10 @@ impl<'a> Player<'a> {
 
     /// A SUBSCRIBE; the SUBACK to it, whatever it says, or DISCONNECT.
     fn subscribe(&mut self, client: &str, subscribe: &Packet) -> Result<Packet, String> {
+        let mut subscribe = subscribe.clone();
+        self.fill_in(&mut subscribe)?;
         let connection = self.connection(client)?;
         let packet_id = connection.next_packet_id();
-        let subscribe = subscribe.clone();
         connection.send(&subscribe.with("packet_id", Value::Number(packet_id)));
         match connection.receive_beside_publications()? {
             Event::Packet(packet) if matches!(packet.kind, Kind::Suback | Kind::Disconnect) => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::authenticate::{Admission, method_of};
 use super::link::{Link, too_large};
@@ -193,8 +194,8 @@ impl Core {
             payload: will.payload.into(),
             qos: will.qos,
             retain: will.retain,
-            delay: sorted.will_delay,
-            expiry: sorted.expiry,
+            delay: Duration::from_secs(sorted.will_delay_secs.into()),
+            expiry: (sorted.expiry_secs).map(|secs| Duration::from_secs(secs.into())),
         })))
     }
 

@@ -183,10 +183,22 @@ impl Core {
         if let Some(held) = &mut link.held {
             return hold(held, publish, self.limits.held_bytes_max).map_err(Stop::Closed);
         }
-        let mut scratch = std::mem::take(&mut worker.properties);
-        let refused = self.handle_incoming(worker, link, publish, &mut scratch, now);
-        worker.properties = scratch;
-        let Some(refused) = refused? else {
+        let refused = if publish.properties.is_empty() {
+            let incoming = Incoming {
+                topic: publish.topic,
+                payload: publish.payload,
+                sorted: Sorted::default(),
+                qos: publish.qos,
+                retain: publish.retain,
+            };
+            self.try_publish(worker, link, &incoming, publish.packet_id, now)?
+        } else {
+            let mut scratch = std::mem::take(&mut worker.properties);
+            let refused = self.handle_with_properties(worker, link, publish, &mut scratch, now);
+            worker.properties = scratch;
+            refused?
+        };
+        let Some(refused) = refused else {
             return Ok(());
         };
         let Some(packet_id) = publish.packet_id else {
@@ -230,7 +242,7 @@ impl Core {
     }
 
     /// Resolves the alias and sorts the properties, then publishes.
-    fn handle_incoming(
+    fn handle_with_properties(
         &self,
         worker: &mut Worker,
         link: &mut Link,

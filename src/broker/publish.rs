@@ -49,8 +49,8 @@ pub(super) struct Sorted<'a> {
     /// [MQTT-3.3.2-4], [MQTT-3.3.2-15] to [MQTT-3.3.2-18], [MQTT-3.3.2-20]
     pub passed_on: &'a [u8],
     pub alias: Option<NonZeroU16>,
-    pub expiry: Option<Duration>,
-    pub will_delay: Duration,
+    pub expiry_secs: Option<u32>,
+    pub will_delay_secs: u32,
     /// Whether the payload is said to be UTF-8.
     pub says_text: bool,
 }
@@ -70,12 +70,8 @@ impl<'a> Sorted<'a> {
         for property in properties.iter() {
             match property {
                 Property::TopicAlias(alias) => sorted.alias = Some(alias),
-                Property::MessageExpiryInterval(secs) => {
-                    sorted.expiry = Some(Duration::from_secs(secs.into()));
-                }
-                Property::WillDelayInterval(secs) => {
-                    sorted.will_delay = Duration::from_secs(secs.into());
-                }
+                Property::MessageExpiryInterval(secs) => sorted.expiry_secs = Some(secs),
+                Property::WillDelayInterval(secs) => sorted.will_delay_secs = secs,
                 Property::SubscriptionIdentifier(_) => {
                     let why = "a client's PUBLISH has a subscription identifier";
                     return Err(Close::new(ReasonCode::ProtocolError, why)); // [MQTT-3.3.4-6]
@@ -134,8 +130,8 @@ impl Core {
         let mut publication =
             Publication::new(name, incoming.payload, qos, retain, &link.identity, now, id);
         publication.properties = sorted.passed_on;
-        if let Some(expiry) = sorted.expiry {
-            publication.expires = now + expiry;
+        if let Some(secs) = sorted.expiry_secs {
+            publication.expires = now + Duration::from_secs(secs.into());
         }
         self.publish(worker, &publication, topic, now)
     }

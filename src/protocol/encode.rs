@@ -38,7 +38,7 @@ pub fn encode(packet: &Packet<'_>, version: Version, out: &mut Vec<u8>) {
                 topic_prefix: "",
                 topic: publish.topic.as_bytes(),
                 packet_id: publish.packet_id,
-                properties: [publish.properties.as_bytes(), &[], &[]],
+                properties: [publish.properties.as_bytes()],
                 payload_len: publish.payload.len(),
             };
             encode_publish_head(&head, version, out);
@@ -100,7 +100,7 @@ pub const REMAINING_BYTES_MAX: usize = 268_435_455;
 /// The broker encodes it once for many receivers; between those at QoS 1 or 2
 /// only the packet identifier is patched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PublishHead<'a> {
+pub struct PublishHead<'a, const PIECES: usize> {
     /// Left out at QoS 0 [MQTT-3.3.1-2].
     pub dup: bool,
     pub qos: Qos,
@@ -114,11 +114,11 @@ pub struct PublishHead<'a> {
     /// As on the wire, without the length, in pieces that stand one behind
     /// the other: the message's own, and what holds now or for one receiver.
     /// Left out before MQTT 5.
-    pub properties: [&'a [u8]; 3],
+    pub properties: [&'a [u8]; PIECES],
     pub payload_len: usize,
 }
 
-impl PublishHead<'_> {
+impl<const PIECES: usize> PublishHead<'_, PIECES> {
     /// What the whole packet takes, its payload included.
     pub fn packet_bytes(&self, version: Version) -> usize {
         let remaining = self.remaining_bytes(version);
@@ -151,8 +151,8 @@ impl PublishHead<'_> {
 ///
 /// As [`encode`].
 #[inline]
-pub fn encode_publish_head(
-    head: &PublishHead<'_>,
+pub fn encode_publish_head<const PIECES: usize>(
+    head: &PublishHead<'_, PIECES>,
     version: Version,
     out: &mut Vec<u8>,
 ) -> Option<usize> {

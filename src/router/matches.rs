@@ -57,6 +57,7 @@ impl<'c> Matches<'c> {
     /// queues: theirs are their members'.
     ///
     /// `target` is one of these targets.
+    #[inline]
     pub fn ids<'t>(&self, target: &'t Target) -> &'t [u32]
     where
         'c: 't,
@@ -86,12 +87,14 @@ impl<'c> Matches<'c> {
     }
 
     /// Whether it matters for a target if the message is its own.
+    #[inline]
     pub fn minds_own(&self, target: &Target) -> bool {
         target.subscription.no_local || target.listed
     }
 
     /// The options for own messages, all identifiers, and how many of them
     /// are for own messages.
+    #[inline]
     fn listed(&self, target: &Target) -> Option<(Granted, &'c [u32], usize)> {
         if !target.listed {
             return None;

@@ -557,19 +557,16 @@ impl Session {
         full: SessionFull,
         effects: &mut Effects,
     ) -> Delivered {
-        let mut own = std::mem::take(&mut effects.own);
-        own.clear();
+        let mut own = Vec::new(); // It takes memory for those few that have some.
         let ids = delivery.ids.iter().copied();
         ids.filter_map(SubscriptionId::new)
             .for_each(|id| Property::SubscriptionIdentifier(id).encode(&mut own));
-        let delivered = match delivery.qos {
+        match delivery.qos {
             Qos::AtMostOnce => {
                 self.deliver_at_most_once(publication, delivery.retain, &mut own, limits, effects)
             }
             _ => self.deliver_kept(publication, delivery, &mut own, limits, full, effects),
-        };
-        effects.own = own;
-        delivered
+        }
     }
 
     fn deliver_kept(
@@ -1049,7 +1046,21 @@ fn form(terms: &Terms, qos: Qos, retain: bool, topic_prefix: &'static str) -> Fo
 
 /// Says the topic by an alias where that saves bytes, and whether the client
 /// takes a packet of that size; if not, nothing is changed.
+#[inline]
 fn fit(
+    terms: &Terms,
+    aliases: &mut Option<Box<Given>>,
+    publication: &Publication<'_>,
+    form: &mut Form,
+    own: &mut Vec<u8>,
+) -> bool {
+    // Most clients ask for neither.
+    aliases.is_none() && terms.packet_bytes_max == u32::MAX
+        || make_fit(terms, aliases, publication, form, own)
+}
+
+#[inline(never)]
+fn make_fit(
     terms: &Terms,
     aliases: &mut Option<Box<Given>>,
     publication: &Publication<'_>,

@@ -148,42 +148,62 @@ impl<'a> Publication<'a> {
 
     /// What the packet takes.
     pub fn packet_bytes(&self, form: Form, own: &[u8]) -> usize {
-        self.with_head(form, own, |head| head.packet_bytes(form.wire))
+        let expiry = self.expiry();
+        let expiry = expiry.as_ref().map_or(&[][..], |bytes| bytes);
+        let head = self.head(form, [self.properties, expiry, own]);
+        head.packet_bytes(form.wire)
     }
 
     /// Head and, if it is small, payload; the place of the packet id.
+    #[inline]
     fn encode(&self, form: Form, own: &[u8], out: &mut Vec<u8>) -> Option<usize> {
-        let packet_id_at =
-            self.with_head(form, own, |head| encode_publish_head(head, form.wire, out));
+        let packet_id_at = if own.is_empty() && self.expires == Time::MAX {
+            // Most have none of these: putting together nothing would cost too.
+            encode_publish_head(&self.head(form, [self.properties]), form.wire, out)
+        } else {
+            self.encode_with(form, own, out)
+        };
         if self.payload.len() <= COPY_MAX {
             out.extend_from_slice(self.payload);
         }
         packet_id_at
     }
 
-    fn with_head<R>(&self, form: Form, own: &[u8], use_: impl FnOnce(&PublishHead<'_>) -> R) -> R {
-        let expiry = match self.expires {
+    #[inline(never)]
+    fn encode_with(&self, form: Form, own: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+        let expiry = self.expiry();
+        let expiry = expiry.as_ref().map_or(&[][..], |bytes| bytes);
+        let head = self.head(form, [self.properties, expiry, own]);
+        encode_publish_head(&head, form.wire, out)
+    }
+
+    fn expiry(&self) -> Option<[u8; 5]> {
+        match self.expires {
             Time::MAX => None,
             expires => Some(encode_message_expiry(secs_left(expires, self.now))),
-        };
+        }
+    }
+
+    #[inline]
+    fn head<'h, const PIECES: usize>(
+        &'h self,
+        form: Form,
+        properties: [&'h [u8]; PIECES],
+    ) -> PublishHead<'h, PIECES> {
         let (topic_prefix, topic) = match form.aliased {
             true => ("", &[][..]),
             false => (form.topic_prefix, self.topic.as_str().as_bytes()),
         };
-        use_(&PublishHead {
+        PublishHead {
             dup: form.dup,
             qos: form.qos,
             retain: form.retain,
             topic_prefix,
             topic,
             packet_id: form.packet_id,
-            properties: [
-                self.properties,
-                expiry.as_ref().map_or(&[], |bytes| bytes),
-                own,
-            ],
+            properties,
             payload_len: self.payload.len(),
-        })
+        }
     }
 }
 

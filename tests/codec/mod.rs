@@ -400,7 +400,7 @@ fn a_head_at_qos_0_has_no_packet_identifier() {
             topic_prefix: "",
             topic: b"a",
             packet_id: Some(id(5)),
-            properties: [&[], &[], &[]],
+            properties: [],
             payload_len: 0,
         };
         let mut out = vec![];
@@ -427,7 +427,7 @@ fn lengths_take_as_many_bytes_as_they_need() {
             topic_prefix: "",
             topic: b"a",
             packet_id: None,
-            properties: [&[], &[], &[]],
+            properties: [],
             payload_len,
         };
         let mut out = vec![];
