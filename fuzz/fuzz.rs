@@ -91,28 +91,36 @@ fn check_reason(reason: ReasonCode) {
 
 /// Properties are what their parts say, in their order.
 fn check_properties(packet: &Packet<'_>) {
-    let all: &[(Properties<'_>, PacketType)] = match packet {
-        Packet::Connect(connect) => match &connect.will {
-            Some(will) => &[
-                (connect.properties, PacketType::Connect),
-                (will.properties, PacketType::Will),
-            ],
-            None => &[(connect.properties, PacketType::Connect)],
-        },
-        Packet::Publish(publish) => &[(publish.properties, PacketType::Publish)],
-        Packet::Puback(ack) => &[(ack.properties, PacketType::Puback)],
-        Packet::Disconnect(disconnect) => &[(disconnect.properties, PacketType::Disconnect)],
-        _ => &[],
-    };
-    for &(properties, packet_type) in all {
-        let mut again = PropertiesBuf::new();
-        for property in properties.iter() {
-            again.push(property);
+    let properties = match packet {
+        Packet::Connect(connect) => {
+            if let Some(will) = &connect.will {
+                check_properties_of(will.properties, PacketType::Will);
+            }
+            connect.properties
         }
-        assert_eq!(again.as_properties(), properties);
-        let parsed = Properties::parse(properties.as_bytes(), packet_type);
-        assert_eq!(parsed, Ok(properties));
+        Packet::Connack(connack) => connack.properties,
+        Packet::Publish(publish) => publish.properties,
+        Packet::Puback(ack) | Packet::Pubrec(ack) => ack.properties,
+        Packet::Pubrel(ack) | Packet::Pubcomp(ack) => ack.properties,
+        Packet::Subscribe(subscribe) => subscribe.properties,
+        Packet::Suback(suback) => suback.properties,
+        Packet::Unsubscribe(unsubscribe) => unsubscribe.properties,
+        Packet::Unsuback(unsuback) => unsuback.properties,
+        Packet::Disconnect(disconnect) => disconnect.properties,
+        Packet::Auth(auth) => auth.properties,
+        Packet::Pingreq | Packet::Pingresp => Properties::EMPTY,
+    };
+    check_properties_of(properties, packet.packet_type());
+}
+
+fn check_properties_of(properties: Properties<'_>, packet_type: PacketType) {
+    let mut again = PropertiesBuf::new();
+    for property in properties.iter() {
+        again.push(property);
     }
+    assert_eq!(again.as_properties(), properties);
+    let parsed = Properties::parse(properties.as_bytes(), packet_type);
+    assert_eq!(parsed, Ok(properties));
 }
 
 /// A connection reads the same packets and ends with the same refusal however

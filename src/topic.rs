@@ -60,11 +60,11 @@ pub struct TopicName<'a>(&'a str);
 
 impl<'a> TopicName<'a> {
     pub fn parse(text: &'a str, limits: TopicLimits) -> Result<TopicName<'a>, TopicError> {
-        let levels = check_text(text, limits)?;
-        if text.bytes().any(|byte| byte == b'+' || byte == b'#') {
+        let kinds = check_text(text, limits)?;
+        if kinds.wildcards() > 0 {
             return Err(TopicError::Wildcard); // [MQTT-4.7.1-1]
         }
-        check_depth(levels, limits)?;
+        check_depth(kinds, limits)?;
         Ok(TopicName(text))
     }
 
@@ -89,8 +89,11 @@ pub struct TopicFilter<'a>(&'a str);
 
 impl<'a> TopicFilter<'a> {
     pub fn parse(text: &'a str, limits: TopicLimits) -> Result<TopicFilter<'a>, TopicError> {
-        let levels = check_text(text, limits)?;
-        check_depth(levels, limits)?;
+        let kinds = check_text(text, limits)?;
+        check_depth(kinds, limits)?;
+        if kinds.wildcards() == 0 {
+            return Ok(TopicFilter(text));
+        }
         let mut rest = text;
         loop {
             let (level, after) = match rest.split_once('/') {
@@ -147,27 +150,72 @@ impl<'a> TopicFilter<'a> {
     }
 }
 
-/// What names and filters have in common; how many levels there are.
-fn check_text(text: &str, limits: TopicLimits) -> Result<usize, TopicError> {
+/// How many bytes of a text are of which kind, in one number, so that a byte
+/// costs no more than a look at a table.
+#[derive(Clone, Copy)]
+struct Kinds(u64);
+
+impl Kinds {
+    /// A text above this could carry over from one count into the next.
+    const BYTES_MAX: usize = 0xF_FFFF;
+    const SLASH: u64 = 1;
+    const WILDCARD: u64 = 1 << 20;
+    const CONTROL: u64 = 1 << 40;
+
+    const TABLE: [u64; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = match byte as u8 {
+                b'/' => Kinds::SLASH,
+                b'+' | b'#' => Kinds::WILDCARD,
+                0x00..=0x1F | 0x7F => Kinds::CONTROL,
+                _ => 0,
+            };
+            byte += 1;
+        }
+        table
+    };
+
+    fn of(text: &str) -> Kinds {
+        debug_assert!(text.len() <= Kinds::BYTES_MAX);
+        Kinds(
+            text.bytes()
+                .map(|byte| Kinds::TABLE[usize::from(byte)])
+                .sum(),
+        )
+    }
+
+    fn levels(self) -> usize {
+        (self.0 & (Kinds::WILDCARD - 1)) as usize + 1
+    }
+
+    fn wildcards(self) -> u64 {
+        self.0 % Kinds::CONTROL / Kinds::WILDCARD
+    }
+
+    fn controls(self) -> u64 {
+        self.0 / Kinds::CONTROL
+    }
+}
+
+/// What names and filters have in common.
+fn check_text(text: &str, limits: TopicLimits) -> Result<Kinds, TopicError> {
     if text.is_empty() {
         return Err(TopicError::Empty); // [MQTT-4.7.3-1]
     }
-    if text.len() > limits.bytes_max {
+    if text.len() > limits.bytes_max.min(Kinds::BYTES_MAX) {
         return Err(TopicError::TooLong); // [MQTT-4.7.3-3]
     }
-    let mut levels = 1;
-    for byte in text.bytes() {
-        match byte {
-            b'/' => levels += 1,
-            0x00..=0x1F | 0x7F => return Err(TopicError::Control), // [MQTT-4.7.3-2]
-            _ => {}
-        }
+    let kinds = Kinds::of(text);
+    if kinds.controls() > 0 {
+        return Err(TopicError::Control); // [MQTT-4.7.3-2]
     }
-    Ok(levels)
+    Ok(kinds)
 }
 
-fn check_depth(levels: usize, limits: TopicLimits) -> Result<(), TopicError> {
-    if levels > limits.levels_max {
+fn check_depth(kinds: Kinds, limits: TopicLimits) -> Result<(), TopicError> {
+    if kinds.levels() > limits.levels_max {
         return Err(TopicError::TooDeep);
     }
     Ok(())

@@ -529,6 +529,7 @@ impl Core {
     }
 
     /// There may be room in the session's window.
+    #[inline]
     fn use_room(
         &self,
         worker: &mut Worker,

@@ -105,8 +105,8 @@ impl Core {
         now: Time,
     ) -> Result<bool, Refused> {
         let topic = incoming.topic;
-        if let Some(control) = topic.strip_prefix("$queue/")
-            && control.starts_with('$')
+        if topic.starts_with("$queue/$")
+            && let Some(control) = topic.strip_prefix("$queue/")
         {
             return self
                 .accept_control(worker, link, control, incoming.payload, now)
@@ -149,15 +149,22 @@ impl Core {
 
     /// The topic that a client publishes to, without `$queue/`.
     pub(super) fn parse_topic<'a>(&self, topic: &'a str) -> Result<TopicName<'a>, Close> {
-        let invalid = |why| Err(Close::new(ReasonCode::TopicNameInvalid, why));
+        if !topic.starts_with('$') {
+            return self.parse_topic_name(topic);
+        }
+        let invalid = |why: &'static str| Err(Close::new(ReasonCode::TopicNameInvalid, why));
         if topic == "$queue" || topic.starts_with("$share/") || topic.starts_with("$dead/") {
             let why = "clients do not publish to $queue, $share/ or $dead/; $queue/NAME is a queue";
-            return invalid(why.to_owned());
+            return invalid(why);
         }
         let name = topic.strip_prefix("$queue/").unwrap_or(topic);
         if name.len() < topic.len() && name.starts_with('$') {
-            return invalid("no queue name begins with $".to_owned());
+            return invalid("no queue name begins with $");
         }
+        self.parse_topic_name(name)
+    }
+
+    fn parse_topic_name<'a>(&self, name: &'a str) -> Result<TopicName<'a>, Close> {
         TopicName::parse(name, self.topic_limits).map_err(|error| {
             let reason = match error {
                 TopicError::TooLong | TopicError::TooDeep => ReasonCode::TopicNameInvalid,

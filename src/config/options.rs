@@ -88,8 +88,9 @@ macro_rules! option {
 
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
-/// The largest Remaining Length (2.2.3).
-const PACKET: u64 = 268_435_455;
+/// The largest Remaining Length (2.2.3), less what a longer topic, a packet id
+/// and the like may add when a message goes out again.
+const PACKET: u64 = 268_435_455 - 65_536;
 const TEN_MINUTES_MS: u64 = 10 * 60 * 1000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const TEN_YEARS_SECS: u64 = 10 * 365 * 24 * 60 * 60;

@@ -1054,9 +1054,9 @@ fn fit(
     form: &mut Form,
     own: &mut Vec<u8>,
 ) -> bool {
-    // Most clients ask for neither.
-    aliases.is_none() && terms.packet_bytes_max == u32::MAX
-        || make_fit(terms, aliases, publication, form, own)
+    // Most clients ask for neither, and most messages grow by nothing.
+    let is_plain = aliases.is_none() && own.is_empty();
+    is_plain && terms.takes_any() || make_fit(terms, aliases, publication, form, own)
 }
 
 #[inline(never)]
@@ -1069,8 +1069,7 @@ fn make_fit(
 ) -> bool {
     if let Some(given) = aliases {
         let topic = publication.topic.as_str().as_bytes();
-        let may_grow = terms.packet_bytes_max == u32::MAX
-            || terms.takes(publication.packet_bytes(*form, own) + NEW_ALIAS_BYTES);
+        let may_grow = terms.takes(publication.packet_bytes(*form, own) + NEW_ALIAS_BYTES);
         let (alias, aliased) = match given.name(form.topic_prefix, topic, may_grow) {
             Named::Known(alias) => (Some(alias), true),
             Named::New(alias) => (Some(alias), false),
@@ -1081,7 +1080,7 @@ fn make_fit(
             .into_iter()
             .for_each(|alias| Property::TopicAlias(alias).encode(own));
     }
-    terms.packet_bytes_max == u32::MAX || terms.takes(publication.packet_bytes(*form, own))
+    terms.takes(publication.packet_bytes(*form, own))
 }
 
 fn prefix(queue_topic: bool) -> &'static str {

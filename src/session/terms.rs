@@ -11,7 +11,7 @@ use crate::config::{Limits, SessionSettings};
 use crate::message::{ClientId, Qos};
 use crate::protocol::{
     Ack, AckKind, Connack, Connect, Disconnect, Packet, PacketType, Properties, PropertiesBuf,
-    Property, ReasonCode, Version, encode,
+    Property, REMAINING_BYTES_MAX, ReasonCode, Version, encode,
 };
 
 /// The format of a connection's packets, for the codec alone.
@@ -39,12 +39,15 @@ pub struct Terms {
     /// Whether the client wants to read why, in words (3.1.2.11.7).
     pub wants_words: bool,
     /// The largest packet that the client takes, in bytes [MQTT-3.1.2-24].
-    pub packet_bytes_max: u32,
+    packet_bytes_max: usize,
     /// Topic aliases that the client may use, and that it takes.
     pub topic_aliases_in: u16,
     pub topic_aliases_out: u16,
 }
 
+/// The largest packet that there can be: a first byte, the longest length, and
+/// what that can say.
+const PACKET_BYTES_MAX: usize = 1 + 4 + REMAINING_BYTES_MAX;
 /// The longest interval that the protocol can say, which is for ever.
 const FOR_EVER_SECS: u32 = u32::MAX;
 /// The longest text of a property (1.5.4).
@@ -92,7 +95,7 @@ impl Terms {
             silence_max: (!silence_max.is_zero()).then_some(silence_max),
             has_reasons: false,
             wants_words: false,
-            packet_bytes_max: u32::MAX,
+            packet_bytes_max: PACKET_BYTES_MAX,
             topic_aliases_in: 0,
             topic_aliases_out: 0,
         };
@@ -111,7 +114,9 @@ impl Terms {
                 Property::ReceiveMaximum(max) => {
                     terms.inflight_max = terms.inflight_max.min(max.get());
                 }
-                Property::MaximumPacketSize(max) => terms.packet_bytes_max = max.get(),
+                Property::MaximumPacketSize(max) => {
+                    terms.packet_bytes_max = PACKET_BYTES_MAX.min(max.get() as usize);
+                }
                 Property::TopicAliasMaximum(max) => {
                     terms.topic_aliases_out = max.min(limits.topic_aliases_max);
                 }
@@ -151,7 +156,13 @@ impl Terms {
 
     /// Whether a packet of so many bytes can be sent [MQTT-3.1.2-24].
     pub fn takes(&self, packet_bytes: usize) -> bool {
-        packet_bytes <= self.packet_bytes_max as usize
+        packet_bytes <= self.packet_bytes_max
+    }
+
+    /// Whether every packet can be sent that the broker takes from others:
+    /// those leave room for a head.
+    pub fn takes_any(&self) -> bool {
+        self.packet_bytes_max == PACKET_BYTES_MAX
     }
 
     /// Appends an acknowledgement that refuses, and says why where the client

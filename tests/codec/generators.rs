@@ -9,7 +9,7 @@ use rotamq::message::{PacketId, Qos};
 use rotamq::protocol::*;
 use rotamq::topic::{TopicLimits, TopicName};
 
-use super::leak;
+use super::{leak, lists};
 
 pub fn version() -> impl Strategy<Value = Version> {
     prop_oneof![
@@ -72,6 +72,41 @@ fn packet_id() -> impl Strategy<Value = PacketId> {
     any::<NonZeroU16>()
 }
 
+/// The code that a number means.
+pub fn reason(code: u8) -> ReasonCode {
+    use ReasonCode::*;
+    #[rustfmt::skip]
+    let all = [
+        Success, GrantedQos1, GrantedQos2, DisconnectWithWill, NoMatchingSubscribers, NoSubscriptionExisted,
+        ContinueAuthentication, ReAuthenticate, UnspecifiedError, MalformedPacket, ProtocolError,
+        ImplementationSpecificError, UnsupportedProtocolVersion, ClientIdentifierNotValid,
+        BadUserNameOrPassword, NotAuthorized, ServerUnavailable, ServerBusy, Banned, ServerShuttingDown,
+        BadAuthenticationMethod, KeepAliveTimeout, SessionTakenOver, TopicFilterInvalid, TopicNameInvalid,
+        PacketIdentifierInUse, PacketIdentifierNotFound, ReceiveMaximumExceeded, TopicAliasInvalid,
+        PacketTooLarge, MessageRateTooHigh, QuotaExceeded, AdministrativeAction, PayloadFormatInvalid,
+        RetainNotSupported, QosNotSupported, UseAnotherServer, ServerMoved, SharedSubscriptionsNotSupported,
+        ConnectionRateExceeded, MaximumConnectTime, SubscriptionIdentifiersNotSupported,
+        WildcardSubscriptionsNotSupported,
+    ];
+    let found = all.into_iter().find(|reason| *reason as u8 == code);
+    found.unwrap_or_else(|| panic!("2.4 has no 0x{code:02X}"))
+}
+
+/// Any code that the packet may have in MQTT 5; `before_5` otherwise.
+fn reasons(
+    version: Version,
+    packet: PacketType,
+    before_5: &[ReasonCode],
+) -> impl Strategy<Value = ReasonCode> + use<> {
+    prop::sample::select(match version {
+        Version::V5 => lists::reasons(packet)
+            .iter()
+            .map(|&code| reason(code))
+            .collect(),
+        _ => before_5.to_vec(),
+    })
+}
+
 fn connect(version: Version) -> impl Strategy<Value = Connect<'static>> {
     let will = (
         topic(),
@@ -121,27 +156,19 @@ fn connect(version: Version) -> impl Strategy<Value = Connect<'static>> {
 }
 
 fn connack(version: Version) -> impl Strategy<Value = Connack<'static>> {
-    let refusal = match version {
-        Version::V5 => vec![
-            ReasonCode::UnsupportedProtocolVersion,
-            ReasonCode::ServerMoved,
-            ReasonCode::QuotaExceeded,
-        ],
-        _ => vec![
-            ReasonCode::UnsupportedProtocolVersion,
-            ReasonCode::ClientIdentifierNotValid,
-            ReasonCode::ServerUnavailable,
-            ReasonCode::BadUserNameOrPassword,
-            ReasonCode::NotAuthorized,
-        ],
-    };
-    let refusal = prop::sample::select(refusal);
-    let outcome = prop_oneof![
-        any::<bool>().prop_map(move |present| {
-            (present && version != Version::V3_1, ReasonCode::Success)
-        }),
-        refusal.prop_map(|reason| (false, reason)),
+    let before_5 = [
+        ReasonCode::Success,
+        ReasonCode::UnsupportedProtocolVersion,
+        ReasonCode::ClientIdentifierNotValid,
+        ReasonCode::ServerUnavailable,
+        ReasonCode::BadUserNameOrPassword,
+        ReasonCode::NotAuthorized,
     ];
+    let refusal = reasons(version, PacketType::Connack, &before_5);
+    let outcome = (any::<bool>(), refusal).prop_map(move |(present, reason)| {
+        let present = present && version != Version::V3_1 && reason == ReasonCode::Success;
+        (present, reason)
+    });
     (outcome, properties(version, PacketType::Connack)).prop_map(
         |((session_present, reason), properties)| Connack {
             session_present,
@@ -179,23 +206,16 @@ pub fn publish(version: Version) -> impl Strategy<Value = Publish<'static>> {
 }
 
 fn ack(version: Version, packet_type: PacketType) -> impl Strategy<Value = Ack<'static>> {
-    let reasons = match (version, packet_type) {
-        (Version::V5, PacketType::Puback | PacketType::Pubrec) => vec![
-            ReasonCode::Success,
-            ReasonCode::NoMatchingSubscribers,
-            ReasonCode::QuotaExceeded,
-        ],
-        (Version::V5, _) => vec![ReasonCode::Success, ReasonCode::PacketIdentifierNotFound],
-        _ => vec![ReasonCode::Success],
-    };
-    let properties = properties(version, packet_type);
-    (packet_id(), prop::sample::select(reasons), properties).prop_map(
-        |(packet_id, reason, properties)| Ack {
+    (
+        packet_id(),
+        reasons(version, packet_type, &[ReasonCode::Success]),
+        properties(version, packet_type),
+    )
+        .prop_map(|(packet_id, reason, properties)| Ack {
             packet_id,
             reason,
             properties,
-        },
-    )
+        })
 }
 
 fn subscribe(version: Version) -> impl Strategy<Value = Subscribe<'static>> {
@@ -228,12 +248,13 @@ fn subscribe(version: Version) -> impl Strategy<Value = Subscribe<'static>> {
 }
 
 fn suback(version: Version) -> impl Strategy<Value = Suback<'static>> {
-    let reason = prop::sample::select(vec![
+    let before_5 = [
         ReasonCode::Success,
         ReasonCode::GrantedQos1,
         ReasonCode::GrantedQos2,
         ReasonCode::UnspecifiedError,
-    ]);
+    ];
+    let reason = reasons(version, PacketType::Suback, &before_5);
     (
         packet_id(),
         properties(version, PacketType::Suback),
@@ -260,11 +281,7 @@ fn unsubscribe(version: Version) -> impl Strategy<Value = Unsubscribe<'static>> 
 }
 
 fn unsuback(version: Version) -> impl Strategy<Value = Unsuback<'static>> {
-    let reason = prop::sample::select(vec![
-        ReasonCode::Success,
-        ReasonCode::NoSubscriptionExisted,
-        ReasonCode::NotAuthorized,
-    ]);
+    let reason = reasons(version, PacketType::Unsuback, &[ReasonCode::Success]);
     let count = if version == Version::V5 { 1..8 } else { 0..1 };
     (
         packet_id(),
@@ -279,39 +296,42 @@ fn unsuback(version: Version) -> impl Strategy<Value = Unsuback<'static>> {
 }
 
 fn disconnect(version: Version) -> impl Strategy<Value = Disconnect<'static>> {
-    let reasons = match version {
-        Version::V5 => vec![
-            ReasonCode::Success,
-            ReasonCode::DisconnectWithWill,
-            ReasonCode::SessionTakenOver,
-        ],
-        _ => vec![ReasonCode::Success],
-    };
     (
-        prop::sample::select(reasons),
+        reasons(version, PacketType::Disconnect, &[ReasonCode::Success]),
         properties(version, PacketType::Disconnect),
     )
         .prop_map(|(reason, properties)| Disconnect { reason, properties })
 }
 
 fn auth() -> impl Strategy<Value = Auth<'static>> {
-    (text(), option::of(binary()), any::<bool>()).prop_map(|(method, data, again)| {
-        let mut properties = PropertiesBuf::new();
-        properties.push(Property::AuthenticationMethod(method));
-        if let Some(data) = data {
-            properties.push(Property::AuthenticationData(data));
-        }
+    let reason = reasons(Version::V5, PacketType::Auth, &[]);
+    let properties = properties(Version::V5, PacketType::Auth);
+    (text(), option::of(binary()), reason, properties).prop_map(|(method, data, reason, more)| {
         Auth {
-            reason: match again {
-                true => ReasonCode::ReAuthenticate,
-                false => ReasonCode::ContinueAuthentication,
-            },
-            properties: leak(properties).as_properties(),
+            reason,
+            properties: with_authentication(method, data, more),
         }
     })
 }
 
-/// A choice of the properties that the packet may have, in their order.
+/// An authentication method, which data only comes with, and other properties.
+fn with_authentication(
+    method: &str,
+    data: Option<&[u8]>,
+    more: Properties<'_>,
+) -> Properties<'static> {
+    let mut properties = PropertiesBuf::new();
+    if let Some(data) = data {
+        properties.push(Property::AuthenticationData(data));
+    }
+    properties.push(Property::AuthenticationMethod(method));
+    for property in more.iter() {
+        properties.push(property);
+    }
+    leak(properties).as_properties()
+}
+
+/// A choice of the properties that the packet may have, in any order.
 fn properties(version: Version, packet_type: PacketType) -> BoxedStrategy<Properties<'static>> {
     if version != Version::V5 {
         return Just(Properties::EMPTY).boxed();
@@ -335,7 +355,6 @@ fn properties(version: Version, packet_type: PacketType) -> BoxedStrategy<Proper
             TopicAliasMaximum: any::<u16>(),
             RequestResponseInformation: any::<bool>(),
             RequestProblemInformation: any::<bool>(),
-            AuthenticationMethod: text(),
         ],
         PacketType::Will => some![
             WillDelayInterval: any::<u32>(),
@@ -348,7 +367,7 @@ fn properties(version: Version, packet_type: PacketType) -> BoxedStrategy<Proper
         PacketType::Connack => some![
             SessionExpiryInterval: any::<u32>(),
             ReceiveMaximum: any::<NonZeroU16>(),
-            MaximumQos: Just(Qos::AtLeastOnce),
+            MaximumQos: prop_oneof![Just(Qos::AtMostOnce), Just(Qos::AtLeastOnce)],
             RetainAvailable: any::<bool>(),
             MaximumPacketSize: any::<NonZeroU32>(),
             AssignedClientIdentifier: text(),
@@ -367,10 +386,9 @@ fn properties(version: Version, packet_type: PacketType) -> BoxedStrategy<Proper
             TopicAlias: any::<NonZeroU16>(),
             ResponseTopic: response_topic,
             CorrelationData: binary(),
-            SubscriptionIdentifier: subscription_id,
             ContentType: text(),
         ],
-        PacketType::Subscribe => some![SubscriptionIdentifier: subscription_id],
+        PacketType::Subscribe => some![SubscriptionIdentifier: subscription_id.clone()],
         PacketType::Disconnect => some![
             SessionExpiryInterval: any::<u32>(),
             ReasonString: text(),
@@ -379,13 +397,37 @@ fn properties(version: Version, packet_type: PacketType) -> BoxedStrategy<Proper
         PacketType::Unsubscribe => vec![],
         _ => some![ReasonString: text()],
     };
-    (single, vec(user_property, 0..3))
-        .prop_map(|(single, user)| {
+    // Those that may stand there twice.
+    let many = match packet_type {
+        PacketType::Publish => prop_oneof![
+            user_property,
+            subscription_id.prop_map(Property::SubscriptionIdentifier),
+        ]
+        .boxed(),
+        _ => user_property.boxed(),
+    };
+    let authentication = match packet_type {
+        PacketType::Connect | PacketType::Connack => {
+            option::of((text(), option::of(binary()))).boxed()
+        }
+        _ => Just(None).boxed(),
+    };
+    let all = (single, vec(many, 0..4)).prop_map(|(single, many)| {
+        let all: Vec<_> = single.into_iter().flatten().chain(many).collect();
+        all
+    });
+    (all.prop_shuffle(), authentication)
+        .prop_map(|(all, authentication)| {
             let mut properties = PropertiesBuf::new();
-            for property in single.into_iter().flatten().chain(user) {
+            for property in all {
                 properties.push(property);
             }
-            leak(properties).as_properties()
+            match authentication {
+                Some((method, data)) => {
+                    with_authentication(method, data, properties.as_properties())
+                }
+                None => leak(properties).as_properties(),
+            }
         })
         .boxed()
 }

@@ -31,6 +31,7 @@ fn first_bytes() {
 
 /// A packet that has a reason code.
 struct Reasons {
+    packet: PacketType,
     first: u8,
     before: &'static [u8],
     after: &'static [u8],
@@ -41,28 +42,35 @@ struct Reasons {
 #[rustfmt::skip]
 const REASONS: &[Reasons] = &[
     // 3.2.2.2
-    Reasons { first: 0x20, before: &[0], after: &[0], codes: &[0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F] },
+    Reasons { packet: PacketType::Connack, first: 0x20, before: &[0], after: &[0], codes: &[0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F] },
     // 3.4.2.1
-    Reasons { first: 0x40, before: &[0, 1], after: &[], codes: &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99] },
+    Reasons { packet: PacketType::Puback, first: 0x40, before: &[0, 1], after: &[], codes: &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99] },
     // 3.5.2.1
-    Reasons { first: 0x50, before: &[0, 1], after: &[], codes: &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99] },
+    Reasons { packet: PacketType::Pubrec, first: 0x50, before: &[0, 1], after: &[], codes: &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99] },
     // 3.6.2.1
-    Reasons { first: 0x62, before: &[0, 1], after: &[], codes: &[0x00, 0x92] },
+    Reasons { packet: PacketType::Pubrel, first: 0x62, before: &[0, 1], after: &[], codes: &[0x00, 0x92] },
     // 3.7.2.1
-    Reasons { first: 0x70, before: &[0, 1], after: &[], codes: &[0x00, 0x92] },
+    Reasons { packet: PacketType::Pubcomp, first: 0x70, before: &[0, 1], after: &[], codes: &[0x00, 0x92] },
     // 3.9.3
-    Reasons { first: 0x90, before: &[0, 1, 0], after: &[], codes: &[0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2] },
+    Reasons { packet: PacketType::Suback, first: 0x90, before: &[0, 1, 0], after: &[], codes: &[0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2] },
     // 3.11.3
-    Reasons { first: 0xB0, before: &[0, 1, 0], after: &[], codes: &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91] },
+    Reasons { packet: PacketType::Unsuback, first: 0xB0, before: &[0, 1, 0], after: &[], codes: &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91] },
     // 3.14.2.1
-    Reasons { first: 0xE0, before: &[], after: &[], codes: &[0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8C, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2] },
+    Reasons { packet: PacketType::Disconnect, first: 0xE0, before: &[], after: &[], codes: &[0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8C, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2] },
     // 3.15.2.1, with an authentication method of no characters
-    Reasons { first: 0xF0, before: &[], after: &[3, 0x15, 0, 0], codes: &[0x00, 0x18, 0x19] },
+    Reasons { packet: PacketType::Auth, first: 0xF0, before: &[], after: &[3, 0x15, 0, 0], codes: &[0x00, 0x18, 0x19] },
 ];
+
+/// The codes that a packet of MQTT 5 may have.
+pub fn reasons(packet: PacketType) -> &'static [u8] {
+    let row = REASONS.iter().find(|row| row.packet == packet);
+    row.expect("the packet has a reason code").codes
+}
 
 #[test]
 fn reason_codes() {
     for &Reasons {
+        packet: _,
         first,
         before,
         after,
@@ -201,6 +209,9 @@ fn bounds_of_properties() {
         (PacketType::Publish, &[0x08, 0, 1, b'+']),
         (PacketType::Publish, &[0x08, 0, 3, b'a', b'/', b'#']),
         (PacketType::Publish, &[0x08, 0, 0]),
+        (PacketType::Will, &[0x01, 2]),
+        (PacketType::Will, &[0x08, 0, 1, b'#']),
+        (PacketType::Will, &[0x08, 0, 0]),
         (PacketType::Subscribe, &[0x0B, 0]),
         (PacketType::Connect, &[0x17, 2]),
         (PacketType::Connect, &[0x19, 0xFF]),
@@ -223,6 +234,43 @@ fn bounds_of_properties() {
             ReasonCode::ProtocolError,
             "{packet:?} {bytes:02X?}"
         );
+    }
+    // The bounds themselves are within.
+    let allowed: &[(PacketType, &[u8])] = &[
+        (PacketType::Will, &[0x18, 0, 0, 0, 0, 0x02, 0, 0, 0, 0]),
+        (
+            PacketType::Will,
+            &[0x18, 255, 255, 255, 255, 0x02, 255, 255, 255, 255],
+        ),
+        (
+            PacketType::Publish,
+            &[0x02, 0, 0, 0, 0, 0x23, 0, 1, 0x0B, 1],
+        ),
+        (
+            PacketType::Publish,
+            &[0x23, 255, 255, 0x0B, 255, 255, 255, 127],
+        ),
+        (
+            PacketType::Connect,
+            &[0x11, 0, 0, 0, 0, 0x22, 0, 0, 0x21, 0, 1],
+        ),
+        (
+            PacketType::Connect,
+            &[0x11, 255, 255, 255, 255, 0x22, 255, 255, 0x21, 255, 255],
+        ),
+        (PacketType::Connect, &[0x27, 0, 0, 0, 1]),
+        (PacketType::Connect, &[0x27, 255, 255, 255, 255]),
+        (PacketType::Connack, &[0x13, 0, 0, 0x24, 0]),
+        (PacketType::Connack, &[0x13, 255, 255, 0x24, 1]),
+        (PacketType::Disconnect, &[0x11, 255, 255, 255, 255]),
+    ];
+    for &(packet, bytes) in allowed {
+        let read = Properties::parse(bytes, packet).expect("it is within bounds");
+        let mut again = PropertiesBuf::new();
+        for property in read.iter() {
+            again.push(property);
+        }
+        assert_eq!(again.as_properties().as_bytes(), bytes);
     }
     assert_eq!(SubscriptionId::new(0), None);
     assert_eq!(SubscriptionId::new(SubscriptionId::MAX + 1), None);

@@ -3,12 +3,13 @@
 //! One table of bytes and packets ([`table`]) feeds all that asks the same of
 //! every packet; what the specification lists is listed once more, from its
 //! other end ([`lists`]); other codecs are asked for their opinion
-//! ([`differential`]).
+//! ([`differential`], [`rmqtt`]).
 
 mod differential;
 mod generators;
 mod lists;
 mod mutation;
+mod rmqtt;
 mod table;
 mod text;
 

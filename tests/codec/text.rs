@@ -2,11 +2,26 @@
 
 use rotamq::protocol::{Packet, ReasonCode, Version, decode};
 
-/// Whether a PUBLISH to a topic of these bytes is read.
+use super::table::ALL;
+
+/// Whether a PUBLISH to a topic of these bytes is read, which every version
+/// answers alike.
 fn is_text(bytes: &[u8]) -> bool {
-    let mut packet = vec![0x30, 2 + bytes.len() as u8, 0, bytes.len() as u8];
-    packet.extend_from_slice(bytes);
-    match decode(&packet, Version::V3_1_1, 1000) {
+    let [first, rest @ ..] = ALL else {
+        unreachable!("there are versions")
+    };
+    let read = is_text_in(bytes, *first);
+    for &version in rest {
+        assert_eq!(is_text_in(bytes, version), read, "{bytes:02X?} {version:?}");
+    }
+    read
+}
+
+fn is_text_in(bytes: &[u8], version: Version) -> bool {
+    let properties: &[u8] = if version == Version::V5 { &[0] } else { &[] };
+    let body = [&[0, bytes.len() as u8], bytes, properties].concat();
+    let packet = [&[0x30, body.len() as u8], &body[..]].concat();
+    match decode(&packet, version, 1000) {
         Ok(Some((Packet::Publish(publish), _))) => {
             assert_eq!(publish.topic.as_bytes(), bytes, "it is as it was sent");
             true

@@ -51,7 +51,7 @@ fn strangers(version: Version) -> Vec<(&'static str, Vec<u8>)> {
     // MQTT 3.1 says that these are not used.
     let strict = match version {
         Version::V31 => None,
-        Version::V311 => Some(("the reserved flag", connect(0x03, &text("c")))),
+        _ => Some(("the reserved flag", connect(0x03, &text("c")))),
     };
     let mut huge = vec![0x30, 0xFF, 0xFF, 0xFF, 0x7F];
     huge.extend([0; 100]);
@@ -129,7 +129,7 @@ fn violations(version: Version) -> Vec<(&'static str, Vec<u8>)> {
     // MQTT 3.1 does not mind.
     let strict = match version {
         Version::V31 => None,
-        Version::V311 => Some(("PUBLISH of QoS 0 with DUP", packet(0x38, &text("t")))),
+        _ => Some(("PUBLISH of QoS 0 with DUP", packet(0x38, &text("t")))),
     };
     let mut violations = vec![
         (

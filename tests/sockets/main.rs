@@ -1,6 +1,6 @@
 //! The broker over real sockets, with clients that are not its own:
-//! mosquitto's, paho-mqtt for Python, rumqttc; and raw bytes where no client
-//! would do such a thing. `tests/run` installs them.
+//! mosquitto's, paho-mqtt and gmqtt for Python, MQTT.js, rumqttc; and raw bytes
+//! where no client would do such a thing. `tests/run` installs them.
 
 mod authentication;
 mod bad_input;
@@ -9,6 +9,7 @@ mod commands;
 mod commands5;
 mod crowd;
 mod memory;
+mod mqtt5;
 mod process;
 mod program;
 mod pubsub;

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use crate::clients::{LIBRARIES, Options, PAHO, PEERS, RUMQTTC, broker, broker_with};
+use crate::clients::{
+    LIBRARIES, MOSQUITTO_5, Options, PAHO, PEERS, RUMQTTC, RUMQTTC_5, Version, broker, broker_with,
+};
 use crate::wait::until;
 
 /// Who publishes what the peer of that index receives: never itself.
@@ -15,9 +17,9 @@ fn a_message_comes_at_the_lower_of_two_qos() {
     let broker = broker();
     let address = broker.address();
     for (index, peer) in PEERS.into_iter().enumerate() {
+        let mut publisher = other(index).connect(address, "publisher");
         for subscribed in 0..=2 {
             let mut subscriber = peer.subscriber(address, "subscriber", "a/+", subscribed);
-            let mut publisher = other(index).connect(address, "publisher");
             for published in 0..=2 {
                 let payload = format!("{published}");
                 publisher.publish("a/b", payload.as_bytes(), published, false);
@@ -27,9 +29,9 @@ fn a_message_comes_at_the_lower_of_two_qos() {
                 assert_eq!(message.qos, published.min(subscribed), "{peer:?}");
                 assert!(!message.retain, "{peer:?}");
             }
-            publisher.disconnect();
             subscriber.disconnect();
         }
+        publisher.disconnect();
     }
 }
 
@@ -39,7 +41,8 @@ fn messages_of_one_publisher_come_in_their_order() {
     let broker = broker();
     for (index, peer) in PEERS.into_iter().enumerate() {
         let mut subscriber = peer.subscriber(broker.address(), "subscriber", "order", 2);
-        let mut publisher = LIBRARIES[index % 3].connect(broker.address(), "publisher");
+        let mut publisher =
+            LIBRARIES[index % LIBRARIES.len()].connect(broker.address(), "publisher");
         for qos in 0..=2 {
             for number in 0..150 {
                 publisher.publish("order", number.to_string().as_bytes(), qos, false);
@@ -58,8 +61,9 @@ fn a_retained_message_comes_to_later_subscribers_until_it_is_cleared() {
     let address = broker.address();
     for (index, peer) in PEERS.into_iter().enumerate() {
         let mut early = peer.subscriber(address, "early", "r/#", 1);
-        other(index).publish(address, "r/1", "first", 1, true);
-        other(index).publish(address, "r/1", "last", 2, true);
+        let mut publisher = other(index).connect(address, "publisher");
+        publisher.publish("r/1", b"first", 1, true);
+        publisher.publish("r/1", b"last", 2, true);
         for text in ["first", "last"] {
             let message = early.receive();
             assert_eq!(message.text(), text, "{peer:?}");
@@ -71,16 +75,16 @@ fn a_retained_message_comes_to_later_subscribers_until_it_is_cleared() {
         assert!(message.retain, "{peer:?}: to a new subscription");
         assert_eq!(broker.retained_len(), 1);
 
-        other(index).publish(address, "r/1", "", 1, true);
+        publisher.publish("r/1", b"", 1, true);
         for subscriber in [&mut early, &mut late] {
             let message = subscriber.receive();
             assert_eq!((message.text(), message.retain), ("", false), "{peer:?}");
         }
         assert_eq!(broker.retained_len(), 0);
         let mut later = peer.subscriber(address, "later", "r/+", 1);
-        other(index).publish(address, "r/fence", "fence", 0, false);
+        publisher.publish("r/fence", b"fence", 0, false);
         assert_eq!(later.receive().text(), "fence", "{peer:?}");
-        for client in [early, late, later] {
+        for client in [early, late, later, publisher] {
             client.disconnect();
         }
     }
@@ -91,7 +95,7 @@ fn ten_thousand_retained_messages_come_once_each() {
     const TOPICS: usize = 10_000;
     let broker = broker();
     let address = broker.address();
-    let mut publisher = crate::raw::Raw::connect(address, crate::clients::Version::V311, "raw");
+    let mut publisher = crate::raw::Raw::connect(address, Version::V311, "raw");
     for number in 0..TOPICS {
         let mut packet = crate::raw::publish(&format!("many/{number}"), b"x", 0, 0);
         packet[0] |= 1;
@@ -134,13 +138,15 @@ fn large_retained_messages_come_as_fast_as_they_are_read() {
     for number in 0..100 {
         publisher.publish(&format!("large/{number}"), &payload, 1, true);
     }
-    for qos in 0..=2 {
-        let mut subscriber = RUMQTTC.connect(address, "subscriber");
-        subscriber.subscribe(&["#"], qos);
-        for _ in 0..100 {
-            assert_eq!(subscriber.receive().payload.len(), payload.len());
+    for peer in [RUMQTTC, RUMQTTC_5] {
+        for qos in 0..=2 {
+            let mut subscriber = peer.connect(address, "subscriber");
+            subscriber.subscribe(&["#"], qos);
+            for _ in 0..100 {
+                assert_eq!(subscriber.receive().payload.len(), payload.len());
+            }
+            subscriber.disconnect();
         }
-        subscriber.disconnect();
     }
     let counts = broker.counts();
     assert_eq!((counts.dropped_slow, counts.sessions_overflowed), (0, 0));
@@ -162,6 +168,12 @@ fn a_will_is_published_for_a_client_that_is_killed_and_for_no_other() {
             };
             let connected = broker.connections_len();
             with_will("polite").disconnect();
+            if peer == MOSQUITTO_5 {
+                // It says DISCONNECT with 0x04: with its will.
+                assert_eq!(watcher.receive().text(), "polite");
+                watcher.publish("wills/polite", b"", 0, true);
+                assert_eq!(watcher.receive().text(), "");
+            }
             until("DISCONNECT is handled", || {
                 broker.connections_len() == connected
             });
@@ -171,7 +183,7 @@ fn a_will_is_published_for_a_client_that_is_killed_and_for_no_other() {
             assert_eq!(message.text(), "killed", "{peer:?}");
             assert_eq!((message.qos, message.retain), (qos, false), "{peer:?}");
             assert_eq!(broker.retained_len(), 1, "{peer:?}: it was to be retained");
-            PAHO.publish(address, "wills/killed", "", 0, true);
+            watcher.publish("wills/killed", b"", 0, true);
             assert_eq!(watcher.receive().text(), "");
         }
         watcher.disconnect();
@@ -227,9 +239,11 @@ fn payloads_up_to_the_largest_packet() {
     const PACKET_BYTES_MAX: usize = 1 << 20;
     let broker = broker_with(|config| config.limits.packet_bytes_max = PACKET_BYTES_MAX);
     let address = broker.address();
-    // First byte, three of the length, topic "big" and packet id.
+    // First byte, three of the length, topic "big" and packet id; and in MQTT 5
+    // the length of no properties.
     let largest = PACKET_BYTES_MAX - 4 - 5 - 2;
     for (index, peer) in PEERS.into_iter().enumerate() {
+        let largest = largest - usize::from(other(index).version == Version::V5);
         let mut subscriber = peer.subscriber(address, "subscriber", "big", 2);
         let mut publisher = other(index).connect(address, "publisher");
         for (qos, len) in [(0, 70_000), (1, largest), (2, largest)] {
@@ -243,7 +257,7 @@ fn payloads_up_to_the_largest_packet() {
     }
     for peer in LIBRARIES {
         let mut publisher = peer.connect(address, "publisher");
-        let mut raw = crate::raw::Raw::connect(address, crate::clients::Version::V311, "raw");
+        let mut raw = crate::raw::Raw::connect(address, Version::V311, "raw");
         // It may be closed before all of it is sent.
         let beyond = crate::raw::publish("big", &vec![0; largest + 1], 1, 1);
         _ = raw.stream.write_all(&beyond);

@@ -10,8 +10,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use crate::clients::{
-    Client, LIBRARIES, MOSQUITTO, MOSQUITTO_31, Options, PAHO, PAHO_31, Peer, RUMQTTC, Version,
-    broker, broker_with, mosquitto_command,
+    Client, GMQTT_5, LIBRARIES, MOSQUITTO, MOSQUITTO_5, MOSQUITTO_31, MQTTJS, MQTTJS_5, Options,
+    PAHO, PAHO_5, PAHO_31, Peer, RUMQTTC, RUMQTTC_5, Version, broker, broker_with,
+    mosquitto_command,
 };
 use crate::process::rotamq;
 use crate::raw::{self, Raw};
@@ -65,37 +66,45 @@ fn a_killed_worker_loses_no_job() {
     for (killed, others, version) in [
         (PAHO, [MOSQUITTO, RUMQTTC], Version::V311),
         (PAHO_31, [MOSQUITTO_31, PAHO_31], Version::V31),
+        (RUMQTTC_5, [MQTTJS_5, PAHO], Version::V5),
+        (PAHO_5, [MOSQUITTO_5, GMQTT_5], Version::V311),
     ] {
-        let topic = format!("$queue/jobs/{version:?}");
+        let topic = format!("$queue/jobs/{:?}/{version:?}", killed.library);
         let join = |peer: Peer, id: &str| {
             let mut options = Options::clean(address, id);
-            options.manual = peer != MOSQUITTO && peer != MOSQUITTO_31;
+            options.manual = LIBRARIES.contains(&peer);
             let mut worker = peer.open(options);
             assert_eq!(worker.subscribe(&[&topic], 1), [1], "{peer:?}");
             worker
         };
         let (sender, results) = channel();
         let dying = join(killed, "dying");
-        let living = [join(others[0], "living 0"), join(others[1], "living 1")];
+        let living = [
+            (LIBRARIES.contains(&others[0]), join(others[0], "living 0")),
+            (LIBRARIES.contains(&others[1]), join(others[1], "living 1")),
+        ];
         let hold = Arc::new(AtomicBool::new(false));
         let held = hold.clone();
         let dying = thread::spawn(move || work_and_die(dying, &held, PREFETCH));
-        let living = ["living 0", "living 1"]
-            .into_iter()
-            .zip(living)
-            .map(|(id, mut worker)| {
-                let sender = sender.clone();
-                thread::spawn(move || {
-                    loop {
-                        let job = worker.receive();
-                        worker.acknowledge(&job);
-                        if job.text() == "stop" {
-                            return worker.disconnect();
+        let living =
+            ["living 0", "living 1"]
+                .into_iter()
+                .zip(living)
+                .map(|(id, (manual, mut worker))| {
+                    let sender = sender.clone();
+                    thread::spawn(move || {
+                        loop {
+                            let job = worker.receive();
+                            if manual {
+                                worker.acknowledge(&job);
+                            }
+                            if job.text() == "stop" {
+                                return worker.disconnect();
+                            }
+                            sender.send((id, job)).expect("all are counted");
                         }
-                        sender.send((id, job)).expect("all are counted");
-                    }
-                })
-            });
+                    })
+                });
         let living: Vec<_> = living.collect();
         drop(sender);
         publish_lines(version, address, &topic, 0..JOBS / 2);
@@ -170,6 +179,10 @@ fn members_take_turns_and_jobs_wait_for_the_first_of_them() {
         (MOSQUITTO, [PAHO, RUMQTTC]),
         (PAHO, [MOSQUITTO, MOSQUITTO_31]),
         (MOSQUITTO_31, [PAHO_31, PAHO]),
+        (MOSQUITTO_5, [PAHO_5, MQTTJS]),
+        (PAHO, [MQTTJS_5, MOSQUITTO_5]),
+        (GMQTT_5, [RUMQTTC, GMQTT_5]),
+        (MQTTJS_5, [RUMQTTC_5, PAHO_31]),
     ] {
         let topic = format!("$queue/turns/{producer:?}");
         // A producer may come first.
@@ -254,6 +267,9 @@ fn a_share_group_goes_on_without_a_member_that_leaves() {
         (PAHO, RUMQTTC),
         (RUMQTTC, MOSQUITTO),
         (PAHO_31, MOSQUITTO_31),
+        (PAHO_5, MQTTJS_5),
+        (RUMQTTC_5, PAHO),
+        (PAHO, GMQTT_5),
     ] {
         for killed in [true, false] {
             let filter = "$share/group/shared/+";

@@ -127,6 +127,7 @@ pub fn connect_flags(version: Version, flags: u8, keep_alive_secs: u16, payload:
     let (name, level) = match version {
         Version::V31 => ("MQIsdp", 3),
         Version::V311 => ("MQTT", 4),
+        Version::V5 => unimplemented!("here are no properties; conformance/ has them"),
     };
     let keep_alive = keep_alive_secs.to_be_bytes();
     packet(

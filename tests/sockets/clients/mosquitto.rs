@@ -5,7 +5,12 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 
-use super::{Client, Event, Inbox, Options, Received, Version, unhex};
+use super::{
+    Client, Connack, Ended, Event, Extra, Inbox, Options, Received, Subscription, Version, unhex,
+};
+
+/// Topic, QoS, retain, packet id and payload; and what MQTT 5 has more.
+const FORMAT: &str = "MSG %t|%q|%r|%m|%x|%F|%E|%C|%R|%D|%S|%P";
 
 /// A subscriber is a process; each message published is one of its own.
 pub struct Mosquitto {
@@ -38,6 +43,7 @@ pub fn command(program: &str, version: Version, address: SocketAddr) -> Command 
     command.arg(match version {
         Version::V31 => "mqttv31",
         Version::V311 => "mqttv311",
+        Version::V5 => "mqttv5",
     });
     let found = Command::new(program).arg("--help").output();
     assert!(found.is_ok(), "{program} is not installed: use tests/run");
@@ -45,19 +51,43 @@ pub fn command(program: &str, version: Version, address: SocketAddr) -> Command 
 }
 
 impl Client for Mosquitto {
+    fn connack(&self) -> Connack {
+        unimplemented!("mosquitto_sub does not tell");
+    }
+
     fn session_present(&self) -> Option<bool> {
         None
     }
 
-    fn subscribe(&mut self, filters: &[&str], qos: u8) -> Vec<u8> {
+    fn subscribe_with(&mut self, filters: &[&str], how: &Subscription) -> Vec<u8> {
         assert!(self.subscriber.is_none(), "mosquitto_sub subscribes once");
         let options = &self.options;
         let mut command = command("mosquitto_sub", self.version, options.address);
-        let (qos, keep_alive) = (qos.to_string(), options.keep_alive_secs.to_string());
-        command.args(["-d", "-F", "MSG %t|%q|%r|%m|%x", "-i", &options.id]);
+        let (qos, keep_alive) = (how.qos.to_string(), options.keep_alive_secs.to_string());
+        command.args(["-d", "-F", FORMAT, "-i", &options.id]);
         command.args(["-q", &qos, "-k", &keep_alive]);
         if !options.clean {
             command.arg("-c");
+        }
+        if self.version == Version::V5 {
+            // Otherwise it is as long as -c says.
+            if let Some(secs) = options.session_expiry_secs {
+                command.args(["-x", &secs.to_string()]);
+            }
+            if let Some(count) = options.receive_maximum {
+                command.args(["-D", "connect", "receive-maximum", &count.to_string()]);
+            }
+            if let Some(id) = how.id {
+                let id = id.to_string();
+                command.args(["-D", "subscribe", "subscription-identifier", &id]);
+            }
+            if how.retain_as_published {
+                command.arg("--retain-as-published");
+            }
+            assert!(
+                !how.no_local && how.retain_handling == 0,
+                "it has no such option"
+            );
         }
         if let Some(will) = &options.will {
             command.args(["--will-topic", &will.topic, "--will-payload", &will.payload]);
@@ -81,11 +111,39 @@ impl Client for Mosquitto {
         unimplemented!("mosquitto_sub subscribes once");
     }
 
-    fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, retain: bool) {
+    fn publish_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: u8,
+        retain: bool,
+        extra: &Extra,
+    ) -> u8 {
         let mut command = command("mosquitto_pub", self.version, self.options.address);
         command.args(["-t", topic, "-q", &qos.to_string(), "-i", "mosquitto_pub"]);
         if retain {
             command.arg("-r");
+        }
+        let mut say = |property: &str, values: &[&str]| {
+            command.args(["-D", "publish", property]).args(values);
+        };
+        let number = |number: u32| number.to_string();
+        for (property, value) in [
+            (
+                "payload-format-indicator",
+                extra.format.map(|it| number(it.into())),
+            ),
+            ("message-expiry-interval", extra.expiry_secs.map(number)),
+            ("content-type", extra.content_type.clone()),
+            ("response-topic", extra.response_topic.clone()),
+            ("correlation-data", extra.correlation.clone()),
+        ] {
+            if let Some(value) = value {
+                say(property, &[&value]);
+            }
+        }
+        for (name, value) in &extra.user {
+            say("user-property", &[name, value]);
         }
         match payload.is_empty() {
             true => command.arg("-n"),
@@ -96,15 +154,21 @@ impl Client for Mosquitto {
         input.write_all(payload).unwrap();
         drop(input);
         assert!(child.wait().unwrap().success(), "mosquitto_pub -t {topic}");
+        0
     }
 
     fn receive(&mut self) -> Received {
         self.inbox().message()
     }
 
+    fn waiting(&self) -> usize {
+        let (_, inbox) = self.subscriber.as_ref().expect("it subscribed");
+        inbox.messages.len()
+    }
+
     fn acknowledge(&mut self, _: &Received) {}
 
-    fn closed(&mut self) {
+    fn closed(&mut self) -> Ended {
         unimplemented!("mosquitto_sub connects again");
     }
 
@@ -153,19 +217,49 @@ fn read(lines: impl BufRead, events: &Sender<Event>) {
             return;
         }
     }
-    _ = events.send(Event::Closed("mosquitto_sub has ended".to_owned()));
+    _ = events.send(Event::Closed(
+        Ended::default(),
+        "mosquitto_sub has ended".to_owned(),
+    ));
 }
 
 fn parse(message: &str) -> Received {
     let parts: Vec<&str> = message.split('|').collect();
-    let [topic, qos, retain, packet_id, payload] = parts[..] else {
+    let [topic, qos, retain, packet_id, payload, extra @ ..] = &parts[..] else {
         panic!("not as asked for: {message}");
     };
+    let [
+        format,
+        expiry,
+        content_type,
+        response_topic,
+        correlation,
+        ids,
+        user,
+    ] = extra
+    else {
+        panic!("not as asked for: {message}");
+    };
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     Received {
-        topic: topic.to_owned(),
+        topic: (*topic).to_owned(),
         payload: unhex(payload),
         qos: qos.parse().expect("a number"),
-        retain: retain == "1",
+        retain: *retain == "1",
         packet_id: packet_id.parse().unwrap_or(0),
+        extra: Extra {
+            format: format.parse().ok(),
+            expiry_secs: expiry.parse().ok(),
+            content_type: text(content_type),
+            response_topic: text(response_topic),
+            correlation: text(correlation),
+            // Neither names nor values of the tests have spaces or colons.
+            user: (user.split_whitespace())
+                .filter_map(|pair| pair.split_once(':'))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            ids: ids.parse().into_iter().collect(),
+            alias: None,
+        },
     }
 }

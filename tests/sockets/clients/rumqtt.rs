@@ -1,4 +1,4 @@
-//! rumqttc, in the test's own process.
+//! rumqttc for 3.1.1, in the test's own process.
 
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
@@ -8,13 +8,13 @@ use rumqttc::{AsyncClient, EventLoop, LastWill, MqttOptions, Outgoing, Packet, P
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use super::{Client, Event, Inbox, Options, Received};
+use super::{Client, Connack, Ended, Event, Extra, Inbox, Options, Received, Subscription};
 
 pub struct Rumqttc {
     client: AsyncClient,
     task: JoinHandle<()>,
     inbox: Inbox,
-    session_present: bool,
+    connack: Connack,
 }
 
 /// What rumqttc's clients run on.
@@ -42,25 +42,29 @@ impl Rumqttc {
         let (sender, inbox) = channel();
         let task = runtime().spawn(run(events, sender));
         let mut inbox = Inbox::new(inbox);
-        let session_present = inbox.session_present();
+        let connack = inbox.connack().expect("it is welcome");
         Rumqttc {
             client,
             task,
             inbox,
-            session_present,
+            connack,
         }
     }
 }
 
 impl Client for Rumqttc {
-    fn session_present(&self) -> Option<bool> {
-        Some(self.session_present)
+    fn connack(&self) -> Connack {
+        self.connack.clone()
     }
 
-    fn subscribe(&mut self, filters: &[&str], level: u8) -> Vec<u8> {
+    fn session_present(&self) -> Option<bool> {
+        Some(self.connack.session_present)
+    }
+
+    fn subscribe_with(&mut self, filters: &[&str], how: &Subscription) -> Vec<u8> {
         let filters = filters
             .iter()
-            .map(|filter| rumqttc::SubscribeFilter::new((*filter).to_owned(), qos(level)));
+            .map(|filter| rumqttc::SubscribeFilter::new((*filter).to_owned(), qos(how.qos)));
         self.client.try_subscribe_many(filters).unwrap();
         self.inbox.granted()
     }
@@ -70,15 +74,26 @@ impl Client for Rumqttc {
         self.inbox.unsubscribed();
     }
 
-    fn publish(&mut self, topic: &str, payload: &[u8], level: u8, retain: bool) {
+    fn publish_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        level: u8,
+        retain: bool,
+        _: &Extra,
+    ) -> u8 {
         (self.client)
             .try_publish(topic, qos(level), retain, payload)
             .unwrap();
-        self.inbox.published();
+        self.inbox.published()
     }
 
     fn receive(&mut self) -> Received {
         self.inbox.message()
+    }
+
+    fn waiting(&self) -> usize {
+        self.inbox.messages.len()
     }
 
     fn acknowledge(&mut self, message: &Received) {
@@ -87,8 +102,8 @@ impl Client for Rumqttc {
         self.client.try_ack(&publish).unwrap();
     }
 
-    fn closed(&mut self) {
-        self.inbox.closed();
+    fn closed(&mut self) -> Ended {
+        self.inbox.closed()
     }
 
     fn disconnect(mut self: Box<Self>) {
@@ -116,32 +131,34 @@ pub fn qos(level: u8) -> QoS {
 async fn run(mut events: EventLoop, sender: Sender<Event>) {
     loop {
         let event = match events.poll().await {
-            Err(error) => Event::Closed(error.to_string()),
-            Ok(rumqttc::Event::Outgoing(Outgoing::Publish(0))) => Event::Published,
+            Err(error) => Event::Closed(Ended::default(), error.to_string()),
+            Ok(rumqttc::Event::Outgoing(Outgoing::Publish(0))) => Event::Published(0),
             Ok(rumqttc::Event::Outgoing(Outgoing::Disconnect)) => {
-                Event::Closed("DISCONNECT was said".to_owned())
+                Event::Closed(Ended::default(), "DISCONNECT was said".to_owned())
             }
             Ok(rumqttc::Event::Outgoing(_)) => continue,
             Ok(rumqttc::Event::Incoming(packet)) => match packet {
-                Packet::ConnAck(connack) => Event::Connected {
+                Packet::ConnAck(connack) => Event::Connected(Connack {
                     session_present: connack.session_present,
-                },
+                    ..Connack::default()
+                }),
                 Packet::SubAck(suback) => {
                     Event::Subscribed(suback.return_codes.iter().map(code).collect())
                 }
                 Packet::UnsubAck(_) => Event::Unsubscribed,
-                Packet::PubAck(_) | Packet::PubComp(_) => Event::Published,
+                Packet::PubAck(_) | Packet::PubComp(_) => Event::Published(0),
                 Packet::Publish(publish) => Event::Message(Received {
                     qos: publish.qos as u8,
                     retain: publish.retain,
                     packet_id: publish.pkid,
                     payload: publish.payload.to_vec(),
                     topic: publish.topic,
+                    extra: Extra::default(),
                 }),
                 _ => continue,
             },
         };
-        let over = matches!(event, Event::Closed(_));
+        let over = matches!(event, Event::Closed(..));
         if sender.send(event).is_err() || over {
             return;
         }
