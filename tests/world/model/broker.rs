@@ -850,7 +850,7 @@ impl Reference {
                 if delivery.check(got, v5, at).is_ok() && !message.has_expired(at) {
                     assert!(group.members.contains(&client));
                     group.waiting.remove(index);
-                    return session.send(got.id, delivery, Some(group.number), v5);
+                    return session.send(got.id, delivery, Some(group.number), true);
                 }
             }
         }
