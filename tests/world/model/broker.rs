@@ -840,8 +840,7 @@ impl Reference {
                         true => member.qos,
                         false => message.qos.min(member.qos),
                     },
-                    retain: Some(message.retain && member.retain_as_published)
-                        .filter(|retain| v5 || !retain),
+                    retain: Some(message.retain && member.retain_as_published),
                     subscription_ids: member.id.into_iter().collect(),
                     message: message.clone(),
                     perhaps_sent: false,
