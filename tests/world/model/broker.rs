@@ -9,6 +9,9 @@
 
 use std::time::Duration;
 
+/// A filter that nobody is granted: the group has none.
+pub const REFUSED: &str = "$share/alone";
+
 /// The user properties that a work queue adds.
 const JOB_PROPERTIES: [&str; 5] = ["queue", "delivery", "enqueued-at", "message-id", "topic"];
 
@@ -370,7 +373,10 @@ impl Reference {
         self.connections_ended += 1;
         let left = self.connections_ended;
         let session = self.online(client);
-        session.connection = None;
+        let connection = session.connection.take().expect("connected");
+        for delivery in &mut session.waiting {
+            delivery.perhaps_gone |= !connection.takes(&delivery.message);
+        }
         session.left = left;
         session.waiting.retain(|delivery| delivery.qos > 0);
         // A group or queue gives to the next what was sent at QoS 1; of QoS 2
@@ -611,10 +617,8 @@ impl Reference {
     /// The connection is lost before it has read what it was just sent.
     pub fn forget_unread(&mut self, client: usize) {
         let session = self.online(client);
-        let connection = session.connection.clone().expect("connected");
         for delivery in &mut session.waiting {
             delivery.perhaps_sent = true;
-            delivery.perhaps_gone |= !connection.takes(&delivery.message);
         }
         let subscriptions = session.subscriptions.clone();
         for group in &mut self.groups {
@@ -671,6 +675,10 @@ impl Reference {
         let now = self.now;
         let mut codes = Vec::new();
         for subscription in subscriptions {
+            if subscription.filter == REFUSED {
+                codes.push(if self.is_v5(client) { 0x8F } else { 0x80 });
+                continue;
+            }
             let mut subscription = subscription.clone();
             if subscription.filter.starts_with("$queue/") && self.online(client).expiry_secs == 0 {
                 subscription.qos = 1; // Nobody could say what became of more.

@@ -15,7 +15,9 @@ use rotamq::protocol::{
 
 use super::super::{packet_id, qos_of};
 use super::LARGE_BYTES;
-use super::broker::{Answer, Connecting, Content, Ending, Message, Reference, Subscription, Will};
+use super::broker::{
+    Answer, Connecting, Content, Ending, Message, REFUSED, Reference, Subscription, Will,
+};
 use super::clients::{Clients, Got, put_content, version};
 use crate::world::random::Random;
 
@@ -895,6 +897,7 @@ fn action(random: &mut Random, number: usize, at: usize, client: usize) -> Actio
 
 fn filter(random: &mut Random, client: usize) -> &'static str {
     match random.below(10) {
+        0 if random.one_in(8) => REFUSED,
         0..2 => GROUPS[client % GROUPS.len()],
         2 => QUEUE,
         _ => random.of(&FILTERS),
@@ -905,8 +908,8 @@ fn publishing(random: &mut Random, payload: String) -> Publishing {
     let topic = random.below(TOPICS.len());
     let retain = random.one_in(4);
     let payload = match random.below(10) {
-        // Takes a retained message away.
-        0 if retain => String::new(),
+        // Takes a retained message away. In a group it could be taken for another.
+        0 if retain && topic < WORK => String::new(),
         // A group may give it to whoever can take it, or to nobody.
         1 if topic < WORK => format!("{payload:.<LARGE_BYTES$}"),
         _ => payload,
