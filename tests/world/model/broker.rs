@@ -9,6 +9,9 @@
 
 use std::time::Duration;
 
+/// Groups and queues that may take the same message.
+const GROUPS_MAX: usize = 2;
+
 /// A filter that nobody is granted: the group has none.
 pub const REFUSED: &str = "$share/alone";
 
@@ -579,13 +582,14 @@ impl Reference {
                 session.waiting.push(delivery);
             }
         }
+        let waiting: usize = self.groups.iter().map(|group| group.waiting.len()).sum();
         for group in &mut self.groups {
             if matches(&group.filter, topic) || group.name == *topic {
                 matched = true;
-                let waiting = group.waiting.len();
                 let mut members = self.sessions.iter();
                 let taken = members.any(|session| {
-                    group.members.contains(&session.client) && session.surely_takes(waiting + 1)
+                    group.members.contains(&session.client)
+                        && session.surely_takes(waiting + GROUPS_MAX)
                 });
                 let perhaps_lost = message.qos == 0 && !group.is_queue() && (group.fresh || !taken);
                 let message = group.taken(message.clone());

@@ -23,10 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-/// Something that a client got, and when.
+/// Something that a client got.
 #[derive(Debug)]
 pub enum Got {
-    Publish(Duration, Publication),
+    /// When, and as the how manieth of all.
+    Publish(Duration, usize, Publication),
     Answer(Answer),
     /// It is none that the broker may send.
     Wrong(String),
@@ -37,6 +38,8 @@ pub struct Clients {
     worker: Worker,
     now: Time,
     connections: Vec<Connection>,
+    /// How many packets all of them have got.
+    count: usize,
 }
 
 /// One connection; a client that connects again has another.
@@ -66,6 +69,7 @@ impl Clients {
             worker: Worker::new(&config.limits),
             now: Time::ZERO + Duration::from_secs(1),
             connections: Vec::new(),
+            count: 0,
         }
     }
 
@@ -238,7 +242,7 @@ impl Clients {
             }
             worker.effects.wake_all();
             if idle && connection.writing.is_empty() {
-                self.connections[number].read(now);
+                self.connections[number].read(now, &mut self.count);
                 return;
             }
         };
@@ -264,7 +268,7 @@ impl Clients {
         core.disconnect(worker, link, &stop, now);
         if stop != Stop::Lost {
             write(&mut connection.writing, &mut connection.stream);
-            connection.read(now);
+            connection.read(now, &mut self.count);
         }
         if let Stop::Closed(close) = &stop {
             let reason = close.reason as u8;
@@ -299,14 +303,15 @@ impl Clients {
 
 impl Connection {
     /// The client reads what was written to it.
-    fn read(&mut self, now: Time) {
+    fn read(&mut self, now: Time, count: &mut usize) {
         let stream = std::mem::take(&mut self.stream);
         let mut rest = &stream[..];
         while !rest.is_empty() {
             match decode(rest, self.version, self.packet_bytes_max) {
                 Ok(Some((packet, len))) => {
                     rest = &rest[len..];
-                    let got = self.got(&packet, now);
+                    *count += 1;
+                    let got = self.got(&packet, now, *count);
                     self.got
                         .extend(got.unwrap_or_else(|why| Some(Got::Wrong(why))));
                 }
@@ -319,12 +324,12 @@ impl Connection {
         }
     }
 
-    fn got(&mut self, packet: &Packet<'_>, now: Time) -> Result<Option<Got>, String> {
+    fn got(&mut self, packet: &Packet<'_>, now: Time, count: usize) -> Result<Option<Got>, String> {
         let answer = match packet {
             Packet::Publish(publish) => {
                 let publication = self.publication(publish)?;
                 let at = now.since(Time::ZERO);
-                return Ok(Some(Got::Publish(at, publication)));
+                return Ok(Some(Got::Publish(at, count, publication)));
             }
             Packet::Connack(connack) => {
                 let mut expiry_secs = None;

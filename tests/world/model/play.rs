@@ -671,25 +671,35 @@ impl Play {
         Ok(())
     }
 
-    /// Shows the reference the messages that came before `until`, of each
-    /// connection as far as it has them.
+    /// Shows the reference the messages that came before `until`, in their
+    /// order, of each connection as far as it has them.
     fn look(&mut self, until: Duration) -> Result<(), String> {
         let mut first = Ok(());
-        for (number, inbox) in self.inbox.iter_mut().enumerate() {
-            let publish = |got: &Got| matches!(got, Got::Publish(at, _) if *at <= until);
-            while let Some(index) = inbox.iter().position(publish) {
-                let Got::Publish(at, publication) = &inbox[index] else {
-                    unreachable!("one was found there");
-                };
-                if let Err(why) = self.reference.came(number, publication, *at) {
+        let mut stuck = Vec::new();
+        loop {
+            let came = self.inbox.iter().enumerate().flat_map(|(number, inbox)| {
+                let messages = inbox.iter().enumerate();
+                messages.filter_map(move |(index, got)| match got {
+                    Got::Publish(at, count, _) if *at <= until => Some((*count, number, index)),
+                    _ => None,
+                })
+            });
+            let next = came.filter(|(_, number, _)| !stuck.contains(number)).min();
+            let Some((_, number, index)) = next else {
+                return first;
+            };
+            let Got::Publish(at, _, publication) = &self.inbox[number][index] else {
+                unreachable!("one was found there");
+            };
+            match self.reference.came(number, publication, *at) {
+                Ok(()) => drop(self.inbox[number].remove(index)),
+                Err(why) => {
+                    stuck.push(number);
                     let why = format!("connection {number} got {publication:?}, but {why}");
                     first = first.and(Err(why));
-                    break;
                 }
-                inbox.remove(index);
             }
         }
-        first
     }
 
     /// All that came was to come, and all that was to come did.
@@ -850,8 +860,8 @@ fn connecting(random: &mut Random, number: usize, client: usize) -> Connecting {
                 content: publishing.content,
                 qos: publishing.qos,
                 retain: publishing.retain,
-                // How late it is published is open.
-                expiry_secs: publishing.expiry_secs.filter(|secs| *secs > 0),
+                // How late it is published is open, by less than a second.
+                expiry_secs: publishing.expiry_secs.filter(|secs| (1..10).contains(secs)),
                 delay_secs: random.of(&[0, 2, 5, 1000]),
             }
         }),
