@@ -22,7 +22,7 @@ use super::random::Random;
 /// What some messages are padded to, beyond what some clients take.
 const LARGE_BYTES: usize = 2_000;
 const STEPS: usize = 150;
-const ROUNDS: u64 = 200;
+const ROUNDS: u64 = 500;
 /// How often a story that fails is told with less, to find a short one.
 const TELLINGS_MAX: usize = 3_000;
 
