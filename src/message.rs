@@ -250,6 +250,21 @@ impl Message {
         self.envelope.id
     }
 
+    /// The same message, which never expires.
+    pub fn without_expiry(message: &Arc<Message>) -> Arc<Message> {
+        if message.expires() == Time::MAX {
+            return message.clone();
+        }
+        Arc::new(Message {
+            body: message.body.clone(),
+            envelope: Envelope {
+                expires: Time::MAX,
+                ..message.envelope.clone()
+            },
+            ..**message
+        })
+    }
+
     /// The topic's text, without a second look at its encoding.
     pub fn topic_bytes(&self) -> &[u8] {
         &self.body[..self.properties_at as usize]

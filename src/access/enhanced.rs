@@ -24,6 +24,11 @@ pub trait Conversation: Send {
     fn step(&mut self, who: &Identity, data: &[u8]) -> Step;
 }
 
+impl Step {
+    /// The most that a method may say at a time; more counts as rejecting.
+    pub const DATA_BYTES_MAX: usize = 65_535;
+}
+
 /// What comes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -23,22 +23,13 @@ pub struct Authentication {
     method: Arc<dyn Method>,
     conversation: Box<dyn Conversation>,
     terms: Terms,
-    question: Vec<u8>,
+    challenge: Vec<u8>,
 }
 
 impl Authentication {
     /// The AUTH that asks, encoded [MQTT-4.12.0-2].
-    pub fn challenge(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let reason = ReasonCode::ContinueAuthentication;
-        put_auth(
-            &self.terms,
-            self.method.name(),
-            reason,
-            &self.question,
-            &mut out,
-        );
-        out
+    pub fn challenge(&self) -> &[u8] {
+        &self.challenge
     }
 
     /// For the codec: the answer has this form.
@@ -71,7 +62,7 @@ impl Core {
             method: method.clone(),
             conversation: method.begin(),
             terms,
-            question: Vec::new(),
+            challenge: Vec::new(),
         };
         let data = data_of(connect.properties.iter());
         self.go_on(worker, connect, authentication, data, now)
@@ -117,9 +108,15 @@ impl Core {
             user: connect.user_name.map(Arc::from),
             client: crate::message::ClientId::new(connect.client_id),
         };
-        match authentication.conversation.step(&claimed, data) {
+        match within_bounds(authentication.conversation.step(&claimed, data)) {
             Step::Ask(question) => {
-                authentication.question = question;
+                let (terms, method) = (&authentication.terms, authentication.method.name());
+                let reason = ReasonCode::ContinueAuthentication;
+                let mut challenge = Vec::new();
+                if !put_auth(terms, method, reason, &question, &mut challenge) {
+                    return Err(super::link::too_large());
+                }
+                authentication.challenge = challenge;
                 Ok(Admission::Challenged(authentication))
             }
             Step::Accept { user, data } => {
@@ -156,7 +153,7 @@ impl Core {
             _ => return Err(violation("an AUTH that answers nothing, or begins twice")),
         };
         let step = conversation.step(&link.identity, data_of(auth.properties.iter()));
-        let (reason, data) = match step {
+        let (reason, data) = match within_bounds(step) {
             Step::Ask(question) => {
                 enhanced.again = Some(conversation);
                 (ReasonCode::ContinueAuthentication, question)
@@ -223,6 +220,21 @@ fn put_auth(
         out.truncate(before);
     }
     fits
+}
+
+/// A method that says more than a packet's field can hold has failed.
+fn within_bounds(step: Step) -> Step {
+    match step {
+        Step::Ask(data) | Step::Accept { data, .. } if data.len() > Step::DATA_BYTES_MAX => {
+            let bytes = data.len();
+            tracing::error!(
+                bytes,
+                "an authentication method says more than 65,535 bytes"
+            );
+            Step::Reject
+        }
+        step => step,
+    }
 }
 
 fn rejected() -> Close {

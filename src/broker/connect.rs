@@ -258,6 +258,9 @@ impl Core {
                         // Whoever ended the last connection may still be on
                         // the way here.
                         list.queue.detach(id);
+                        if let Subscribed::Queue(_) = subscribed {
+                            list.queue.limit_qos(id, terms.queue_qos_max());
+                        }
                         list.queue.attach(id);
                     }
                 });

@@ -42,7 +42,7 @@ counters! {
     dropped_oldest,
     /// Messages whose time had passed before they could be delivered.
     dropped_expired,
-    /// Messages that were larger than their receiver takes.
+    /// Messages that were larger than their one receiver takes.
     dropped_too_large,
     /// Messages that waited in a session when it ended.
     dropped_session_ended,
@@ -53,7 +53,7 @@ counters! {
     /// Messages that a share group had no room or no member for, or that went
     /// with the session of the member that had them.
     dropped_group,
-    /// Retained messages and wills that were refused.
+    /// PUBLISHes and wills that were refused for good.
     refused_messages,
     /// Messages that a deleted queue held.
     dropped_queue_deleted,

@@ -30,6 +30,8 @@ pub struct Link {
     held: Option<Box<Held>>,
     pub(super) enhanced: Option<Box<Enhanced>>,
     aliases: Option<Box<ReceivedAliases>>,
+    // CONNACK is on its way.
+    pub(super) greeted: bool,
 }
 
 /// Why a connection stops.
@@ -47,10 +49,12 @@ pub enum Stop {
     Closed(Close),
 }
 
-impl Stop {
-    /// What the client is to know of it, before the connection is closed.
-    pub fn to_be_told(&self) -> Option<Close> {
-        match self {
+impl Link {
+    /// What the client is to know of the end of the connection, before it is
+    /// closed: nothing before CONNACK [MQTT-3.14.0-1].
+    pub fn last_word(&self, stop: &Stop) -> Option<Close> {
+        match stop {
+            _ if !self.greeted => None,
             Stop::Closed(close) => Some(close.clone()),
             Stop::BrokerStops => Some(Close::new(
                 ReasonCode::ServerShuttingDown,
@@ -121,6 +125,7 @@ impl Link {
             held: None,
             enhanced: None,
             aliases: None,
+            greeted: false,
         }
     }
 
@@ -258,7 +263,10 @@ impl Core {
             }
             if !publish.topic.is_empty() {
                 let aliases = link.aliases.get_or_insert_default();
-                aliases.set(alias, publish.topic);
+                // One that is too long stays too long, and takes no memory.
+                let longest = "$queue/".len() + self.topic_limits.bytes_max + 4;
+                let len = publish.topic.floor_char_boundary(longest);
+                aliases.set(alias, &publish.topic[..len]);
             }
         }
         let topic = match sorted.alias {
@@ -326,12 +334,14 @@ impl Core {
                 {
                     session.release(packet_id);
                 }
+                if matches!(refused, Refused::Never(_)) {
+                    self.counters.refused_messages.increment();
+                }
                 match refused {
                     // What is no violation can be said in the acknowledgement.
                     Refused::Never(close)
                         if link.terms.has_reasons && close.reason.fits(PacketType::Puback) =>
                     {
-                        self.counters.refused_messages.increment();
                         let client = &link.identity.client;
                         tracing::debug!(?client, topic = ?incoming.topic, why = %close.why, "PUBLISH refused");
                         if let Some(packet_id) = packet_id {

@@ -223,6 +223,7 @@ impl Core {
         ] {
             counter.add(std::mem::take(dropped));
         }
+        link.greeted |= matches!(exchange, Exchange::Open { .. });
         answers.clear();
         let written = session.take_taken_jobs();
         let next = session.take_passed_over();

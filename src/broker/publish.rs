@@ -233,7 +233,7 @@ impl Core {
         let last = targets.last();
         let to_lists = last.is_some_and(|last| !matches!(last.receiver, Receiver::Session(_)));
         if self.session_settings.full == SessionFull::Refuse {
-            self.check_sessions(publication, targets)?;
+            self.check_sessions(effects, publication, matches)?;
         }
         if to_lists {
             // Refused whole: before a queue has it.
@@ -326,16 +326,26 @@ impl Core {
     /// Under `full = "refuse"` a message is taken by all sessions or by none.
     fn check_sessions(
         &self,
+        effects: &mut Effects,
         publication: &Publication<'_>,
-        targets: &[Target],
+        matches: Matches<'_>,
     ) -> Result<(), Refused> {
-        let cost = publication.cost_bytes();
-        for target in targets {
-            if publication.qos.min(target.subscription.qos) > Qos::AtMostOnce
-                && let Receiver::Session(id) = target.receiver
-                && let Some(session) = self.sessions.lock(id.0)
-                && !session.has_space(cost, &self.limits)
-            {
+        for target in matches.targets {
+            if publication.qos.min(target.subscription.qos) == Qos::AtMostOnce {
+                continue;
+            }
+            let Receiver::Session(id) = target.receiver else {
+                continue;
+            };
+            let Some(mut session) = self.sessions.lock(id.0) else {
+                continue;
+            };
+            let is_own = || publication.publisher.client == session.identity.client;
+            if target.subscription.no_local && is_own() {
+                continue;
+            }
+            let ids_len = matches.ids(target).len();
+            if !session.make_space(publication, ids_len, &self.limits, effects) {
                 return Err(Refused::SessionFull);
             }
         }
@@ -386,14 +396,18 @@ impl Core {
     }
 
     pub(super) fn expire_retained(&self, now: Time) {
-        *self.retained_alarm.lock() = Time::MAX;
+        // Timers that an earlier one has made needless set no other.
+        let mut alarm = self.retained_alarm.lock();
+        if *alarm <= now {
+            *alarm = Time::MAX;
+        }
+        drop(alarm);
         let removed = self.retained.remove_expired(now, EXPIRED_PAGE_MAX);
         self.counters.dropped_expired.add(removed);
         self.watch_retained(now);
     }
 
     fn refuse_retained(&self) -> Refused {
-        self.counters.refused_messages.increment();
         let why = "there is no room for another retained message; see retained_messages_max, retained_bytes_max";
         Refused::Never(Close::new(ReasonCode::QuotaExceeded, why))
     }

@@ -26,41 +26,58 @@ const RETAINED_PAGE_MAX: usize = 256;
 pub(super) struct Asked {
     pub options: SubscribeOptions,
     pub id: Option<SubscriptionId>,
-    /// How many jobs a member of a queue takes at a time.
-    pub prefetch: Option<u32>,
-    /// How long it may take for one.
-    pub ack_timeout: Option<Duration>,
+    // Of a member of a queue, as it stands there. To anybody else these user
+    // properties mean what the application wants.
+    prefetch: Option<Option<u32>>,
+    ack_timeout: Option<Option<Duration>>,
 }
 
 impl Asked {
-    /// # Errors
-    /// A user property that queues know has a value that they do not.
-    fn of(options: SubscribeOptions, properties: Properties<'_>) -> Result<Asked, Close> {
+    /// Of the whole packet: a SUBSCRIBE may have as many filters as properties.
+    fn of(properties: Properties<'_>) -> Asked {
         let mut asked = Asked {
-            options,
+            options: SubscribeOptions::new(Qos::AtMostOnce),
             id: None,
             prefetch: None,
             ack_timeout: None,
         };
-        let wrong = |why| Close::new(ReasonCode::ImplementationSpecificError, why);
         for property in properties.iter() {
             match property {
                 Property::SubscriptionIdentifier(id) => asked.id = Some(id),
                 Property::UserProperty(("prefetch", text)) => {
                     let prefetch = text.parse().ok();
-                    let prefetch = prefetch.filter(|prefetch| (1..=65_535).contains(prefetch));
-                    let why = "the user property prefetch is a number from 1 to 65535";
-                    asked.prefetch = Some(prefetch.ok_or_else(|| wrong(why))?);
+                    asked.prefetch = Some(prefetch.filter(|max| (1..=65_535).contains(max)));
                 }
                 Property::UserProperty(("ack-timeout", text)) => {
-                    let why =
-                        "the user property ack-timeout is a number of seconds, a year at most";
-                    asked.ack_timeout = Some(parse_span(text).ok_or_else(|| wrong(why))?);
+                    asked.ack_timeout = Some(parse_span(text).map(|span| match span {
+                        Duration::ZERO => Duration::MAX, // never, as in the configuration
+                        span => span,
+                    }));
                 }
                 _ => {}
             }
         }
-        Ok(asked)
+        asked
+    }
+
+    /// How many jobs a member takes at a time, and how long it may take for
+    /// one, where it says so.
+    ///
+    /// # Errors
+    /// What it says is no such number.
+    pub fn membership(&self) -> Result<(Option<u32>, Option<Duration>), Close> {
+        let wrong = |why| Close::new(ReasonCode::ImplementationSpecificError, why);
+        if self.prefetch == Some(None) {
+            return Err(wrong(
+                "the user property prefetch is a number from 1 to 65535",
+            ));
+        }
+        if self.ack_timeout == Some(None) {
+            let why =
+                "the user property ack-timeout is a number of seconds, a year at most; 0: never";
+            return Err(wrong(why));
+        }
+        Ok((self.prefetch.flatten(), self.ack_timeout.flatten()))
     }
 
     /// For the session to remember.
@@ -91,12 +108,16 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         check_grammar(subscribe.filters.iter().map(|(text, _)| *text))?;
+        let asked = Asked::of(subscribe.properties);
         let mut why = None;
         // As if each had come in a packet of its own [MQTT-3.8.4-5].
         let reasons: Vec<_> = (subscribe.filters.iter())
             .map(|(text, options)| {
-                let asked = Asked::of(*options, subscribe.properties);
-                let granted = asked.and_then(|asked| self.subscribe(link, text, asked, now));
+                let asked = Asked {
+                    options: *options,
+                    ..asked
+                };
+                let granted = self.subscribe(link, text, asked, now);
                 granted.map_or_else(
                     |close| {
                         let client = &link.identity.client;
@@ -147,8 +168,10 @@ impl Core {
                     RetainHandling::SendIfNew => !subscribed.replaced, // [MQTT-3.3.1-10]
                     RetainHandling::DoNotSend => false, // [MQTT-3.3.1-11]
                 };
-                if wants_retained {
-                    session.backlog.push(node, granted, options.no_local);
+                match wants_retained {
+                    true => session.backlog.push(node, granted, options.no_local),
+                    // What is on its way comes as is asked for now.
+                    false => session.backlog.update(node, granted, options.no_local),
                 }
                 Ok(options.qos)
             }

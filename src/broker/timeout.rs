@@ -39,7 +39,7 @@ impl Core {
     }
 
     /// No packet for 1.5 times the keep alive: as if the network had failed
-    /// [MQTT-3.1.2-24].
+    /// [MQTT-3.1.2-22], in 3.1.1 [MQTT-3.1.2-24].
     fn check_silence(&self, worker: &mut Worker, id: SessionId, number: u32, now: Time) {
         let Some(mut session) = self
             .sessions

@@ -106,7 +106,8 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("limits.connections_max", limits.connections_max: Number(1, 10_000_000),
         "Connections at one time, those that have not sent CONNECT included."),
     option!("limits.connect_timeout_ms", limits.connect_timeout: Millis(100, TEN_MINUTES_MS),
-        "From the first moment of a connection to its whole CONNECT; sending it slowly gives no \
+        "From the first moment of a connection to its whole CONNECT, and to the last answer of an \
+         enhanced authentication; sending it slowly gives no \
          more time."),
     option!("limits.connect_packet_bytes_max", limits.connect_packet_bytes_max: Number(128, PACKET),
         "A packet before CONNECT is accepted."),
@@ -126,8 +127,8 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("limits.inflight_max", limits.inflight_max: Number(1, 65_535),
         "Messages of QoS 1 and 2 that were sent to a client and are not yet acknowledged."),
     option!("limits.receive_max", limits.receive_max: Number(1, 65_535),
-        "Messages of QoS 1 and 2 that a client may have on their way to the broker and not seen \
-         acknowledged: the Receive Maximum that MQTT 5 clients are told."),
+        "The Receive Maximum that MQTT 5 clients are told. It bounds the QoS 2 messages of a \
+         connection that are not released; those of QoS 1 are acknowledged as they are read."),
     option!("limits.topic_aliases_max", limits.topic_aliases_max: Number(0, 65_535),
         "Topic aliases of one connection, each way (MQTT 5). 0: none."),
     option!("limits.session_messages_max", limits.session_messages_max: Number(1, 1_000_000_000),

@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(None) => return Ok(done),
                 Ok(Some((packet, len))) => {
                     done += len;
-                    self.heard = true; // A whole packet, not some bytes [MQTT-3.1.2-24].
+                    self.heard = true; // A whole packet, not some bytes [MQTT-3.1.2-22], in 3.1.1 -24.
                     core.handle(&mut local.worker, link, &packet, now)?;
                 }
                 Err(error) => return Err(Stop::Closed(Close::new(error.reason, error.what))),
@@ -263,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // What was handled before the end is answered.
             _ => drop(core.exchange(worker, &mut link, &mut self.writing, None, false, now)),
         }
-        if let Some(close) = stop.to_be_told() {
+        if let Some(close) = link.last_word(stop) {
             let (terms, settings) = (&link.terms, core.session_settings());
             // The last packet of the connection [MQTT-3.14.4-1].
             self.writing

@@ -35,7 +35,9 @@ pub async fn handshake(
         Ok(Ok(link)) => return Some(link),
         Ok(Err(Some(connack))) => refuse(stream, &connack).await,
         Ok(Err(None)) => {}
-        Err(_) => tracing::debug!(%peer, "closed: no whole CONNECT within connect_timeout_ms"),
+        Err(_) => {
+            tracing::debug!(%peer, "closed: not through with CONNECT within connect_timeout_ms")
+        }
     }
     None
 }
@@ -84,7 +86,7 @@ async fn read_connect(
                 return Err(refusal(&connect, &close, core.session_settings()));
             }
         };
-        let sent = stream.write_all(&authentication.challenge()).await;
+        let sent = stream.write_all(authentication.challenge()).await;
         if let Err(error) = sent {
             tracing::debug!(%peer, %error, "lost before CONNACK");
             return Err(None);
@@ -105,6 +107,10 @@ async fn read_connect(
         let Ok(Some((answer, _))) = decode(&rest, wire, bytes_max) else {
             return Err(None); // It was one just now.
         };
+        if matches!(answer, Packet::Disconnect(_)) {
+            tracing::debug!(%peer, "the client left while it was asked who it is");
+            return Err(None); // [MQTT-3.1.2-30]
+        }
         admission = with_worker(shared, |local| {
             let now = shared.clock.now();
             core.authenticate(&mut local.worker, &connect, authentication, &answer, now)

@@ -228,6 +228,8 @@ enum Timer {
     /// A lease of this member may have ended. One for all of them: it stays
     /// when leases are settled, and finds when it fires what there is.
     Member(u32),
+    /// Members that rested may have turns again.
+    Rested,
 }
 
 /// Of a lease that its member extended.
@@ -251,6 +253,10 @@ impl Extension {
 impl Queue {
     /// What a job takes of `bytes_max` beside its message.
     pub const JOB_BYTES: usize = size_of::<Job>() + size_of::<u32>();
+
+    /// How long others are asked instead of a member that could not take a
+    /// job, or how long a job waits that no member could take.
+    const SKIPPED_FOR: Duration = Duration::from_secs(1);
 
     /// Jobs that an empty queue keeps memory for.
     const JOBS_KEPT: usize = 1024;
@@ -474,14 +480,57 @@ impl Queue {
         }
         // Before it gets room by what it gives back.
         self.rota.set_passed_over(id.member, true);
-        let held = self.unlink(id.job, None);
-        let job = &mut self.jobs[id.job as usize];
+        self.undo_lease(id.job);
+        self.make_ready(id.job);
+    }
+
+    /// The member's client takes no job of that size: it is as if it never had
+    /// been leased. Others are asked in its stead for a while; without others
+    /// the job steps aside for smaller ones, or is discarded under
+    /// [`Rules::Share`] [MQTT-3.1.2-25].
+    pub fn skip_lease(&mut self, id: LeaseId, now: Time) {
+        if !self.is_current(id) {
+            return;
+        }
+        let others = self.rota.rest(id.member);
+        self.undo_lease(id.job);
+        let due = now + Queue::SKIPPED_FOR;
+        match self.settings.rules {
+            _ if others => {
+                self.timers.insert((due, Timer::Rested));
+                self.make_ready(id.job);
+            }
+            Rules::Work => self.delay(id.job, due),
+            Rules::Share => self.bury(id.job, DeadReason::Rejected),
+        }
+    }
+
+    /// Makes a leased job one that is in no place, and never was leased so.
+    fn undo_lease(&mut self, key: u32) {
+        let held = self.unlink(key, None);
+        let job = &mut self.jobs[key as usize];
         self.totals.delivered -= 1;
         self.totals.redelivered -= u64::from(job.deliveries > 1);
         job.lease = held.before;
         job.member = held.before_member;
         job.deliveries -= 1;
-        self.make_ready(id.job);
+    }
+
+    /// A job that is in no place waits until `due`.
+    fn delay(&mut self, key: u32, due: Time) {
+        self.jobs[key as usize].state = State::Delayed { due };
+        self.delayed += 1;
+        self.timers.insert((due, Timer::Delay(key)));
+        self.watch(key);
+    }
+
+    /// The session is connected with another bound: what it is given from now
+    /// on has no higher QoS.
+    pub fn limit_qos(&mut self, member: SessionId, max: Qos) {
+        if let Some(key) = self.rota.find(member) {
+            let membership = &mut self.rota.get_mut(key).membership;
+            membership.qos = membership.qos.min(max);
+        }
     }
 
     /// The member's session took its last lease and has no room for another:
@@ -535,13 +584,7 @@ impl Queue {
             Settlement::Refuse { delay } => {
                 self.totals.refused += 1;
                 match delay {
-                    Some(delay) if !delay.is_zero() => {
-                        let due = now + delay;
-                        self.jobs[id.job as usize].state = State::Delayed { due };
-                        self.delayed += 1;
-                        self.timers.insert((due, Timer::Delay(id.job)));
-                        self.watch(id.job);
-                    }
+                    Some(delay) if !delay.is_zero() => self.delay(id.job, now + delay),
                     _ => self.make_ready(id.job),
                 }
             }
@@ -602,6 +645,7 @@ impl Queue {
                     self.make_ready(key);
                 }
                 Timer::Member(key) => self.handle_member_timeout(key, now, timed_out),
+                Timer::Rested => self.rota.rested(),
             }
         }
         // And what has just come back too late.

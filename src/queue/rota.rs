@@ -25,6 +25,8 @@ pub(super) struct Member {
     pub extended: u32,
     /// When its leases are looked at next.
     pub timer: Option<Time>,
+    /// It could not take what it was given, and others are asked for a while.
+    resting: bool,
     in_ring: bool,
     ring: Links,
 }
@@ -66,6 +68,8 @@ pub(super) struct Rota {
     /// Connected members, the longest-standing first.
     standing: BTreeMap<u64, u32>,
     next_standing: u64,
+    /// Those that began to rest, though they may be gone.
+    resting: Vec<u32>,
     /// Members that have not left.
     joined: usize,
     /// How much a member may hold; `None`: as much as its session takes.
@@ -80,6 +84,7 @@ impl Rota {
             ring: List::EMPTY,
             standing: BTreeMap::new(),
             next_standing: 0,
+            resting: Vec::new(),
             joined: 0,
             prefetch,
         }
@@ -124,6 +129,7 @@ impl Rota {
                 held: [0; 3],
                 extended: 0,
                 timer: None,
+                resting: false,
                 in_ring: false,
                 ring: Links::NONE,
             }) as u32; // There are fewer sessions than that.
@@ -201,7 +207,7 @@ impl Rota {
     pub fn refresh(&mut self, key: u32) {
         let member = self.get(key);
         let has_room = match (member.presence, self.prefetch) {
-            (Presence::Connected { passed_over, .. }, _) if passed_over => false,
+            (Presence::Connected { passed_over, .. }, _) if passed_over || member.resting => false,
             (Presence::Connected { .. }, Some(prefetch)) => {
                 member.held.iter().sum::<u32>() < member.membership.prefetch.unwrap_or(prefetch)
             }
@@ -213,6 +219,32 @@ impl Rota {
             match has_room {
                 true => self.ring.push_back(&mut self.members, key),
                 false => self.ring.remove(&mut self.members, key),
+            }
+        }
+    }
+
+    /// Another connected member is asked instead of this one, which stands at
+    /// the end and gets no turns until [`Rota::rested`]; whether there is one.
+    pub fn rest(&mut self, key: u32) -> bool {
+        let is_connected = |member: &Member| matches!(member.presence, Presence::Connected { .. });
+        let resting = self.resting.iter();
+        let resting = resting.filter_map(|key| self.members.get(*key as usize));
+        let resting = resting.filter(|member| member.resting && is_connected(member));
+        if resting.count() + 1 >= self.standing.len() || !is_connected(self.get(key)) {
+            return false;
+        }
+        self.get_mut(key).resting = true;
+        self.resting.push(key);
+        self.connect(key);
+        true
+    }
+
+    /// Nobody rests any longer.
+    pub fn rested(&mut self) {
+        for key in mem::take(&mut self.resting) {
+            if let Some(member) = self.members.get_mut(key as usize) {
+                member.resting = false;
+                self.refresh(key);
             }
         }
     }

@@ -1,8 +1,7 @@
 //! Topic aliases (MQTT 5, 3.3.2.3.4): numbers that stand for topics.
 //!
 //! Owns those of one connection, each way; they end with it [MQTT-3.3.2-7].
-//! Both tables are bounded by what was agreed at CONNECT, and nothing is
-//! allocated before it is used.
+//! Both tables are bounded by what was agreed at CONNECT.
 
 use std::hash::BuildHasher;
 use std::num::NonZeroU16;

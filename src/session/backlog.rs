@@ -51,6 +51,16 @@ impl Backlog {
         self.next += 1;
     }
 
+    /// The subscription was replaced: if something is still to be sent for it,
+    /// then on its new terms.
+    pub fn update(&mut self, node: u32, granted: Granted, no_local: bool) {
+        let place = self.places.get(&node);
+        if let Some(pending) = place.and_then(|place| self.pending.get_mut(place)) {
+            pending.granted = granted;
+            pending.no_local |= no_local; // Nothing is sent for it that was not to be.
+        }
+    }
+
     /// What is to be sent next.
     pub fn first(&mut self) -> Option<&mut Pending> {
         self.pending.first_entry().map(|first| first.into_mut())

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 pub use aliases::{Given, Named, Received as ReceivedAliases};
 pub use backlog::{Backlog, Pending};
@@ -39,6 +39,12 @@ const OUTBOX_READY_BYTES_MAX: usize = 256 << 10;
 
 /// What a new alias adds to a packet: itself, and to each of two lengths.
 const NEW_ALIAS_BYTES: usize = 5;
+
+/// A subscription identifier as a property: its own, and up to four bytes.
+const IDENTIFIER_BYTES_MAX: usize = 5;
+
+/// A full session is looked through for what has expired no more often.
+const EXPIRED_EVERY: Duration = Duration::from_millis(100);
 
 /// Buffers kept for the next that needs one, in each worker.
 const SPARE_BUFFERS_MAX: usize = 256;
@@ -76,12 +82,13 @@ pub struct Session {
     // Counts how often the outbox was taken to be written.
     filling: u32,
     waiting: VecDeque<Waiting>,
-    // None of those that wait expires before.
+    // Nothing that waits is to be looked for before, as having expired.
     first_expiry: Time,
     // Of the messages that are kept, waiting or in flight.
     kept_bytes: usize,
     // Ids of QoS 2 messages received and not released [MQTT-4.3.3-2].
-    received: FxHashSet<PacketId>,
+    // With the number of the connection that they came on last.
+    received: FxHashMap<PacketId, u32>,
     // Jobs in the outbox that are done as soon as they are written.
     unconfirmed: Vec<(QueueId, LeaseId)>,
     // Those among them that the connection has taken.
@@ -152,6 +159,8 @@ struct Link {
     joining: bool,
     // Where the client takes some.
     aliases: Option<Box<Given>>,
+    // QoS 2 messages that came on it and are not released.
+    receiving: u16,
 }
 
 /// A message that waits for room in the window.
@@ -160,6 +169,12 @@ struct Waiting {
     own: Own,
     qos: Qos,
     retain: bool,
+}
+
+impl Waiting {
+    fn cost_bytes(&self) -> usize {
+        self.message.cost_bytes() + self.own.cost_bytes()
+    }
 }
 
 /// How a message goes to one client.
@@ -304,7 +319,7 @@ impl Session {
             waiting: VecDeque::new(),
             first_expiry: Time::MAX,
             kept_bytes: 0,
-            received: FxHashSet::default(),
+            received: FxHashMap::default(),
             unconfirmed: Vec::new(),
             taken: Vec::new(),
             passed_over: VecDeque::new(),
@@ -373,6 +388,7 @@ impl Session {
             last_packet: now,
             retry: false,
             joining: true,
+            receiving: 0,
             aliases: NonZeroU16::new(terms.topic_aliases_out).map(|max| Box::new(Given::new(max))),
         });
         self.append_answers(connack, effects);
@@ -471,7 +487,7 @@ impl Session {
         self.window = Window::new(0, PacketId::MIN);
         self.waiting = VecDeque::new();
         self.kept_bytes = 0;
-        self.received = FxHashSet::default();
+        self.received = FxHashMap::default();
         self.backlog = Backlog::default();
     }
 
@@ -519,7 +535,7 @@ impl Session {
                 _ => {}
             }
             if let Some(message) = &sent.message {
-                *kept_bytes -= message.cost_bytes();
+                *kept_bytes -= message.cost_bytes() + sent.own.cost_bytes();
             }
             false
         });
@@ -579,7 +595,7 @@ impl Session {
         effects: &mut Effects,
     ) -> Delivered {
         let (qos, retain) = (delivery.qos, delivery.retain);
-        let cost = publication.cost_bytes();
+        let cost = publication.cost_bytes() + Own::cost_bytes_of(own.len());
         if self.can_send(cost, limits) {
             return match self.send(publication, qos, retain, None, own, effects) {
                 true => Delivered::Taken,
@@ -603,7 +619,7 @@ impl Session {
             let Some(oldest) = self.waiting.pop_front() else {
                 return Delivered::DroppedOldest(dropped + 1);
             };
-            self.kept_bytes -= oldest.message.cost_bytes();
+            self.kept_bytes -= oldest.cost_bytes();
             dropped += 1;
         }
         self.kept_bytes += cost;
@@ -630,11 +646,12 @@ impl Session {
         self.waiting.retain(|waiting| {
             let expired = waiting.message.has_expired(now);
             match expired {
-                true => self.kept_bytes -= waiting.message.cost_bytes(),
+                true => self.kept_bytes -= waiting.cost_bytes(),
                 false => self.first_expiry = self.first_expiry.min(waiting.message.expires()),
             }
             !expired
         });
+        self.first_expiry = self.first_expiry.max(now + EXPIRED_EVERY);
         effects.expired += before - self.waiting.len();
         self.waiting.len() < before
     }
@@ -672,11 +689,27 @@ impl Session {
             && (self.kept_bytes == 0 || self.kept_bytes + cost_bytes <= limits.session_bytes_max)
     }
 
-    /// Whether a message published now would be taken without dropping any.
-    pub fn has_space(&self, cost_bytes: usize, limits: &Limits) -> bool {
-        self.can_send(cost_bytes, limits)
-            || self.waiting.len() < limits.session_messages_max
-                && self.kept_bytes + cost_bytes <= limits.session_bytes_max
+    /// Whether a message published now, with so many identifiers, would be
+    /// taken without dropping any that has not expired.
+    pub fn make_space(
+        &mut self,
+        publication: &Publication<'_>,
+        ids_len: usize,
+        limits: &Limits,
+        effects: &mut Effects,
+    ) -> bool {
+        let cost = publication.cost_bytes() + Own::cost_bytes_of(ids_len * IDENTIFIER_BYTES_MAX);
+        loop {
+            if self.can_send(cost, limits)
+                || self.waiting.len() < limits.session_messages_max
+                    && self.kept_bytes + cost <= limits.session_bytes_max
+            {
+                return true;
+            }
+            if !self.drop_expired(publication.now, effects) {
+                return false;
+            }
+        }
     }
 
     /// A job. Once there is no room, the queue is told when there is again.
@@ -798,7 +831,7 @@ impl Session {
                 self.first_expiry = Time::MAX;
                 return;
             };
-            self.kept_bytes -= next.message.cost_bytes();
+            self.kept_bytes -= next.cost_bytes();
             if next.message.has_expired(now) {
                 effects.expired += 1;
                 continue;
@@ -841,7 +874,7 @@ impl Session {
         // with its connection is never asked again.
         let kept = self.terms.persists() && (job.is_none() || qos == Qos::ExactlyOnce);
         if kept {
-            self.kept_bytes += publication.cost_bytes();
+            self.kept_bytes += publication.cost_bytes() + Own::cost_bytes_of(own_len);
         }
         self.window.push(Sent {
             packet_id,
@@ -872,7 +905,18 @@ impl Session {
             let Some(message) = &sent.message else {
                 continue;
             };
-            let (packet_id, is_job) = (sent.packet_id, sent.job.is_some());
+            let packet_id = sent.packet_id;
+            if sent.job.is_some_and(|job| job.hold != Hold::Current) {
+                // Somebody else may have the job by now: as in `detach`.
+                if let Some(sent) = self.window.acknowledge(packet_id) {
+                    self.forget(sent);
+                }
+                self.window.release(packet_id);
+                let pubrel = Packet::Pubrel(Ack::new(packet_id));
+                let wire = self.terms.wire;
+                self.outbox.append(|out| encode(&pubrel, wire, out));
+                continue;
+            }
             let prefix = prefix(sent.job.is_some_and(|job| job.queue_topic));
             let mut form = form(&self.terms, sent.qos, sent.retain, prefix);
             form.dup = true; // [MQTT-3.3.1-1]
@@ -885,8 +929,8 @@ impl Session {
             let aliases = aliases.unwrap_or(&mut none);
             if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
                 publication.append_to(&mut self.outbox, &mut effects.frames, form, &own);
-            } else if !is_job {
-                // A queue's job stays undecided; any other is as good as sent.
+            } else {
+                // As good as sent [MQTT-3.1.2-25]; a queue's job is undecided.
                 effects.too_large += 1;
                 if let Some(sent) = self.window.acknowledge(packet_id) {
                     self.forget(sent);
@@ -914,20 +958,31 @@ impl Session {
     /// # Errors
     /// The client has as many on their way as it may [MQTT-3.3.4-7].
     pub fn receive(&mut self, packet_id: PacketId) -> Result<bool, Close> {
-        if self.received.contains(&packet_id) {
-            return Ok(false);
+        let number = self.link_number;
+        let known = self.received.get(&packet_id).copied();
+        // What came on an earlier connection counts when it comes again (4.9).
+        if known != Some(number)
+            && let Some(link) = &mut self.link
+        {
+            if link.receiving >= self.terms.receive_max {
+                let why = "more QoS 2 messages are not released than Receive Maximum allows";
+                return Err(Close::new(ReasonCode::ReceiveMaximumExceeded, why));
+            }
+            link.receiving += 1;
+            self.received.insert(packet_id, number);
         }
-        if self.received.len() >= usize::from(self.terms.receive_max) {
-            let why = "more QoS 2 messages are not released than Receive Maximum allows";
-            return Err(Close::new(ReasonCode::ReceiveMaximumExceeded, why));
-        }
-        self.received.insert(packet_id);
-        Ok(true)
+        Ok(known.is_none())
     }
 
     /// PUBREL: the id is new again [MQTT-4.3.3-12]; whether it was in use.
     pub fn release(&mut self, packet_id: PacketId) -> bool {
-        self.received.remove(&packet_id)
+        let known = self.received.remove(&packet_id);
+        if known == Some(self.link_number)
+            && let Some(link) = &mut self.link
+        {
+            link.receiving -= 1;
+        }
+        known.is_some()
     }
 
     /// PUBACK.
@@ -977,7 +1032,7 @@ impl Session {
     /// The job of an acknowledged PUBLISH that still counts.
     fn forget(&mut self, sent: Sent) -> Option<SentJob> {
         if let Some(message) = &sent.message {
-            self.kept_bytes -= message.cost_bytes();
+            self.kept_bytes -= message.cost_bytes() + sent.own.cost_bytes();
         }
         if self.stale_until.is_some() && !self.window.is_full_of_stale() {
             self.stale_until = None;
@@ -1045,7 +1100,7 @@ fn form(terms: &Terms, qos: Qos, retain: bool, topic_prefix: &'static str) -> Fo
 }
 
 /// Says the topic by an alias where that saves bytes, and whether the client
-/// takes a packet of that size; if not, nothing is changed.
+/// takes a packet of that size; if not, no alias is given.
 #[inline]
 fn fit(
     terms: &Terms,

@@ -59,6 +59,19 @@ impl Own {
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_deref().map_or(&[], |bytes| bytes)
     }
+
+    /// What it takes of a limit in bytes.
+    pub fn cost_bytes(&self) -> usize {
+        Own::cost_bytes_of(self.as_bytes().len())
+    }
+
+    /// What so many bytes would take: two pieces, and what an allocator adds.
+    pub fn cost_bytes_of(len: usize) -> usize {
+        match len {
+            0 => 0,
+            len => len + 2 * 16 + 2 * 16,
+        }
+    }
 }
 
 impl<'a> Publication<'a> {

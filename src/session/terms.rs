@@ -24,12 +24,14 @@ pub struct Terms {
     /// How long the session outlives the connection; zero: not at all;
     /// [`Duration::MAX`]: for ever.
     pub session_expiry: Duration,
+    /// Whether CONNECT asked for such a time, whatever it got.
+    pub asked_to_persist: bool,
     /// Messages of QoS 1 and 2 that may be on their way to the client
     /// [MQTT-3.3.4-9].
     pub inflight_max: u16,
     /// QoS 2 messages that the client may have sent and not released.
     pub receive_max: u16,
-    /// Seconds without a packet after which the client counts as lost, 1.5
+    /// The time without a packet after which the client counts as lost, 1.5
     /// times its keep alive [MQTT-3.1.2-22]; `None`: never.
     pub silence_max: Option<Duration>,
     /// Whether answers carry reason codes and properties, so that a refused
@@ -90,6 +92,7 @@ impl Terms {
                 (Version::V5, _) | (_, true) => Duration::ZERO, // 3.1.1: [MQTT-3.1.2-6]
                 (_, false) => settings.expiry_default,
             },
+            asked_to_persist: false,
             inflight_max: limits.inflight_max,
             receive_max: u16::MAX,
             silence_max: (!silence_max.is_zero()).then_some(silence_max),
@@ -109,6 +112,7 @@ impl Terms {
         for property in connect.properties.iter() {
             match property {
                 Property::SessionExpiryInterval(secs) => {
+                    terms.asked_to_persist = secs > 0;
                     terms.session_expiry = session_expiry(secs, settings);
                 }
                 Property::ReceiveMaximum(max) => {
@@ -136,7 +140,7 @@ impl Terms {
     /// # Errors
     /// The session was to end with its connection.
     pub fn expire_after(&mut self, secs: u32, settings: &SessionSettings) -> Result<(), Close> {
-        if !self.persists() && secs > 0 {
+        if !self.asked_to_persist && secs > 0 {
             let why = "the session ends with its connection, as CONNECT said: DISCONNECT cannot \
                        make it longer";
             return Err(Close::new(ReasonCode::ProtocolError, why));

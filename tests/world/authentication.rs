@@ -87,7 +87,7 @@ fn challenged(admission: Result<Admission, Close>) -> Authentication {
 /// What the client is asked.
 fn question(authentication: &Authentication) -> (ReasonCode, Vec<String>) {
     let bytes = authentication.challenge();
-    match decode(&bytes, Version::V5, usize::MAX) {
+    match decode(bytes, Version::V5, usize::MAX) {
         Ok(Some((Packet::Auth(auth), _))) => (auth.reason, shown(auth.properties.iter())),
         other => panic!("{other:?}"),
     }
@@ -260,4 +260,48 @@ fn who_fails_to_prove_itself_again_is_out() {
     let a = world.connect("a").go();
     world.send(a, &auth(again, &ann));
     assert_eq!(world.told(a), Some(ReasonCode::ProtocolError));
+}
+
+/// A method of which a test says what it does.
+struct Saying(Step);
+
+impl Method for Saying {
+    fn name(&self) -> &str {
+        "SAYING"
+    }
+
+    fn begin(&self) -> Box<dyn Conversation> {
+        Box::new(Saying(self.0.clone()))
+    }
+}
+
+impl Conversation for Saying {
+    fn step(&mut self, _: &rotamq::message::Identity, _: &[u8]) -> Step {
+        self.0.clone()
+    }
+}
+
+#[test]
+fn what_a_method_says_has_to_fit() {
+    let long = vec![7; Step::DATA_BYTES_MAX + 1];
+    for (step, largest, reason) in [
+        (Step::Ask(long.clone()), u32::MAX, ReasonCode::NotAuthorized),
+        (
+            Step::Accept {
+                user: "u".into(),
+                data: long,
+            },
+            u32::MAX,
+            ReasonCode::NotAuthorized,
+        ),
+        (Step::Ask(vec![7; 300]), 100, ReasonCode::PacketTooLarge),
+    ] {
+        let mut world = World::new();
+        world.version = Version::V5;
+        world.core.add_authentication_method(Arc::new(Saying(step)));
+        let connecting = world.connect("a");
+        let connecting = connecting.property(Property::AuthenticationMethod("SAYING"));
+        let largest = Property::MaximumPacketSize(largest.try_into().unwrap());
+        assert_eq!(connecting.property(largest).refused(), reason);
+    }
 }

@@ -6,6 +6,7 @@
 //! `run` stand in the program, and does as they do.
 
 mod authentication;
+mod bounds;
 mod connecting;
 mod delivery;
 mod expiry;
@@ -505,7 +506,7 @@ impl World {
                 self.now,
             );
         }
-        if let Some(close) = stop.to_be_told() {
+        if let Some(close) = link.last_word(&stop) {
             let settings = self.core.session_settings();
             at.writing
                 .append(|out| link.terms.disconnect(&close, settings, out));

@@ -37,6 +37,7 @@ impl Core {
                 "a queue gives each job to one member, whoever put it in: there is no No Local";
             return Err(Close::new(ReasonCode::ImplementationSpecificError, why));
         }
+        let (prefetch, ack_timeout) = asked.membership()?;
         let granted = asked.options.qos.min(link.terms.queue_qos_max());
         let client = link.identity.client.as_str();
         loop {
@@ -55,8 +56,8 @@ impl Core {
             let own = members.find(|member| fits_client(&member.client, client));
             let membership = Membership {
                 qos: granted,
-                prefetch: asked.prefetch.or(own.and_then(|own| own.prefetch)),
-                ack_timeout: (asked.ack_timeout).or(own.and_then(|own| own.ack_timeout)),
+                prefetch: prefetch.or(own.and_then(|own| own.prefetch)),
+                ack_timeout: ack_timeout.or(own.and_then(|own| own.ack_timeout)),
             };
             let granting = asked.granted(granted);
             self.add_member(&mut list, id, link, membership, granting, now)?;

@@ -20,9 +20,9 @@ use super::timers::Timer;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
 use crate::config::QueueSettings;
-use crate::message::{Qos, QueueId, SessionId, Time};
+use crate::message::{Message, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
-use crate::queue::{DeadLetter, Queue, Settlement};
+use crate::queue::{DeadLetter, Queue};
 use crate::router::{NodeId, Receiver, Target};
 use crate::session::{
     About, Close, Effects, Hold, JobDelivered, JobDelivery, Publication, Subscribed,
@@ -63,20 +63,6 @@ enum Kind {
         queue_topic: bool,
     },
     Share,
-}
-
-impl Kind {
-    /// What becomes of a job whose member's client takes no packet of its
-    /// size: another may, or the same one later; for a share group it is as if
-    /// it had been sent [MQTT-3.1.2-25].
-    fn skipping(&self) -> Settlement {
-        match self {
-            Kind::Share => Settlement::Reject,
-            Kind::Work { .. } => Settlement::Refuse {
-                delay: Some(FAILED_BACKOFF),
-            },
-        }
-    }
 }
 
 impl List {
@@ -338,10 +324,7 @@ impl Core {
                 JobDelivered::Taken => {}
                 JobDelivered::TakenLast => jobs.pass_over(member),
                 JobDelivered::NoRoom => jobs.refuse_lease(lease_id),
-                JobDelivered::TooLarge => {
-                    self.counters.dropped_too_large.increment();
-                    jobs.settle(lease_id, kind.skipping(), now);
-                }
+                JobDelivered::TooLarge => jobs.skip_lease(lease_id, now),
             }
         }
     }
@@ -362,7 +345,8 @@ impl Core {
         let dead_name = format!("$dead/{name}");
         let mut room = Vec::new();
         while let Some((letter, reserved)) = letters.front() {
-            let message = letter.message.clone();
+            // A person is to see it, however late.
+            let message = Message::without_expiry(&letter.message);
             let cost_bytes = message.cost_bytes();
             let taken = TopicFilter::parse(&dead_name, TopicLimits::NONE)
                 .map_err(|error| Close::new(ReasonCode::TopicNameInvalid, error.to_string()))

@@ -345,6 +345,11 @@ impl Reference {
             false if connect.clean => 0, // 3.1.1 [MQTT-3.1.2-6]
             false => u32::MAX,
         };
+        if session.expiry_secs == 0 {
+            let jobs = session.subscriptions.iter_mut();
+            jobs.filter(|subscription| subscription.filter.starts_with("$queue/"))
+                .for_each(|subscription| subscription.qos = subscription.qos.min(1));
+        }
         let receive_max = connect.receive_max.map_or(usize::MAX, usize::from);
         let keep_alive = seconds(connect.keep_alive_secs.into());
         session.connection = Some(Connection {

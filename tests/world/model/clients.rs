@@ -261,7 +261,7 @@ impl Clients {
         } else {
             core.exchange(worker, &mut link, &mut connection.writing, None, false, now);
         }
-        if let Some(close) = stop.to_be_told() {
+        if let Some(close) = link.last_word(&stop) {
             let (terms, settings) = (link.terms, core.session_settings());
             (connection.writing).append(|out| terms.disconnect(&close, settings, out));
         }
