@@ -8,6 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use super::{
     Client, Connack, Ended, Event, Extra, Inbox, Options, Received, Subscription, Version, unhex,
 };
+use crate::wait::until;
 
 /// Topic, QoS, retain, packet id and payload; and what MQTT 5 has more.
 const FORMAT: &str = "MSG %t|%q|%r|%m|%x|%F|%E|%C|%R|%D|%S|%P";
@@ -174,9 +175,11 @@ impl Client for Mosquitto {
 
     fn disconnect(mut self: Box<Self>) {
         if let Some((child, _)) = &mut self.subscriber {
-            // Its way of being told to go: it says DISCONNECT then.
+            // Its way of being told to go: it says DISCONNECT then. Told so while
+            // it prints a line, it waits for itself for ever.
+            until("mosquitto_sub is idle", || is_asleep(child));
             crate::process::signal(child, rustix::process::Signal::INT);
-            child.wait().unwrap();
+            until("mosquitto_sub ends", || child.try_wait().unwrap().is_some());
         }
     }
 
@@ -186,6 +189,18 @@ impl Client for Mosquitto {
             child.wait().unwrap();
         }
     }
+}
+
+/// Whether the process waits for something to happen.
+fn is_asleep(child: &Child) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id()));
+    // The state comes behind the name, which is in brackets. What has ended
+    // is not waited for.
+    let state = stat.ok().and_then(|stat| {
+        let (_, rest) = stat.rsplit_once(") ")?;
+        rest.chars().next()
+    });
+    matches!(state, None | Some('S' | 'Z'))
 }
 
 impl Drop for Mosquitto {
