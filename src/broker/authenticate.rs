@@ -7,7 +7,7 @@ use super::link::{Link, Stop, violation};
 use super::{Core, Worker};
 use crate::access::{Conversation, Method, Step};
 use crate::message::{Identity, Time};
-use crate::protocol::{Auth, Connect, Packet, PropertiesBuf, Property, ReasonCode, encode};
+use crate::protocol::{Auth, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode};
 use crate::session::{Close, Terms};
 
 /// What comes of a CONNECT, or of an AUTH that follows it.
@@ -64,7 +64,7 @@ impl Core {
             terms,
             challenge: Vec::new(),
         };
-        let data = data_of(connect.properties.iter());
+        let data = data_of(connect.properties);
         self.go_on(worker, connect, authentication, data, now)
     }
 
@@ -85,7 +85,7 @@ impl Core {
                 if auth.reason == ReasonCode::ContinueAuthentication // [MQTT-4.12.0-3]
                     && is_of(auth, &authentication.method) =>
             {
-                let data = data_of(auth.properties.iter());
+                let data = data_of(auth.properties);
                 self.go_on(worker, connect, authentication, data, now)
             }
             _ => {
@@ -152,7 +152,7 @@ impl Core {
             (ReasonCode::ContinueAuthentication, Some(conversation)) => conversation,
             _ => return Err(violation("an AUTH that answers nothing, or begins twice")),
         };
-        let step = conversation.step(&link.identity, data_of(auth.properties.iter()));
+        let step = conversation.step(&link.identity, data_of(auth.properties));
         let (reason, data) = match within_bounds(step) {
             Step::Ask(question) => {
                 enhanced.again = Some(conversation);
@@ -188,8 +188,8 @@ fn is_of(auth: &Auth<'_>, method: &Arc<dyn Method>) -> bool {
     auth.properties.iter().any(|property| property == named)
 }
 
-fn data_of<'a>(mut properties: impl Iterator<Item = Property<'a>>) -> &'a [u8] {
-    let data = properties.find_map(|property| match property {
+fn data_of(properties: Properties<'_>) -> &[u8] {
+    let data = properties.iter().find_map(|property| match property {
         Property::AuthenticationData(data) => Some(data),
         _ => None,
     });
@@ -209,17 +209,11 @@ fn put_auth(
     if !data.is_empty() {
         properties.push(Property::AuthenticationData(data));
     }
-    let before = out.len();
     let auth = Packet::Auth(Auth {
         reason,
         properties: properties.as_properties(),
     });
-    encode(&auth, terms.wire, out);
-    let fits = terms.takes(out.len() - before);
-    if !fits {
-        out.truncate(before);
-    }
-    fits
+    terms.append(&auth, out)
 }
 
 /// A method that says more than a packet's field can hold has failed.

@@ -97,7 +97,7 @@ impl Core {
             settings: &self.session_settings,
             authentication,
         };
-        if !terms.takes(accepted.connack(true).len()) {
+        if !terms.takes_any() && !terms.takes(accepted.connack(true).len()) {
             return Err(too_large()); // [MQTT-3.1.2-24]
         }
         let mut entry = Entry {

@@ -228,15 +228,20 @@ impl Terms {
         out: &mut Vec<u8>,
         packet: impl Fn(Properties<'p>) -> Packet<'p>,
     ) -> bool {
+        [words.as_properties(), Properties::EMPTY]
+            .into_iter()
+            .any(|properties| self.append(&packet(properties), out))
+    }
+
+    /// Appends a packet, if the client takes one of its size; whether it does.
+    pub fn append(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
         let before = out.len();
-        for properties in [words.as_properties(), Properties::EMPTY] {
-            encode(&packet(properties), self.wire, out);
-            if self.takes(out.len() - before) {
-                return true;
-            }
+        encode(packet, self.wire, out);
+        let takes = self.takes(out.len() - before);
+        if !takes {
             out.truncate(before);
         }
-        false
+        takes
     }
 }
 
