@@ -202,6 +202,17 @@ pub enum Undecided {
     Redeliver,
 }
 
+/// What an acknowledgement means. Of several that apply, the strongest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Nothing is stored.
+    Memory,
+    /// Handed to the system, and synced every second.
+    Flushed,
+    /// On disk.
+    Synced,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {

@@ -39,6 +39,7 @@ pub mod access;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod journal;
 pub mod message;
 mod net;
 pub mod protocol;
