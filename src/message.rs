@@ -55,8 +55,10 @@ impl SubscriptionId {
     }
 }
 
-/// A point on the broker's monotonic clock, in microseconds since it started.
+/// A moment, in microseconds since 1970 began.
 ///
+/// The broker's clock is set by the system's when it starts and is monotonic
+/// from then on; so a moment can be stored, and means the same to a later run.
 /// The pure parts get it as an argument; only `run` and `net` read a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use crate::access::Method;
 use crate::broker::{Core, Counts, Worker};
 use crate::config::Config;
-use crate::net::{self, Shared, with_worker};
+use crate::message::Time;
+use crate::net::{self, Clock, Shared, with_worker};
 
 /// How often a stopping broker looks whether all connections are closed.
 const STOP_POLL: Duration = Duration::from_millis(5);
@@ -87,12 +88,12 @@ impl Broker {
         let seed = RandomState::new().hash_one(0);
         // A clock before 1970 tells nobody anything.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-        let since_1970 = since_1970.unwrap_or_default();
-        let mut core = Core::new(config, seed).started(since_1970);
+        let now = Time::ZERO + since_1970.unwrap_or_default();
+        let mut core = Core::new(config, seed).started(now);
         for method in methods {
             core.add_authentication_method(method);
         }
-        let shared = Arc::new(Shared::new(core, stopped));
+        let shared = Arc::new(Shared::new(core, Clock::starting(now), stopped));
         let mut addresses = Vec::new();
         for listener in &config.listeners {
             let address = listener.address;

@@ -22,7 +22,6 @@ mod timers;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -75,8 +74,6 @@ pub struct Core {
     random_count: AtomicU64,
     // The first message id of the next block.
     message_ids: AtomicU64,
-    // When the clock stood at zero, in milliseconds since 1970 began.
-    epoch_ms: u64,
 }
 
 /// What belongs to one worker thread, and is passed along with each call.
@@ -139,21 +136,18 @@ impl Core {
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
             message_ids: AtomicU64::new(0),
-            epoch_ms: 0,
             limits,
         };
         core.create_configured_queues();
         core
     }
 
-    /// The broker's clock started so long after 1970 began: what clients are
-    /// told of times is counted from then, and so are message ids, which are
-    /// thus unlike those of earlier runs.
+    /// It starts at this moment: message ids are counted from it, and are thus
+    /// unlike those of earlier runs.
     #[must_use]
-    pub fn started(mut self, since_1970: Duration) -> Core {
-        self.epoch_ms = since_1970.as_millis() as u64;
+    pub fn started(mut self, now: Time) -> Core {
         // No broker takes more than 16 messages a microsecond for long.
-        self.message_ids = AtomicU64::new(self.epoch_ms * 16_000);
+        self.message_ids = AtomicU64::new(now.as_micros() * 16);
         self
     }
 

@@ -40,30 +40,38 @@ pub struct Shared {
     stopping: watch::Receiver<bool>,
 }
 
-/// The broker's monotonic clock.
+/// The broker's clock: monotonic from when it starts on.
 pub struct Clock {
     start: Instant,
+    // What it showed then.
+    started: Time,
 }
 
 impl Clock {
+    /// A clock that shows `now`.
+    pub fn starting(now: Time) -> Clock {
+        Clock {
+            start: Instant::now(),
+            started: now,
+        }
+    }
+
     pub fn now(&self) -> Time {
-        Time::from_micros(self.start.elapsed().as_micros() as u64)
+        self.started + self.start.elapsed()
     }
 
     /// The runtime's moment for `time`.
     pub fn instant(&self, time: Time) -> tokio::time::Instant {
-        (self.start + time.since(Time::ZERO)).into()
+        (self.start + time.since(self.started)).into()
     }
 }
 
 impl Shared {
-    pub fn new(core: Core, stopping: watch::Receiver<bool>) -> Shared {
+    pub fn new(core: Core, clock: Clock, stopping: watch::Receiver<bool>) -> Shared {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Shared {
             core,
-            clock: Clock {
-                start: Instant::now(),
-            },
+            clock,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             connections: AtomicUsize::new(0),
             stopping,

@@ -315,7 +315,7 @@ impl Core {
                         queue,
                         queue_topic,
                         delivery: lease.deliveries,
-                        enqueued_at_ms: self.epoch_ms + publication.received.as_micros() / 1000,
+                        enqueued_at_ms: publication.received.as_micros() / 1000,
                     }),
                 };
                 session.deliver_job(&publication, delivery, effects)
