@@ -19,12 +19,15 @@ pub struct Broker {
 impl Broker {
     /// Starts it on a free port, which it logs as `listening on ADDRESS`.
     /// Its queues are those of `configuration`, unless the arguments name
-    /// another.
+    /// another; it keeps nothing, unless they name a folder for it.
     pub fn start(configuration: &Path, arguments: &[String]) -> Result<Broker, String> {
         const PATIENCE: Duration = Duration::from_secs(20);
         let mut command = Command::new(env!("CARGO_BIN_EXE_rotamq"));
         if !arguments.iter().any(|word| word.starts_with("--config")) {
             command.arg("--config").arg(configuration);
+        }
+        if !arguments.iter().any(|word| word.starts_with("--data")) {
+            command.arg("--ephemeral");
         }
         let mut program = command
             .args(["--listen", "127.0.0.1:0"])

@@ -12,6 +12,7 @@ mod value;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source};
@@ -27,6 +28,7 @@ pub struct Config {
     /// Whether clients may connect that are no known users, as none are so far.
     pub allow_anonymous: bool,
     pub listeners: Vec<Listener>,
+    pub store: StoreSettings,
     pub limits: Limits,
     pub session: SessionSettings,
     pub queues: QueuesSettings,
@@ -40,6 +42,38 @@ pub struct Config {
 pub struct Listener {
     /// Port 0 takes a free one.
     pub address: SocketAddr,
+    /// What comes in by it is stored at least so, and so are the sessions
+    /// connected through it; `None`: it asks for nothing.
+    pub durability: Option<Durability>,
+}
+
+/// Where what has to outlive the broker is kept, and how surely.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreSettings {
+    /// The folder; a relative path is one of the working directory.
+    pub data: PathBuf,
+    /// Keeps nothing, and makes no folder: for tests and trials.
+    pub ephemeral: bool,
+    /// Of all that has none of its own.
+    pub durability: Durability,
+    /// Free space of the folder's file system below which durable messages are
+    /// refused, while settling works on; 0: they are never refused for that.
+    pub free_bytes_min: u64,
+    /// What the log may hold before what is still alive in its oldest part is
+    /// moved to the base; also what a start has to read.
+    pub log_bytes_max: u64,
+}
+
+/// What has been done for a change before it is acknowledged. Of several that
+/// apply the strongest counts, which is the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Nothing on disk.
+    Memory,
+    /// Handed to the system, which is told every second to sync.
+    Flushed,
+    /// On the disk: fdatasync has returned.
+    Synced,
 }
 
 /// What one client, and all of them, may take of the machine.
@@ -79,6 +113,9 @@ pub struct Limits {
     pub held_bytes_max: usize,
     /// How long a PUBLISH is held back before the connection is closed.
     pub held_timeout: Duration,
+    /// PUBLISHes of one connection whose acknowledgement waits for the disk;
+    /// beyond, the connection is not read.
+    pub unacknowledged_in_max: usize,
     /// Retained messages, one a topic.
     pub retained_messages_max: usize,
     /// Of all retained messages.
@@ -111,6 +148,11 @@ pub struct SessionSettings {
     pub redirect: Redirect,
     /// Whether payloads that are said to be UTF-8 must be so.
     pub check_payload_format: bool,
+    /// Wills that were due when the broker stopped or crashed are published so
+    /// long after the start, unless their client is back.
+    pub will_restart_grace: Duration,
+    /// Whether QoS 0 messages wait for absent clients, as those of QoS 1 do.
+    pub store_qos0: bool,
 }
 
 /// When clients are sent to the other server.
@@ -171,6 +213,8 @@ pub struct QueueSettings {
     pub messages_max: usize,
     /// Of these jobs.
     pub bytes_max: usize,
+    /// Of what is put into the queue; `None`: as the store has it.
+    pub durability: Option<Durability>,
     /// Settings of members by client id, the first that fits counts.
     pub members: Vec<MemberSettings>,
 }
@@ -200,17 +244,6 @@ pub enum QueueTopic {
 pub enum Undecided {
     DeadLetter,
     Redeliver,
-}
-
-/// What an acknowledgement means. Of several that apply, the strongest counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Durability {
-    /// Nothing is stored.
-    Memory,
-    /// Handed to the system, and synced every second.
-    Flushed,
-    /// On disk.
-    Synced,
 }
 
 /// What is logged, and how.
@@ -247,7 +280,9 @@ impl Default for Config {
             allow_anonymous: true,
             listeners: vec![Listener {
                 address: SocketAddr::from(([127, 0, 0, 1], 1883)),
+                durability: None,
             }],
+            store: StoreSettings::default(),
             limits: Limits::default(),
             session: SessionSettings {
                 full: SessionFull::End,
@@ -258,6 +293,8 @@ impl Default for Config {
                 server_reference: String::new(),
                 redirect: Redirect::Overflow,
                 check_payload_format: false,
+                will_restart_grace: Duration::from_secs(30),
+                store_qos0: false,
             },
             queues: QueuesSettings {
                 auto_create: true,
@@ -269,6 +306,18 @@ impl Default for Config {
                 level: LogLevel::Info,
                 format: LogFormat::Text,
             },
+        }
+    }
+}
+
+impl Default for StoreSettings {
+    fn default() -> StoreSettings {
+        StoreSettings {
+            data: PathBuf::from("rotamq-data"),
+            ephemeral: false,
+            durability: Durability::Synced,
+            free_bytes_min: 256 << 20,
+            log_bytes_max: 128 << 20,
         }
     }
 }
@@ -293,6 +342,7 @@ impl Default for Limits {
             outbox_bytes_max: 16 << 20,
             held_bytes_max: 4 << 20,
             held_timeout: Duration::from_secs(10),
+            unacknowledged_in_max: 4096,
             retained_messages_max: 10_000_000,
             retained_bytes_max: 4 << 30,
             queues_max: 100_000,
@@ -316,6 +366,7 @@ impl Default for QueueSettings {
             undecided_after: DAY,
             messages_max: 10_000_000,
             bytes_max: 1 << 30,
+            durability: None,
             members: Vec::new(),
         }
     }

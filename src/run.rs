@@ -28,6 +28,7 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 ///
 /// let mut config = rotamq::config::Config::default();
 /// config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+/// config.store.ephemeral = true;
 /// let broker = rotamq::Broker::start(config).unwrap();
 ///
 /// // Any MQTT client will do; this one says CONNECT by hand.

@@ -23,6 +23,13 @@ pub struct ServeArguments {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = |text: &str| parse_flag("threads", text))]
     threads: Option<Value>,
+    /// Keep what is stored in this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
+    #[arg(value_parser = |text: &str| parse_flag("store.data", text))]
+    data: Option<Value>,
+    /// Keep nothing: for tests and trials
+    #[arg(long)]
+    ephemeral: bool,
     /// Let anyone connect, from other machines too if listened to
     #[arg(long)]
     allow_anonymous: bool,
@@ -48,29 +55,31 @@ impl ServeArguments {
     /// # Errors
     /// All that is wrong with it, a line each.
     pub fn load(self) -> Result<Effective, super::Failure> {
-        let mut flags = Flags {
+        let yes = |given: bool| given.then_some(Value::Flag(true));
+        // Who names a folder wants it used, whatever a file says of trials.
+        let not_ephemeral = self.data.is_some().then_some(Value::Flag(false));
+        let values = [
+            ("--threads", "threads", self.threads),
+            ("--data", "store.data", self.data),
+            ("--data", "store.ephemeral", not_ephemeral),
+            ("--ephemeral", "store.ephemeral", yes(self.ephemeral)),
+            (
+                "--allow-anonymous",
+                "allow_anonymous",
+                yes(self.allow_anonymous),
+            ),
+            ("--log-level", "log.level", self.log_level.map(Value::Text)),
+            (
+                "--log-format",
+                "log.format",
+                self.log_format.map(Value::Text),
+            ),
+        ];
+        let given = |(flag, path, value): (_, _, Option<_>)| Some((flag, path, value?));
+        let flags = Flags {
             listen: self.listen,
-            values: Vec::new(),
+            values: values.into_iter().filter_map(given).collect(),
         };
-        if let Some(threads) = self.threads {
-            flags.values.push(("--threads", "threads", threads));
-        }
-        if self.allow_anonymous {
-            let yes = Value::Flag(true);
-            flags
-                .values
-                .push(("--allow-anonymous", "allow_anonymous", yes));
-        }
-        if let Some(level) = self.log_level {
-            flags
-                .values
-                .push(("--log-level", "log.level", Value::Text(level)));
-        }
-        if let Some(format) = self.log_format {
-            flags
-                .values
-                .push(("--log-format", "log.format", Value::Text(format)));
-        }
         let file = match self.config {
             Some(path) => Some(Source::read(&path)?),
             None => None,

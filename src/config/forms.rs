@@ -3,10 +3,11 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{Shape, Value};
-use super::{LogFormat, LogLevel, QueueTopic, Redirect, SessionFull, Undecided};
+use super::{Durability, LogFormat, LogLevel, QueueTopic, Redirect, SessionFull, Undecided};
 
 /// How a field of type `F` stands in the file. `parse` gets only what the
 /// shape allows, and refuses what the shape's kind cannot express.
@@ -79,7 +80,7 @@ macro_rules! integers {
     };
 }
 
-integers!(usize, u32, u16);
+integers!(usize, u64, u32, u16);
 
 impl Form<Option<u32>> for NumberOrNone {
     fn get(field: &Option<u32>) -> Option<Value> {
@@ -175,6 +176,27 @@ impl<E: Words> Form<E> for Word {
     }
 }
 
+/// One of an enum's words; `None` is not set.
+pub(super) struct WordOrNone;
+
+impl<E: Words> Form<Option<E>> for WordOrNone {
+    fn get(field: &Option<E>) -> Option<Value> {
+        field.as_ref().and_then(Word::get)
+    }
+
+    fn parse(value: Value) -> Option<Option<E>> {
+        Word::parse(value).map(Some)
+    }
+}
+
+impl Words for Durability {
+    const WORDS: &'static [(&'static str, Durability)] = &[
+        ("memory", Durability::Memory),
+        ("flushed", Durability::Flushed),
+        ("synced", Durability::Synced),
+    ];
+}
+
 impl Words for SessionFull {
     const WORDS: &'static [(&'static str, SessionFull)] = &[
         ("end", SessionFull::End),
@@ -239,6 +261,28 @@ impl Form<String> for FieldText {
             Value::Text(text) if text.len() <= 1024 && !text.contains(char::is_control) => {
                 Some(text)
             }
+            _ => None,
+        }
+    }
+}
+
+/// A path that is not empty.
+pub(super) struct FolderPath;
+
+impl FolderPath {
+    pub const fn shape() -> Shape {
+        Shape::Text("a folder's path, as in \"/var/lib/rotamq\"")
+    }
+}
+
+impl Form<PathBuf> for FolderPath {
+    fn get(field: &PathBuf) -> Option<Value> {
+        Some(Value::Text(field.to_string_lossy().into_owned()))
+    }
+
+    fn parse(value: Value) -> Option<PathBuf> {
+        match value {
+            Value::Text(text) if !text.is_empty() && !text.contains('\0') => Some(text.into()),
             _ => None,
         }
     }

@@ -537,7 +537,10 @@ impl Loading {
             .retain(|path, _| !path.starts_with("listener["));
         self.config.listeners.clear();
         for (index, &address) in addresses.iter().enumerate() {
-            self.config.listeners.push(Listener { address });
+            self.config.listeners.push(Listener {
+                address,
+                durability: None,
+            });
             let path = format!("listener[{index}].address");
             self.origins.insert(path, Origin::Flag("--listen"));
         }

@@ -7,13 +7,13 @@
 //! here. Default values are not here: they are those of [`Config::default`].
 
 use super::forms::{
-    Address, FieldText, FilterText, FilterTexts, Flag, Form, Millis, MillisOrNever, MillisOrNone,
-    Number, NumberOrNone, PatternText, Secs, Word, words,
+    Address, FieldText, FilterText, FilterTexts, Flag, FolderPath, Form, Millis, MillisOrNever,
+    MillisOrNone, Number, NumberOrNone, PatternText, Secs, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
-    Config, Listener, LogFormat, LogLevel, MemberSettings, QueueSettings, QueueTopic, Redirect,
-    SessionFull, Undecided,
+    Config, Durability, Listener, LogFormat, LogLevel, MemberSettings, QueueSettings, QueueTopic,
+    Redirect, SessionFull, Undecided,
 };
 
 /// An option of a table `T`: one row.
@@ -39,6 +39,11 @@ pub(super) struct Section {
 pub(super) const SECTIONS: &[Section] = &[
     Section { name: "", doc: "" },
     Section {
+        name: "store",
+        doc: "Where what has to outlive the broker is kept: persistent sessions, queues, retained \
+              messages and wills. An acknowledgement means that it is stored.",
+    },
+    Section {
         name: "limits",
         doc: "What one client, and all of them, may take of the machine. Reaching a limit costs \
               the one who reaches it. No limit can be switched off; 0 is refused.",
@@ -60,14 +65,14 @@ pub(super) const SECTIONS: &[Section] = &[
 
 /// A row: key, field, form (with the bounds of a number), sentences.
 macro_rules! option {
-    ($key:literal, $($field:ident).+: Word<$choice:ident>, $doc:literal) => {
+    ($key:literal, $($field:ident).+: $form:ident<$choice:ident>, $doc:literal) => {
         Opt {
             key: $key,
             shape: Shape::Choice(words::<$choice>),
             doc: $doc,
-            get: |table| Word::get(&table.$($field).+),
+            get: |table| $form::get(&table.$($field).+),
             set: |table, value| {
-                table.$($field).+ = Word::parse(value)?;
+                table.$($field).+ = $form::parse(value)?;
                 Some(())
             },
         }
@@ -86,14 +91,16 @@ macro_rules! option {
     };
 }
 
+const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 /// The largest Remaining Length (2.2.3), less what a longer topic, a packet id
 /// and the like may add when a message goes out again.
 const PACKET: u64 = 268_435_455 - 65_536;
+const DAY_SECS: u64 = 24 * 60 * 60;
 const TEN_MINUTES_MS: u64 = 10 * 60 * 1000;
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-const TEN_YEARS_SECS: u64 = 10 * 365 * 24 * 60 * 60;
+const DAY_MS: u64 = DAY_SECS * 1000;
+const TEN_YEARS_SECS: u64 = 10 * 365 * DAY_SECS;
 
 /// The options that are not in an array of tables.
 pub(super) const CONFIG: &[Opt<Config>] = &[
@@ -103,6 +110,25 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         "Whether clients may connect without being known. There are no users to be known as: \
          false keeps everybody out. To listen on an address that other machines reach, it has to \
          be set: by a line here, the environment or a flag, but not by the default."),
+    option!("store.data", store.data: FolderPath,
+        "The folder, made if it is missing. A relative path is one of the working directory. Two \
+         brokers cannot share it."),
+    option!("store.ephemeral", store.ephemeral: Flag,
+        "Whether nothing is kept at all, and no folder made: for tests and trials."),
+    option!("store.durability", store.durability: Word<Durability>,
+        "What has been done for a change before it is acknowledged. \"synced\": it is on the \
+         disk, by fdatasync, and a power cut does not undo it; \"flushed\": it was handed to the \
+         system, and is synced every second: the broker may crash, the machine may not; \
+         \"memory\": nothing is on disk. A [[queue]] may say otherwise for itself, and a \
+         [[listener]] ask for more: the strongest that applies counts."),
+    option!("store.free_bytes_min", store.free_bytes_min: Number(0, TIB),
+        "Bytes that the folder's file system has to have free. Below it durable messages are \
+         refused, while settling works on and frees room; above it all goes on by itself. 0: \
+         they are never refused for that, and a full disk is a failed one, which stops the \
+         broker."),
+    option!("store.log_bytes_max", store.log_bytes_max: Number(4 * MIB, 64 * GIB),
+        "What the log may hold before what is still alive in its oldest part is moved to the \
+         base; also what a start has to read."),
     option!("limits.connections_max", limits.connections_max: Number(1, 10_000_000),
         "Connections at one time, those that have not sent CONNECT included."),
     option!("limits.connect_timeout_ms", limits.connect_timeout: Millis(100, TEN_MINUTES_MS),
@@ -128,7 +154,7 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         "Messages of QoS 1 and 2 that were sent to a client and are not yet acknowledged."),
     option!("limits.receive_max", limits.receive_max: Number(1, 65_535),
         "The Receive Maximum that MQTT 5 clients are told. It bounds the QoS 2 messages of a \
-         connection that are not released; those of QoS 1 are acknowledged as they are read."),
+         connection that are not released; unacknowledged_in_max bounds those of QoS 1."),
     option!("limits.topic_aliases_max", limits.topic_aliases_max: Number(0, 65_535),
         "Topic aliases of one connection, each way (MQTT 5). 0: none."),
     option!("limits.session_messages_max", limits.session_messages_max: Number(1, 1_000_000_000),
@@ -143,6 +169,9 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
          Beyond it the connection is closed."),
     option!("limits.held_timeout_ms", limits.held_timeout: Millis(1, TEN_MINUTES_MS),
         "How long a PUBLISH is held back before its connection is closed."),
+    option!("limits.unacknowledged_in_max", limits.unacknowledged_in_max: Number(1, 1_000_000),
+        "PUBLISHes of one connection whose acknowledgement waits for the disk. Beyond it the \
+         connection is not read."),
     option!("limits.retained_messages_max", limits.retained_messages_max: Number(1, 1_000_000_000),
         "Retained messages."),
     option!("limits.retained_bytes_max", limits.retained_bytes_max: Number(1024, TIB),
@@ -179,6 +208,12 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("session.check_payload_format", session.check_payload_format: Flag,
         "Whether a message whose Payload Format Indicator says that it is UTF-8 is refused if it \
          is not (MQTT 5)."),
+    option!("session.will_restart_grace_secs", session.will_restart_grace: Secs(0, DAY_SECS),
+        "Wills that were due when the broker stopped or crashed are published so long after its \
+         start, unless the client is back by then."),
+    option!("session.store_qos0", session.store_qos0: Flag,
+        "Whether messages of QoS 0 wait for a client that is away, as those of QoS 1 do: stored, \
+         within the same limits. They are dropped otherwise."),
     option!("queues.auto_create", queues.auto_create: Flag,
         "Whether subscribing or publishing to $queue/NAME creates a queue. Names that begin with \
          a wildcard have to be configured in any case."),
@@ -192,8 +227,13 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
 ];
 
 /// What a `[[listener]]` says.
-pub(super) const LISTENER: &[Opt<Listener>] = &[option!("address", address: Address,
-        "IP address and port. Port 0 takes a free one, and logs which.")];
+pub(super) const LISTENER: &[Opt<Listener>] = &[
+    option!("address", address: Address,
+        "IP address and port. Port 0 takes a free one, and logs which."),
+    option!("durability", durability: WordOrNone<Durability>,
+        "What comes in by it is stored at least so, and so are the sessions connected through \
+         it; see store.durability. Without this it asks for nothing of its own."),
+];
 
 /// What a `[[queue]]` is for.
 pub(super) const QUEUE_NAMING: &[Opt<QueueSettings>] = &[
@@ -229,6 +269,9 @@ pub(super) const QUEUE: &[Opt<QueueSettings>] = &[
         "Messages in a queue. Publishers to a full queue wait, or are refused."),
     option!("bytes_max", bytes_max: Number(1024, TIB),
         "Bytes of the messages in a queue."),
+    option!("durability", durability: WordOrNone<Durability>,
+        "What has been done for a message that is put in before it is acknowledged: one of the \
+         words of store.durability, which holds where this is not set."),
 ];
 
 /// What a `[[queue.member]]` says.

@@ -163,7 +163,14 @@ const TOP: &str = "\
 ///
 /// It is a valid file that changes nothing.
 pub fn example() -> String {
-    let config = Config::default();
+    let default = Config::default();
+    // What is not set by default is shown too, as a comment.
+    let mut config = default.clone();
+    let durability = Some(default.store.durability);
+    config.queues.default.durability = durability;
+    for listener in &mut config.listeners {
+        listener.durability = durability;
+    }
     let mut text = TOP.to_owned();
     for section in SECTIONS {
         if !section.name.is_empty() {
@@ -172,11 +179,8 @@ pub fn example() -> String {
         }
         for scalar in Scalar::all().filter(|scalar| scalar.section() == section.name) {
             // A line that says so is what opens the broker to everyone.
-            let hash = if scalar.path() == "allow_anonymous" {
-                "#"
-            } else {
-                ""
-            };
+            let opens = scalar.path() == "allow_anonymous";
+            let hash = hash_unless(scalar.get(&default).is_some() && !opens);
             let value = scalar.get(&config);
             option(
                 &mut text,
@@ -188,14 +192,15 @@ pub fn example() -> String {
             );
         }
         if section.name.is_empty() {
-            for listener in &config.listeners {
+            for (listener, default) in config.listeners.iter().zip(&default.listeners) {
                 table(
                     &mut text,
                     "",
                     "listener",
                     "An address to listen on. As many as there are.",
                 );
-                options(&mut text, "", LISTENER, listener);
+                let hash = |row: &Opt<_>| hash_unless((row.get)(default).is_some());
+                options(&mut text, hash, LISTENER, listener);
             }
         }
     }
@@ -210,7 +215,7 @@ pub fn example() -> String {
         filters: vec!["shop/+/orders".to_owned(), "orders/#".to_owned()],
         ..config.queues.default
     };
-    options(&mut text, "#", QUEUE_NAMING, &queue);
+    options(&mut text, |_| "#", QUEUE_NAMING, &queue);
     text.push('\n');
     comment(
         &mut text,
@@ -231,7 +236,7 @@ pub fn example() -> String {
         prefetch: Some(1),
         ack_timeout: queue.ack_timeout.map(|timeout| timeout * 10),
     };
-    options(&mut text, "#", MEMBER, &member);
+    options(&mut text, |_| "#", MEMBER, &member);
     text
 }
 
@@ -240,10 +245,20 @@ fn table(text: &mut String, hash: &str, name: &str, doc: &str) {
     comment(text, doc);
 }
 
-fn options<T>(text: &mut String, hash: &str, options: &[Opt<T>], settings: &T) {
+/// What a line of the file begins with.
+fn hash_unless(holds: bool) -> &'static str {
+    if holds { "" } else { "#" }
+}
+
+fn options<T>(
+    text: &mut String,
+    hash: impl Fn(&Opt<T>) -> &'static str,
+    options: &[Opt<T>],
+    settings: &T,
+) {
     for row in options {
         let value = (row.get)(settings);
-        option(text, hash, row.key, row.doc, &row.shape, value);
+        option(text, hash(row), row.key, row.doc, &row.shape, value);
     }
 }
 

@@ -59,9 +59,9 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, a listener, 22 limits, 8 of sessions, 2 + 9 of queues, 2
-    // of the log, 2 + 9 of a queue, 3 of its member.
-    assert_eq!(objects.len(), 2 + 1 + 22 + 8 + 11 + 2 + 11 + 3);
+    // 2 at the top, 2 of a listener, 5 of the store, 23 limits, 10 of sessions,
+    // 2 + 10 of queues, 2 of the log, 2 + 10 of a queue, 3 of its member.
+    assert_eq!(objects.len(), 2 + 2 + 5 + 23 + 10 + 12 + 2 + 12 + 3);
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
         let key = object["key"].as_str().unwrap();
@@ -120,7 +120,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 22 + 3 + 1 + 5);
+    assert_eq!(tried, 1 + 2 + 23 + 4 + 1 + 5);
 }
 
 #[test]
@@ -137,7 +137,14 @@ fn full() -> String {
     r##"
 threads = 3
 allow_anonymous = false
-listener = [{ address = "0.0.0.0:1884" }, { address = "[::]:0" }]
+listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[::]:0" }]
+
+[store]
+data = "../kept \u00e9"
+ephemeral = true
+durability = "memory"
+free_bytes_min = 0
+log_bytes_max = 5_000_000
 
 [limits]
 connections_max = 1
@@ -157,6 +164,7 @@ session_bytes_max = 6000
 outbox_bytes_max = 7000
 held_bytes_max = 8000
 held_timeout_ms = 9
+unacknowledged_in_max = 42
 retained_messages_max = 10
 retained_bytes_max = 11000
 queues_max = 12
@@ -172,6 +180,8 @@ response_information = "answers/%c"
 server_reference = "other:1883"
 redirect = "temporarily"
 check_payload_format = true
+will_restart_grace_secs = 152
+store_qos0 = true
 
 [queues]
 auto_create = false
@@ -185,6 +195,7 @@ undecided = "redeliver"
 undecided_after_secs = 18
 messages_max = 19
 bytes_max = 20000
+durability = "flushed"
 
 [log]
 level = "trace"
@@ -199,6 +210,7 @@ filters = ["a/+", "#"]
 prefetch = 21
 ack_timeout_ms = 22
 exclusive = false
+durability = "synced"
 [[queue.member]]
 client = "one\u007f\n\"two\""
 ack_timeout_ms = 0
@@ -215,8 +227,9 @@ fn each_option_sets_its_field() {
     use std::time::Duration;
     let secs = Duration::from_secs;
     let millis = Duration::from_millis;
-    let address = |text: &str| Listener {
+    let listener = |text: &str, durability| Listener {
         address: text.parse().unwrap(),
+        durability,
     };
     let default = QueueSettings {
         name: String::new(),
@@ -230,12 +243,23 @@ fn each_option_sets_its_field() {
         undecided_after: secs(18),
         messages_max: 19,
         bytes_max: 20_000,
+        durability: Some(Durability::Flushed),
         members: vec![],
     };
     let expected = Config {
         threads: 3,
         allow_anonymous: false,
-        listeners: vec![address("0.0.0.0:1884"), address("[::]:0")],
+        listeners: vec![
+            listener("0.0.0.0:1884", Some(Durability::Synced)),
+            listener("[::]:0", None),
+        ],
+        store: StoreSettings {
+            data: "../kept é".into(),
+            ephemeral: true,
+            durability: Durability::Memory,
+            free_bytes_min: 0,
+            log_bytes_max: 5_000_000,
+        },
         limits: Limits {
             connections_max: 1,
             connect_timeout: secs(1),
@@ -254,6 +278,7 @@ fn each_option_sets_its_field() {
             outbox_bytes_max: 7000,
             held_bytes_max: 8000,
             held_timeout: millis(9),
+            unacknowledged_in_max: 42,
             retained_messages_max: 10,
             retained_bytes_max: 11_000,
             queues_max: 12,
@@ -269,6 +294,8 @@ fn each_option_sets_its_field() {
             server_reference: "other:1883".to_owned(),
             redirect: Redirect::Temporarily,
             check_payload_format: true,
+            will_restart_grace: secs(152),
+            store_qos0: true,
         },
         queues: QueuesSettings {
             auto_create: false,
@@ -287,6 +314,7 @@ fn each_option_sets_its_field() {
                 prefetch: 21,
                 ack_timeout: Some(millis(22)),
                 exclusive: false,
+                durability: Some(Durability::Synced),
                 members: vec![
                     MemberSettings {
                         client: "one\u{7f}\n\"two\"".to_owned(),
@@ -437,6 +465,24 @@ const ERRORS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[store]\ndata = ''\nephemeral = 'yes'\ndurability = 'fsync'\nlog_bytes_max = 4_194_303",
+        &[
+            "rotamq.toml:2: store.data: must be a folder's path, as in \"/var/lib/rotamq\", not \"\"",
+            "rotamq.toml:3: store.ephemeral: must be true or false, not \"yes\"",
+            "rotamq.toml:4: store.durability: must be \"memory\", \"flushed\" or \"synced\", not \"fsync\"",
+            "rotamq.toml:5: store.log_bytes_max: must be a whole number from 4_194_304 to 68_719_476_736, not 4194303",
+        ],
+    ),
+    (
+        "[store]\ndata = \"a\\u0000b\"\ndurabilty = 'synced'\n[queues]\ndurability = true\n[[listener]]\naddress = '127.0.0.1:1'\ndurability = 'Synced'",
+        &[
+            "rotamq.toml:2: store.data: must be a folder's path, as in \"/var/lib/rotamq\", not \"a\\u0000b\"",
+            "rotamq.toml:3: store.durabilty: is no known key; the nearest is store.durability",
+            "rotamq.toml:5: queues.durability: must be \"memory\", \"flushed\" or \"synced\", not true",
+            "rotamq.toml:8: listener[0].durability: must be \"memory\", \"flushed\" or \"synced\", not \"Synced\"",
+        ],
+    ),
+    (
         "[[queue]]\nprefetch = 1",
         &["rotamq.toml:1: queue[0]: needs the key name"],
     ),
@@ -479,7 +525,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ),
     (
         "\"a\\nb\" = 1",
-        &["rotamq.toml:1: a\\nb: is no known key; the nearest is queue.name"],
+        &["rotamq.toml:1: a\\nb: is no known key; the nearest is store.data"],
     ),
     (
         "threads = 1\nthreads = 2",
@@ -539,12 +585,47 @@ fn a_queue_takes_from_the_defaults_of_all_queues_wherever_they_are_set() {
 }
 
 #[test]
+fn a_durability_that_is_not_set_is_that_of_the_store() {
+    use rotamq::config::Durability;
+    // The strongest of several is the greatest.
+    assert!(Durability::Memory < Durability::Flushed && Durability::Flushed < Durability::Synced);
+    let text = "[[queue]]\nname = 'a'\n[[queue]]\nname = 'b'\ndurability = 'memory'";
+    let of_queues = |effective: &Effective| {
+        let queues = effective.config.queue.iter();
+        queues.map(|queue| queue.durability).collect::<Vec<_>>()
+    };
+    let effective = file(text).unwrap();
+    assert_eq!(of_queues(&effective), [None, Some(Durability::Memory)]);
+    assert_eq!(effective.config.queues.default.durability, None);
+    assert_eq!(effective.config.listeners[0].durability, None);
+    let shown = effective.to_toml();
+    let told = shown.lines().filter(|line| line.starts_with("durability"));
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let told: Vec<_> = told.map(words).collect();
+    assert_eq!(
+        told,
+        [
+            "durability = \"synced\" # default",
+            "durability = \"memory\" # rotamq.toml:5"
+        ]
+    );
+    // Where all queues have one, those have it that say nothing.
+    let environment = [("ROTAMQ_QUEUES__DURABILITY", "flushed")];
+    let effective = load(text, &environment, &Flags::default()).unwrap();
+    let flushed_and_memory = [Some(Durability::Flushed), Some(Durability::Memory)];
+    assert_eq!(of_queues(&effective), flushed_and_memory);
+    let inherited = Origin::Inherited("queues.durability".to_owned());
+    assert_eq!(effective.origin("queue[0].durability"), &inherited);
+}
+
+#[test]
 fn variables_that_set_nothing_are_errors_where_they_are_meant_for_options() {
     let environment = [
         ("ROTAMQ_LIMITS__INFLIGHT", "1"),
         ("ROTAMQ_THREDS", "1"),
         ("ROTAMQ_QUEUE__NAME", "jobs"),
         ("ROTAMQ_LOG__LEVEL", "loud"),
+        ("ROTAMQ_STORE__DATA", ""),
         // What an orchestrator sets for a service called rotamq.
         ("ROTAMQ_PORT", "tcp://10.0.0.1:1883"),
         ("ROTAMQ_SERVICE_HOST", "10.0.0.1"),
@@ -557,6 +638,7 @@ fn variables_that_set_nothing_are_errors_where_they_are_meant_for_options() {
             "ROTAMQ_LIMITS__INFLIGHT: is no known option; the nearest is ROTAMQ_LIMITS__INFLIGHT_MAX",
             "ROTAMQ_LOG__LEVEL: must be \"error\", \"warn\", \"info\", \"debug\" or \"trace\", not \"loud\"",
             "ROTAMQ_QUEUE__NAME: names a table of an array, which only the file can have",
+            "ROTAMQ_STORE__DATA: must be a folder's path, as in \"/var/lib/rotamq\", not \"\"",
             "ROTAMQ_THREDS: is no known option; the nearest is ROTAMQ_THREADS",
         ]
     );

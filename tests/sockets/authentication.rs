@@ -42,6 +42,7 @@ impl Conversation for Count {
 fn broker() -> rotamq::Broker {
     let mut config = Config::default();
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+    config.store.ephemeral = true;
     config.allow_anonymous = false;
     rotamq::Broker::start_with(config, vec![Arc::new(Counting)]).unwrap()
 }

@@ -35,9 +35,12 @@ pub struct Program {
 }
 
 impl Program {
-    /// On a free port.
+    /// On a free port; keeps nothing, unless it is given a folder for it.
     pub fn serve(arguments: &[&str]) -> Program {
         let mut all = vec!["--listen", "127.0.0.1:0"];
+        if !arguments.contains(&"--data") {
+            all.push("--ephemeral");
+        }
         all.extend(arguments);
         Program::start(&mut rotamq(&all), "listening on ")
     }

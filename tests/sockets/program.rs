@@ -27,19 +27,19 @@ fn complaint(arguments: &[&str]) -> String {
 fn a_port_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let complaint = complaint(&["--listen", &address]);
+    let complaint = complaint(&["--ephemeral", "--listen", &address]);
     assert!(complaint.contains(&address), "{complaint}");
     assert!(complaint.contains("in use"), "{complaint}");
 }
 
 #[test]
 fn files_that_cannot_be_read_or_say_nonsense() {
-    let there_is_none = complaint(&["--config", "/there/is/no.toml"]);
+    let there_is_none = complaint(&["--ephemeral", "--config", "/there/is/no.toml"]);
     assert!(
         there_is_none.contains("/there/is/no.toml"),
         "{there_is_none}"
     );
-    let directory = complaint(&["--config", "/"]);
+    let directory = complaint(&["--ephemeral", "--config", "/"]);
     assert!(directory.contains("/"), "{directory}");
 
     let path = file(
@@ -47,7 +47,10 @@ fn files_that_cannot_be_read_or_say_nonsense() {
         "threads = 1\n[limits]\ninflight_maximum = 7\n",
     );
     let path = path.to_str().unwrap();
-    for arguments in [&["--config", path][..], &["config", "check", path]] {
+    for arguments in [
+        &["--ephemeral", "--config", path][..],
+        &["config", "check", path],
+    ] {
         let unknown = complaint(arguments);
         assert!(unknown.contains(&format!("{path}:3")), "{unknown}");
         assert!(unknown.contains("inflight_maximum"), "{unknown}");
@@ -94,6 +97,56 @@ fn a_configuration_is_checked_and_shown() {
     );
     let origin = option("limits.packet_bytes_max")["origin"].to_string();
     assert!(origin.contains("default"), "{origin}");
+}
+
+/// A flag says where things are kept, or that nothing is; not both.
+#[test]
+fn where_things_are_kept_is_told_by_a_flag() {
+    let path = file("kept.toml", "[store]\ndata = 'file'\nephemeral = true\n");
+    let path = path.to_str().unwrap();
+    let shown = |arguments: &[&str]| {
+        let mut command = rotamq(&["config", "show", "--json", "--config", path]);
+        command.env("ROTAMQ_STORE__DATA", "environment");
+        let shown = command.args(arguments).output().unwrap();
+        let options: Value = serde_json::from_slice(&shown.stdout).unwrap();
+        let options = options.as_array().unwrap();
+        ["store.data", "store.ephemeral"].map(|key| {
+            let option = options.iter().find(|option| option["key"] == key);
+            let option = option.expect("every option is shown");
+            (option["value"].clone(), option["origin"]["kind"].clone())
+        })
+    };
+    let pair = |value: Value, kind: &str| (value, Value::from(kind));
+    assert_eq!(
+        shown(&[]),
+        [
+            pair("environment".into(), "environment"),
+            pair(true.into(), "file")
+        ]
+    );
+    // Who names a folder means to keep something in it.
+    assert_eq!(
+        shown(&["--data", "flag"]),
+        [pair("flag".into(), "flag"), pair(false.into(), "flag")]
+    );
+    assert_eq!(
+        shown(&["--ephemeral"]),
+        [
+            pair("environment".into(), "environment"),
+            pair(true.into(), "flag")
+        ]
+    );
+    let empty = complaint(&["--data", ""]);
+    assert!(empty.contains("--data: must be a folder"), "{empty}");
+    for arguments in [
+        &["--data", "d", "--ephemeral"][..],
+        &["serve", "--ephemeral", "--data", "d"],
+    ] {
+        let both = output(arguments);
+        assert_eq!(both.status.code(), Some(2));
+        let stderr = String::from_utf8(both.stderr).unwrap();
+        assert!(stderr.contains("cannot be used with"), "{stderr}");
+    }
 }
 
 /// What `config show` prints is a file that says the same.
@@ -276,10 +329,9 @@ fn a_log_that_cannot_be_written_ends_nothing() {
         .open("/dev/full")
         .unwrap();
     for log in [Stdio::from(full), Stdio::from(gone)] {
-        let mut broker = rotamq(&["--log-level", "trace", "--listen", &address.to_string()])
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let listen = address.to_string();
+        let arguments = ["--ephemeral", "--log-level", "trace", "--listen", &listen];
+        let mut broker = rotamq(&arguments).stderr(log).spawn().unwrap();
         until("the broker listens", || TcpStream::connect(address).is_ok());
         let mut client = Raw::connect(address, Version::V311, "client");
         client.send(b"\x32\x07\0\x01t\0\x01mm"); // PUBLISH at QoS 1

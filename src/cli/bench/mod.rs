@@ -465,6 +465,7 @@ mod tests {
     fn broker() -> Broker {
         let mut config = Config::default();
         config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+        config.store.ephemeral = true;
         Broker::start(config).unwrap()
     }
 

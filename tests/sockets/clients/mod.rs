@@ -342,7 +342,7 @@ impl Options {
     }
 }
 
-/// A broker in the test's own process, on a free port.
+/// A broker in the test's own process, on a free port, that keeps nothing.
 pub fn broker() -> Broker {
     broker_with(|_| ())
 }
@@ -351,6 +351,7 @@ pub fn broker() -> Broker {
 pub fn broker_with(change: impl FnOnce(&mut Config)) -> Broker {
     let mut config = Config::default();
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+    config.store.ephemeral = true;
     change(&mut config);
     Broker::start(config).unwrap()
 }
