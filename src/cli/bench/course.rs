@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::flow::{self, Plan};
+use super::latency::Latencies;
 use super::net::Target;
 use super::report::grouped;
 use super::usage::{self, CpuTime};
@@ -113,20 +113,23 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// `pid`: the broker's process, where it is known.
+    /// `pids`: the broker's processes, where they are known.
     pub fn read(
         at: Duration,
         published: u64,
         delivered: u64,
-        pid: Option<u32>,
+        pids: &[u32],
     ) -> Result<Sample, String> {
         Ok(Sample {
             at,
             published,
             delivered,
-            broker: pid.map(BrokerSample::read).transpose()?,
+            broker: match pids {
+                [] => None,
+                pids => Some(BrokerSample::read(pids)?),
+            },
             // Where it cannot be known, it is not shown.
-            tool_cpu: CpuTime::read(std::process::id()).ok(),
+            tool_cpu: CpuTime::read(&[std::process::id()]).ok(),
         })
     }
 }
@@ -138,10 +141,10 @@ pub struct BrokerSample {
 }
 
 impl BrokerSample {
-    fn read(pid: u32) -> Result<BrokerSample, String> {
+    fn read(pids: &[u32]) -> Result<BrokerSample, String> {
         Ok(BrokerSample {
-            cpu: CpuTime::read(pid)?,
-            resident_bytes: usage::resident_bytes(pid)?,
+            cpu: CpuTime::read(pids)?,
+            resident_bytes: usage::resident_bytes(pids)?,
         })
     }
 }
@@ -159,7 +162,7 @@ pub struct Balance {
 /// A run, seen by the thread that conducts it.
 pub struct Course<'a> {
     board: &'a Board,
-    pid: Option<u32>,
+    pids: &'a [u32],
     bar: &'a ProgressBar,
     name: &'static str,
     copies: u64,
@@ -260,7 +263,7 @@ impl Course<'_> {
 
     pub fn sample(&self) -> Result<Sample, String> {
         let at = self.board.now();
-        Sample::read(at, self.published(), self.delivered(), self.pid)
+        Sample::read(at, self.published(), self.delivered(), self.pids)
     }
 
     fn published(&self) -> u64 {
@@ -296,9 +299,9 @@ pub fn run<T>(
     name: &'static str,
     plans: Vec<Plan>,
     target: &Target,
-    pid: Option<u32>,
+    pids: &[u32],
     conduct: impl FnOnce(&Course<'_>) -> Result<T, String>,
-) -> Result<(T, Histogram<u64>), String> {
+) -> Result<(T, Latencies), String> {
     let board = Board {
         phase: AtomicU8::new(Phase::Connect as u8),
         start: Instant::now(),
@@ -308,7 +311,7 @@ pub fn run<T>(
     let bar = progress_bar();
     let course = Course {
         board: &board,
-        pid,
+        pids,
         bar: &bar,
         name,
         copies: plans.iter().map(|plan| plan.copies).max().unwrap_or(0) as u64,
@@ -333,14 +336,12 @@ pub fn run<T>(
         board.set_phase(Phase::End);
         let recorded: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
         let conducted = conducted?; // says more than that the threads were ended
-        let mut latency = flow::empty_latency();
+        let mut latencies = Latencies::new();
         for recorded in recorded {
             let recorded = recorded.map_err(|_| "a thread of the load tool has panicked")??;
-            latency
-                .add(&recorded)
-                .expect("all histograms have the same bounds");
+            latencies.add(&recorded);
         }
-        Ok((conducted, latency))
+        Ok((conducted, latencies))
     });
     bar.finish_and_clear();
     result

@@ -2,17 +2,16 @@
 //! them.
 //!
 //! A message takes room in its publisher's window until each subscriber that
-//! is to get it has read it. Whatever one turn of the poll brings is handled
-//! first; then each publisher with room writes once.
+//! is to get it has read it, and, if it asks so, the broker has acknowledged
+//! it. Whatever one turn of the poll brings is handled first; then each publisher with room writes once.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
 use super::course::{Board, Counters, Phase};
-use super::frame::Frame;
+use super::frame::{Frame, PUBACK, PUBREC};
+use super::latency::{Latencies, SendTimes};
 use super::net::{Client, Conversation, Net, Target};
 use super::publication::{PacketIds, Stamp, Template, append_answer};
 
@@ -24,7 +23,6 @@ const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
 const TICK_MIN: Duration = Duration::from_micros(50);
 /// How soon a change of phase is noticed.
 const POLL_WAIT: Duration = Duration::from_millis(20);
-const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 
 /// What one thread does.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +44,13 @@ impl Plan {
     pub fn clients(&self) -> usize {
         self.bystanders.len() + self.subscribers.len() + self.publishers.len()
     }
+
+    /// Those whose sessions outlive their connections.
+    fn lasting(&self) -> impl Iterator<Item = &Client> {
+        let active = self.subscribers.iter().chain(&self.publishers);
+        let all = active.chain(&self.bystanders);
+        all.filter(|client| !client.clean)
+    }
 }
 
 /// How much each publisher sends.
@@ -53,6 +58,8 @@ impl Plan {
 pub struct Load {
     /// Messages of a publisher that are published and not yet delivered.
     pub window: usize,
+    /// What is not yet acknowledged takes room in the window too.
+    pub until_acknowledged: bool,
     /// Messages a second of all publishers of this plan together, whatever
     /// comes back (open loop); 0: as fast as the window allows.
     pub rate: f64,
@@ -61,16 +68,17 @@ pub struct Load {
 }
 
 /// Carries a plan out until the board says [`Phase::End`]; returns how old
-/// the messages were that were delivered in [`Phase::Measure`], in
-/// nanoseconds.
+/// the messages were that were delivered, and acknowledged, in
+/// [`Phase::Measure`].
 pub fn run(
     plan: Plan,
     target: &Target,
     board: &Board,
     counters: &Counters,
-) -> Result<Histogram<u64>, String> {
+) -> Result<Latencies, String> {
     let mut net = Net::new(target, plan.connects_before)?;
     let mut flow = Flow::new(&plan, board);
+    let lasting: Vec<Client> = plan.lasting().map(Client::ended).collect();
     let mut connected = 0;
     for clients in [plan.bystanders, plan.subscribers, plan.publishers] {
         let links = net.connect(clients, &mut flow, |done| {
@@ -97,12 +105,18 @@ pub fn run(
         result
     })?;
     net.disconnect(0..connected);
-    Ok(flow.latency)
+    let ended = net.connect(lasting, &mut Leftovers, |_| Ok(()))?;
+    net.disconnect(ended);
+    Ok(flow.latencies)
 }
 
-/// For nanoseconds, to three digits.
-pub fn empty_latency() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds and digits are valid")
+/// What may still come to sessions that are being ended.
+struct Leftovers;
+
+impl Conversation for Leftovers {
+    fn frame(&mut self, _: usize, _: Frame<'_>, _: &mut Vec<u8>) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Wakes a poll, whose own time-out is in milliseconds, until `stopped`.
@@ -130,7 +144,7 @@ struct Flow<'a> {
     received: Vec<u64>,
     /// Publishers with room that they had not before.
     ready: Vec<usize>,
-    latency: Histogram<u64>,
+    latencies: Latencies,
     phase: Phase,
     /// When the bytes that are being read were read.
     now: Duration,
@@ -145,6 +159,7 @@ struct Flow<'a> {
 struct Publisher {
     template: Template,
     ids: PacketIds,
+    sent: SendTimes,
     published: u64,
     delivered: u64,
     /// How many got each message of the window, by number modulo length.
@@ -165,6 +180,7 @@ impl<'a> Flow<'a> {
         let publishers = plan.templates.iter().map(|template| Publisher {
             template: template.clone(),
             ids: PacketIds::new(u16::MAX),
+            sent: SendTimes::new(),
             published: 0,
             delivered: 0,
             receipts: vec![0; receipts],
@@ -179,7 +195,7 @@ impl<'a> Flow<'a> {
             publishers: publishers.collect(),
             received: vec![0; rows * plan.templates.len()],
             ready: Vec::new(),
-            latency: empty_latency(),
+            latencies: Latencies::new(),
             phase: Phase::Connect,
             now: Duration::ZERO,
             same: None,
@@ -226,12 +242,14 @@ impl<'a> Flow<'a> {
             let batch_max = (WRITE_BYTES_MAX / publisher.template.frame_bytes()).max(1);
             // A full socket tells when it has room again.
             while net.pending_bytes(link) == 0 {
-                let under_way = (publisher.published - publisher.delivered) as usize;
+                let mut under_way = (publisher.published - publisher.delivered) as usize;
+                if self.load.until_acknowledged {
+                    under_way = under_way.max(publisher.ids.in_use());
+                }
                 let left = self.load.messages_max - publisher.published;
                 let room = self.load.window.saturating_sub(under_way);
                 let batch = room.min(batch_max).min(left as usize);
-                let stamp = Stamp::new(self.board.now(), index);
-                let count = publisher.append(batch, stamp, out);
+                let count = publisher.append(batch, index, self.board.now(), out);
                 if count == 0 {
                     break;
                 }
@@ -262,8 +280,7 @@ impl<'a> Flow<'a> {
                     self.load.rate, BACKLOG_BYTES_MAX
                 ));
             }
-            let stamp = Stamp::new(now, index);
-            if self.publishers[index].append(1, stamp, out) == 0 {
+            if self.publishers[index].append(1, index, now, out) == 0 {
                 return Err(format!(
                     "the broker does not take {} messages/s: it has left all packet identifiers \
                      of a publisher unacknowledged; ask for a lower --rate",
@@ -283,8 +300,8 @@ impl<'a> Flow<'a> {
     fn deliver(&mut self, subscriber: usize, stamp: Stamp, count: u64) {
         self.delivered += count;
         if self.phase == Phase::Measure {
-            self.latency
-                .saturating_record_n(stamp.age_ns(self.now).max(1), count);
+            let age_ns = stamp.age_ns(self.now);
+            self.latencies.record_delivery(age_ns, count);
         }
         if self.load.rate > 0.0 {
             return;
@@ -322,7 +339,15 @@ impl Conversation for Flow<'_> {
     fn frame(&mut self, link: usize, frame: Frame<'_>, out: &mut Vec<u8>) -> Result<(), String> {
         if link >= self.publishers_at {
             let index = link - self.publishers_at;
-            self.publishers[index].ids.handle_ack(&frame, out)?;
+            let publisher = &mut self.publishers[index];
+            publisher.ids.handle_ack(&frame, out)?;
+            if let Frame::Ack { kind, packet_id } = frame
+                && self.phase == Phase::Measure
+                && matches!(kind, PUBACK | PUBREC)
+            {
+                let age = publisher.sent.age(packet_id, self.now);
+                self.latencies.record_acknowledgement(age);
+            }
             if self.load.rate == 0.0 {
                 // It may have waited for a packet identifier alone.
                 self.make_ready(index);
@@ -361,8 +386,10 @@ impl Conversation for Flow<'_> {
 }
 
 impl Publisher {
-    /// Appends up to `count` messages; returns how many.
-    fn append(&mut self, count: usize, stamp: Stamp, out: &mut Vec<u8>) -> usize {
+    /// Appends up to `count` messages that say to be the publisher's of this
+    /// `index`; returns how many.
+    fn append(&mut self, count: usize, index: usize, now: Duration, out: &mut Vec<u8>) -> usize {
+        let stamp = Stamp::new(now, index);
         let qos = self.template.qos();
         let mut appended = 0;
         while appended < count {
@@ -373,6 +400,9 @@ impl Publisher {
                     None => break,
                 },
             };
+            if qos > 0 {
+                self.sent.note(packet_id, now);
+            }
             self.template.append(stamp, packet_id, out);
             appended += 1;
         }
@@ -416,21 +446,22 @@ mod tests {
         let mut publisher = Publisher {
             template: Template::new("t", &form),
             ids: PacketIds::new(u16::MAX),
+            sent: SendTimes::new(),
             published: 0,
             delivered: 0,
             receipts: vec![0; 4],
             ready: false,
         };
         let mut out = Vec::new();
-        let stamp = Stamp::new(Duration::ZERO, 0);
-        assert_eq!(publisher.append(4, stamp, &mut out), 4);
+        let start = Duration::ZERO;
+        assert_eq!(publisher.append(4, 0, start, &mut out), 4);
         publisher.receive(0, 3, 2);
         assert_eq!(publisher.delivered, 0);
         publisher.receive(0, 1, 2);
         assert_eq!(publisher.delivered, 1);
         publisher.receive(1, 3, 2);
         assert_eq!(publisher.delivered, 3);
-        publisher.append(3, stamp, &mut out);
+        publisher.append(3, 0, start, &mut out);
         publisher.receive(3, 4, 2);
         assert_eq!(publisher.delivered, 4);
         publisher.receive(4, 3, 2);

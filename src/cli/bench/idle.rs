@@ -24,7 +24,7 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
     };
     let name = job.scenario.name();
     let ((before, connected, after), _) =
-        course::run(name, vec![plan], &job.target, job.pid, conduct)?;
+        course::run(name, vec![plan], &job.target, &job.pids, conduct)?;
     let clients = job.clients as f64;
     report.add_number(
         "connects_per_second",

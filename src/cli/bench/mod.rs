@@ -7,14 +7,18 @@
 //! the way of a message.
 //!
 //! In reading order: `publication` and `frame` are what goes out and comes
-//! in, `net` the sockets, `flow` the traffic of one thread, `course` the
-//! run from start to end, then a file a kind of scenario, and `report`.
+//! in, `latency` how long it took, `net` the sockets, `flow` and `fill` the
+//! traffic of one thread, `course` the run from start to end, then a file a
+//! kind of scenario, and `report`.
 
+mod backlog;
 mod course;
 mod drain;
+mod fill;
 mod flow;
 mod frame;
 mod idle;
+mod latency;
 mod net;
 mod publication;
 mod report;
@@ -50,8 +54,8 @@ pub struct BenchArguments {
     #[arg(short = 'V', long, value_name = "VERSION", default_value = "5", value_parser = client::version)]
     pub version: Version,
 
-    /// Quality of service of publishers and subscribers [default: 0; queue
-    /// and drain: 1]
+    /// Quality of service of publishers and subscribers [default: 0; queue,
+    /// put, take and drain: 1]
     #[arg(long, value_name = "0|1|2", value_parser = client::qos)]
     pub qos: Option<Qos>,
 
@@ -59,8 +63,8 @@ pub struct BenchArguments {
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(8..=16_777_216))]
     pub size: u32,
 
-    /// Messages of a publisher that are published and not yet delivered (in
-    /// drain: not yet acknowledged)
+    /// Messages of a publisher that are published and not yet delivered (in put
+    /// and drain: not yet acknowledged; with --persistent: neither)
     #[arg(long, value_name = "MESSAGES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=65_535))]
     pub window: u32,
 
@@ -82,12 +86,13 @@ pub struct BenchArguments {
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub pairs: Option<usize>,
 
-    /// Publishers [default: fan-in 100, queue and share 50, drain 10]
+    /// Publishers; in take: those that put [default: fan-in 100, queue, share,
+    /// put and take 50, drain 10]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub publishers: Option<usize>,
 
-    /// Subscribers or members [default: fan-out 100, fan-in 2, queue and share
-    /// 10]
+    /// Subscribers or members [default: fan-out 100, fan-in 2, queue, share and
+    /// take 10]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub subscribers: Option<usize>,
 
@@ -97,9 +102,20 @@ pub struct BenchArguments {
 
     /// Messages of each publisher, all of them measured, in place of --seconds
     /// and --warmup. In drain: for each absent client. In stall: to the stalled
-    /// subscriber [default: drain 1000, stall 1000000]
+    /// subscriber [default: drain 1000, put and take 10000, stall 1000000]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub messages: Option<usize>,
+
+    /// Each client's session outlives its connection, until the end of the run:
+    /// Clean Session 0, or a Session Expiry Interval (pairs, fan-out, fan-in,
+    /// queue, share)
+    #[arg(long)]
+    pub persistent: bool,
+
+    /// The work queue, below `$queue/`; others use it too, or another run (put
+    /// and take, queue) [default: bench; queue: one of its own]
+    #[arg(long, value_name = "NAME", value_parser = parse_text)]
+    pub queue: Option<String>,
 
     /// Subscriptions of other clients that match nothing of the traffic, half
     /// of them with wildcards; a client for each 1,000
@@ -115,7 +131,7 @@ pub struct BenchArguments {
     pub message_expiry: Option<u32>,
 
     /// Publishers name their topic once, and then an alias (MQTT 5; not in
-    /// drain)
+    /// drain, put and take)
     #[arg(long)]
     pub use_topic_alias: bool,
 
@@ -132,9 +148,9 @@ pub struct BenchArguments {
     pub password: Option<String>,
 
     /// The broker's process, on this machine: its CPU time and resident
-    /// memory are reported
+    /// memory are reported; repeatable, for the sum
     #[arg(long, value_name = "PID")]
-    pub pid: Option<u32>,
+    pub pid: Vec<u32>,
 
     /// Threads of this tool (pairs and stall)
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = parse_count)]
@@ -156,6 +172,10 @@ pub enum Scenario {
     FanIn,
     /// Publishers into a work queue, members that share its messages (RotaMQ)
     Queue,
+    /// Publishers into a work queue that nobody takes from (RotaMQ)
+    Put,
+    /// Members that take out what put has put in, and count it (RotaMQ)
+    Take,
     /// Publishers with a topic each, one $share group that shares the messages
     Share,
     /// Clients that connect and do nothing
@@ -173,6 +193,8 @@ impl Scenario {
             Scenario::FanOut => "fan-out",
             Scenario::FanIn => "fan-in",
             Scenario::Queue => "queue",
+            Scenario::Put => "put",
+            Scenario::Take => "take",
             Scenario::Share => "share",
             Scenario::Idle => "idle",
             Scenario::Drain => "drain",
@@ -194,6 +216,8 @@ pub fn run(args: &BenchArguments) -> Outcome {
     match job.scenario {
         Scenario::Idle => idle::run(&job, &mut report)?,
         Scenario::Drain => drain::run(&job, &mut report)?,
+        Scenario::Put => backlog::put(&job, &mut report)?,
+        Scenario::Take => backlog::take(&job, &mut report)?,
         Scenario::Stall => stall::run(&job, &mut report)?,
         _ => traffic::run(&job, &mut report)?,
     }
@@ -211,6 +235,9 @@ struct Job {
     /// In topics and client identifiers, so that runs do not meet.
     run: String,
     form: Form,
+    persistent: bool,
+    /// What the work queue's topic has behind `$queue/`.
+    queue: String,
     window: usize,
     rate: f64,
     duration: Duration,
@@ -221,7 +248,7 @@ struct Job {
     messages: u64,
     subscriptions: usize,
     threads: usize,
-    pid: Option<u32>,
+    pids: Vec<u32>,
 }
 
 impl Job {
@@ -238,12 +265,15 @@ impl Job {
             (Some(_), None) => Err(format!("{} has no {name}", scenario.name())),
         };
         let pairs = count("--pairs", args.pairs, &[(Pairs, 50), (Stall, 50)])?;
-        let publishers = [(FanIn, 100), (Queue, 50), (Share, 50), (Drain, 10)];
+        let mut publishers = vec![(FanIn, 100), (Queue, 50), (Share, 50), (Drain, 10)];
+        publishers.extend([(Put, 50), (Take, 50)]);
         let publishers = count("--publishers", args.publishers, &publishers)?;
-        let subscribers = [(FanOut, 100), (FanIn, 2), (Queue, 10), (Share, 10)];
+        let mut subscribers = vec![(FanOut, 100), (FanIn, 2), (Queue, 10), (Share, 10)];
+        subscribers.push((Take, 10));
         let subscribers = count("--subscribers", args.subscribers, &subscribers)?;
         let clients = count("--clients", args.clients, &[(Idle, 1000), (Drain, 100)])?;
         let mut messages = vec![(Drain, 1000), (Stall, 1_000_000)];
+        messages.extend([(Put, 10_000), (Take, 10_000)]);
         messages.extend([Pairs, FanOut, FanIn, Queue, Share].map(|scenario| (scenario, 0)));
         let messages = count("--messages", args.messages, &messages)?;
         let publishers = match scenario {
@@ -262,7 +292,7 @@ impl Job {
             );
         }
         let qos = args.qos.unwrap_or(match scenario {
-            Queue | Drain => Qos::AtLeastOnce,
+            Queue | Put | Take | Drain => Qos::AtLeastOnce,
             _ => Qos::AtMostOnce,
         });
         if scenario == Drain && qos == Qos::AtMostOnce {
@@ -270,15 +300,30 @@ impl Job {
                 "brokers need not queue QoS 0 for absent clients: drain takes --qos 1 or 2".into(),
             );
         }
+        if scenario == Put && qos == Qos::AtMostOnce {
+            return Err("put counts acknowledgements: it takes --qos 1 or 2".into());
+        }
         let rate = args
             .rate
             .unwrap_or(if scenario == Stall { 50_000 } else { 0 });
         if scenario == Stall && rate == 0 {
             return Err("stall needs a --rate above 0".into());
         }
-        if rate > 0 && matches!(scenario, Idle | Drain) {
+        if rate > 0 && matches!(scenario, Idle | Drain | Put | Take) {
             return Err(format!("{} has no --rate", scenario.name()));
         }
+        if args.persistent && matches!(scenario, Idle | Drain | Stall | Put | Take) {
+            return Err(format!("{} has no --persistent", scenario.name()));
+        }
+        if args.queue.is_some() && !matches!(scenario, Queue | Put | Take) {
+            return Err(format!("{} has no --queue", scenario.name()));
+        }
+        let run = run_id();
+        let queue = match (&args.queue, scenario) {
+            (Some(name), _) => name.clone(),
+            (None, Queue) => format!("bench/{run}"),
+            (None, _) => "bench".into(),
+        };
         let form = Form {
             version: args.version,
             qos,
@@ -292,7 +337,7 @@ impl Job {
         if needs_v5 && args.version != Version::V5 {
             return Err("only MQTT 5 has properties and topic aliases: leave -V out".into());
         }
-        if form.topic_alias && matches!(scenario, Idle | Drain) {
+        if form.topic_alias && matches!(scenario, Idle | Drain | Put | Take) {
             return Err(format!("{} has no --use-topic-alias", scenario.name()));
         }
         Ok(Job {
@@ -304,8 +349,10 @@ impl Job {
                 password: args.password.clone(),
                 topic_alias_max: args.topic_alias_maximum,
             },
-            run: run_id(),
+            run,
             form,
+            persistent: args.persistent,
+            queue,
             window: args.window as usize,
             rate: f64::from(rate),
             duration: Duration::from_secs_f64(args.seconds),
@@ -316,7 +363,7 @@ impl Job {
             messages: messages as u64,
             subscriptions: args.subscriptions,
             threads: args.threads,
-            pid: args.pid,
+            pids: args.pid.clone(),
         })
     }
 
@@ -333,6 +380,7 @@ impl Job {
         };
         Load {
             window: self.window,
+            until_acknowledged: self.persistent,
             rate,
             messages_max: match messages {
                 0 => u64::MAX,
@@ -341,11 +389,15 @@ impl Job {
         }
     }
 
+    fn queue_topic(&self) -> String {
+        format!("$queue/{}", self.queue)
+    }
+
     fn client(&self, role: &str, index: usize, filters: Vec<String>) -> Client {
         Client {
             // At most 23 bytes, for MQTT 3.1.
             id: format!("{}-{role}{index}", self.run),
-            clean: true,
+            clean: !self.persistent,
             filters,
             qos: self.form.qos,
         }
@@ -380,6 +432,9 @@ impl Job {
             }
             if self.form.topic_alias {
                 report.add("topic_alias", "publishers' topics", "by alias", "");
+            }
+            if self.persistent {
+                report.add("sessions", "sessions", "persistent", "");
             }
             if self.load().rate > 0.0 {
                 report.add_number("rate", "open loop", self.rate, "messages/s");
@@ -486,6 +541,9 @@ mod tests {
                 ("fan-in --publishers 3 --qos 1", 600),
                 ("share --publishers 3 --qos 1", 600),
                 ("queue --publishers 3", 600),
+                ("pairs --pairs 3 --qos 1 --window 7 --persistent", 600),
+                ("share --publishers 3 --qos 2 --persistent", 600),
+                ("queue --publishers 3 --persistent --rate 5000", 600),
             ] {
                 let line = format!("{scenario} --messages 200 --address {address} -V {version}");
                 let mut report = Report::default();
@@ -514,6 +572,67 @@ mod tests {
     }
 
     #[test]
+    fn takes_out_what_it_has_put_in() {
+        let broker = broker();
+        let address = broker.address();
+        for version in VERSIONS {
+            let counts = format!(
+                "--queue a/b --publishers 3 --messages 500 --address {address} -V {version}"
+            );
+            let mut report = Report::default();
+            backlog::put(&job(&format!("put {counts}")).unwrap(), &mut report).unwrap();
+            let put = report.to_json();
+            assert!(put["acknowledged_p99_us"].as_f64() > Some(0.0), "{put}");
+            let mut report = Report::default();
+            backlog::take(&job(&format!("take {counts}")).unwrap(), &mut report).unwrap();
+            let taken = report.to_json();
+            assert_eq!(
+                (&taken["taken"], &taken["duplicates"]),
+                (&json!(1500), &json!(0))
+            );
+        }
+        // Nothing is left, and what is there must fit.
+        let put = format!("put --publishers 1 --messages 20 --address {address}");
+        backlog::put(&job(&put).unwrap(), &mut Report::default()).unwrap();
+        let take = format!("take --publishers 1 --messages 10 --address {address}");
+        let error = backlog::take(&job(&take).unwrap(), &mut Report::default()).unwrap_err();
+        assert!(error.contains("put has not put it in"), "{error}");
+        broker.stop();
+    }
+
+    #[test]
+    fn says_how_long_acknowledgements_take() {
+        let broker = broker();
+        let address = broker.address();
+        for (qos, known) in [(0, false), (1, true), (2, true)] {
+            let line = format!("pairs --pairs 2 --messages 50 --qos {qos} --address {address}");
+            let mut report = Report::default();
+            traffic::run(&job(&line).unwrap(), &mut report).unwrap();
+            let report = report.to_json();
+            let micros = &report["acknowledged_p50_us"];
+            assert_eq!(micros.as_f64() > Some(0.0), known, "{line}: {micros}");
+        }
+        broker.stop();
+    }
+
+    #[test]
+    fn ends_the_persistent_sessions_that_it_has_made() {
+        let mut config = Config::default();
+        config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+        config.limits.sessions_max = 7;
+        let broker = Broker::start(config).unwrap();
+        let line = format!(
+            "pairs --pairs 3 --messages 5 --persistent --address {}",
+            broker.address()
+        );
+        assert!(!job(&line).unwrap().client("p", 0, Vec::new()).clean);
+        for _ in 0..3 {
+            traffic::run(&job(&line).unwrap(), &mut Report::default()).unwrap();
+        }
+        broker.stop();
+    }
+
+    #[test]
     fn gives_each_message_the_properties_of_the_command_line() {
         let line = "pairs --user-property a 1 --user-property a 2 --message-expiry 60";
         let form = job(line).unwrap().form;
@@ -535,6 +654,10 @@ mod tests {
             ("drain --use-topic-alias", "drain has no --use-topic-alias"),
             ("idle --messages 3", "idle has no --messages"),
             ("drain --qos 0", "--qos 1 or 2"),
+            ("put --qos 0", "--qos 1 or 2"),
+            ("put --rate 7", "put has no --rate"),
+            ("take --persistent", "take has no --persistent"),
+            ("pairs --queue jobs", "pairs has no --queue"),
         ] {
             let error = job(line).err().unwrap_or_default();
             assert!(error.contains(words), "{line}: {error:?}");

@@ -101,6 +101,18 @@ pub struct Client {
     pub qos: Qos,
 }
 
+impl Client {
+    /// The same one, come to end its session: a clean session under its name
+    /// discards the old one [MQTT-3.1.2-6].
+    pub fn ended(&self) -> Client {
+        Client {
+            clean: true,
+            filters: Vec::new(),
+            ..self.clone()
+        }
+    }
+}
+
 /// What is done with the frames of the clients that are connected.
 pub trait Conversation {
     /// Bytes of `link` have been read; their frames follow.

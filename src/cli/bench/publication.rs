@@ -10,10 +10,11 @@ use super::frame::{Frame, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::message::{PacketId, Qos};
 use crate::protocol::{PropertiesBuf, Property, PublishHead, Version, encode_publish_head};
 
-/// The first eight bytes of every payload: when and by which publisher.
+/// The first eight bytes of every payload: when and by which publisher; or
+/// which of its messages it is.
 ///
-/// 44 bits of time in steps of 16 ns, which last for three days, and 20 bits
-/// of the publisher's number.
+/// 44 bits of time in steps of 16 ns, which last for three days, or of a
+/// count, and 20 bits of the publisher's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(u64);
 
@@ -30,6 +31,12 @@ impl Stamp {
         Stamp(steps << Stamp::PUBLISHER_BITS | publisher as u64)
     }
 
+    /// The publisher's message of this number, below 2^44.
+    pub fn numbered(number: u64, publisher: usize) -> Stamp {
+        debug_assert!(publisher < Stamp::PUBLISHERS_MAX);
+        Stamp(number << Stamp::PUBLISHER_BITS | publisher as u64)
+    }
+
     /// `None`: the payload is too short to be one of the tool's.
     pub fn of(payload: &[u8]) -> Option<Stamp> {
         let bytes = payload.first_chunk()?;
@@ -38,6 +45,11 @@ impl Stamp {
 
     pub fn publisher(self) -> usize {
         (self.0 & (Stamp::PUBLISHERS_MAX as u64 - 1)) as usize
+    }
+
+    /// What [`Stamp::numbered`] was given.
+    pub fn number(self) -> u64 {
+        self.0 >> Stamp::PUBLISHER_BITS
     }
 
     /// How old it is, to 16 ns; 0 for one of the future.
@@ -241,6 +253,8 @@ mod tests {
         assert_eq!(stamp.age_ns(at + Duration::from_micros(7)), 7000);
         assert_eq!(stamp.age_ns(Duration::ZERO), 0);
         assert_eq!(Stamp::of(&[1, 2, 3, 4, 5, 6, 7]), None);
+        let stamp = Stamp::numbered(1 << 43, 5);
+        assert_eq!((stamp.number(), stamp.publisher()), (1 << 43, 5));
     }
 
     /// A topic's packets of one form, decoded again: topic, packet

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde_json::{Map, Value};
 
 use super::course::Sample;
+use super::latency::Latencies;
 
 /// Names, labels and values in the order in which they are shown.
 #[derive(Default)]
@@ -61,17 +61,28 @@ impl Report {
         }
     }
 
-    pub fn add_latency(&mut self, latency: &Histogram<u64>) {
-        if latency.is_empty() {
-            return;
-        }
-        for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99_9", 0.999), ("max", 1.0)] {
-            self.add_number(
-                &format!("latency_{name}_us"),
-                &format!("latency {}", name.replace('_', ".")),
-                latency.value_at_quantile(quantile) as f64 / 1000.0,
-                "µs",
-            );
+    /// From PUBLISH to delivery, and to acknowledgement, as far as there were
+    /// any.
+    pub fn add_latencies(&mut self, latencies: &Latencies) {
+        for (key, label, histogram) in [
+            ("latency", "latency", &latencies.delivery),
+            (
+                "acknowledged",
+                "acknowledged after",
+                &latencies.acknowledgement,
+            ),
+        ] {
+            if histogram.is_empty() {
+                continue;
+            }
+            for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99_9", 0.999), ("max", 1.0)] {
+                self.add_number(
+                    &format!("{key}_{name}_us"),
+                    &format!("{label} {}", name.replace('_', ".")),
+                    histogram.value_at_quantile(quantile) as f64 / 1000.0,
+                    "µs",
+                );
+            }
         }
     }
 

@@ -49,8 +49,8 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         Ok((before, start, end, after, peak_bytes, flood_secs))
     };
     let plans = traffic::plans(job);
-    let ((before, start, end, after, peak_bytes, flood_secs), latency) =
-        course::run(job.scenario.name(), plans, &job.target, job.pid, conduct)?;
+    let ((before, start, end, after, peak_bytes, flood_secs), latencies) =
+        course::run(job.scenario.name(), plans, &job.target, &job.pids, conduct)?;
     traffic::add_rates(report, "_before", &before, &start);
     traffic::add_rates(report, "_during", &start, &end);
     let rate = |from: &Sample, to: &Sample| {
@@ -68,7 +68,7 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         job.messages as f64 / flood_secs,
         "messages/s",
     );
-    report.add_latency(&latency);
+    report.add_latencies(&latencies);
     report.add_cpu(
         "delivery before",
         &before,

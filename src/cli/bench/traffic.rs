@@ -33,8 +33,8 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         Ok((before, after, course.settle()?))
     };
     let name = job.scenario.name();
-    let ((before, after, balance), latency) =
-        course::run(name, plans, &job.target, job.pid, conduct)?;
+    let ((before, after, balance), latencies) =
+        course::run(name, plans, &job.target, &job.pids, conduct)?;
     let shared = matches!(job.scenario, Scenario::Queue | Scenario::Share);
     if shared && balance.duplicates > balance.published / 2 {
         return Err(format!(
@@ -52,7 +52,7 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
     );
     report.add("lost", "lost", balance.lost, "deliveries");
     report.add("duplicates", "duplicates", balance.duplicates, "deliveries");
-    report.add_latency(&latency);
+    report.add_latencies(&latencies);
     report.add_cpu(
         "delivery",
         &before,
@@ -92,11 +92,11 @@ pub fn plans(job: &Job) -> Vec<Plan> {
     let run = &job.run;
     let load = job.load();
     let topic = |index| match job.scenario {
-        Scenario::Queue => format!("$queue/bench/{run}"),
+        Scenario::Queue => job.queue_topic(),
         _ => format!("bench/{run}/{index}"),
     };
     let filter = |index| match job.scenario {
-        Scenario::Queue => format!("$queue/bench/{run}"),
+        Scenario::Queue => job.queue_topic(),
         Scenario::Share => format!("$share/bench/bench/{run}/+"),
         Scenario::FanIn => format!("bench/{run}/+"),
         Scenario::FanOut => format!("bench/{run}/0"),

@@ -1,4 +1,4 @@
-//! What a process uses: processor time and resident memory, from Linux's
+//! What processes use: processor time and resident memory, from Linux's
 //! /proc.
 
 use std::collections::HashMap;
@@ -9,8 +9,8 @@ use std::time::Duration;
 /// kernel's own clock (USER_HZ).
 const TICKS_PER_SECOND: u64 = 100;
 
-/// The processor time that a process has used so far.
-#[derive(Clone, Debug)]
+/// The processor time that some processes have used so far.
+#[derive(Clone, Debug, Default)]
 pub struct CpuTime {
     /// To the nanosecond, thread by thread.
     tasks: HashMap<String, u64>,
@@ -19,7 +19,15 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
-    pub fn read(pid: u32) -> Result<CpuTime, String> {
+    pub fn read(pids: &[u32]) -> Result<CpuTime, String> {
+        let mut sum = CpuTime::default();
+        for pid in pids {
+            sum.add(*pid)?;
+        }
+        Ok(sum)
+    }
+
+    fn add(&mut self, pid: u32) -> Result<(), String> {
         let stat = read_proc(pid, "stat")?;
         // The name, in parentheses, may contain anything.
         let fields: Vec<&str> = match stat.rsplit_once(')') {
@@ -31,10 +39,10 @@ impl CpuTime {
             .get(11..13)
             .and_then(|times| times.iter().map(|time| time.parse::<u64>().ok()).sum());
         let ticks = ticks.ok_or_else(|| format!("/proc/{pid}/stat has no processor times"))?;
-        Ok(CpuTime {
-            tasks: task_times(pid).unwrap_or_default(),
-            whole: Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND),
-        })
+        // The numbers of tasks are unique among all processes.
+        self.tasks.extend(task_times(pid).unwrap_or_default());
+        self.whole += Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND);
+        Ok(())
     }
 
     /// The time used since `earlier`; exact where the threads are the same.
@@ -50,8 +58,12 @@ impl CpuTime {
     }
 }
 
-/// Resident memory now.
-pub fn resident_bytes(pid: u32) -> Result<u64, String> {
+/// Resident memory of all of them now; what they share counts for each.
+pub fn resident_bytes(pids: &[u32]) -> Result<u64, String> {
+    pids.iter().map(|pid| resident_bytes_of(*pid)).sum()
+}
+
+fn resident_bytes_of(pid: u32) -> Result<u64, String> {
     let status = read_proc(pid, "status")?;
     status
         .lines()
@@ -86,19 +98,28 @@ mod tests {
 
     #[test]
     fn counts_the_work_of_this_process() {
-        let pid = std::process::id();
-        let before = CpuTime::read(pid).unwrap();
+        let pids = [std::process::id()];
+        let before = CpuTime::read(&pids).unwrap();
         let mut after = before.clone();
         while after.since(&before) < Duration::from_millis(20) {
-            after = CpuTime::read(pid).unwrap();
+            after = CpuTime::read(&pids).unwrap();
         }
         assert_eq!(before.since(&after), Duration::ZERO);
-        assert!(resident_bytes(pid).unwrap() > 100_000);
+        assert!(resident_bytes(&pids).unwrap() > 100_000);
+    }
+
+    #[test]
+    fn adds_up_processes() {
+        let pid = std::process::id();
+        let twice = resident_bytes(&[pid, pid]).unwrap() as f64;
+        let once = resident_bytes(&[pid]).unwrap() as f64;
+        // Other tests of this process take memory meanwhile.
+        assert!((1.5..2.5).contains(&(twice / once)), "{twice} to {once}");
     }
 
     #[test]
     fn names_the_process_that_is_not_there() {
-        let error = CpuTime::read(u32::MAX).unwrap_err();
+        let error = CpuTime::read(&[u32::MAX]).unwrap_err();
         assert!(error.contains("4294967295"), "{error}");
     }
 }
