@@ -44,6 +44,15 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         ));
     }
     add_rates(report, "", &before, &after);
+    if !latencies.acknowledgement.is_empty() {
+        // In an open loop these may be fewer than were published.
+        report.add_number(
+            "acknowledged_per_second",
+            "acknowledged",
+            latencies.acknowledgement.len() as f64 / (after.at - before.at).as_secs_f64(),
+            "messages/s",
+        );
+    }
     report.add(
         "published",
         "published in all",
