@@ -518,7 +518,12 @@ mod tests {
     }
 
     fn broker() -> Broker {
+        broker_with(|_| {})
+    }
+
+    fn broker_with(change: impl FnOnce(&mut Config)) -> Broker {
         let mut config = Config::default();
+        change(&mut config);
         config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
         config.store.ephemeral = true;
         Broker::start(config).unwrap()
@@ -617,10 +622,7 @@ mod tests {
 
     #[test]
     fn ends_the_persistent_sessions_that_it_has_made() {
-        let mut config = Config::default();
-        config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
-        config.limits.sessions_max = 7;
-        let broker = Broker::start(config).unwrap();
+        let broker = broker_with(|config| config.limits.sessions_max = 7);
         let line = format!(
             "pairs --pairs 3 --messages 5 --persistent --address {}",
             broker.address()
