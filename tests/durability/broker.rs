@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -100,6 +100,16 @@ impl Program {
     }
 }
 
+/// A command that only root may run: by sudo, for others.
+pub fn as_root(program: &str) -> Command {
+    if rustix::process::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    command
+}
+
 fn wait_for_address(address: &Receiver<SocketAddr>) -> Option<SocketAddr> {
     address.recv_timeout(START_PATIENCE).ok()
 }
@@ -118,6 +128,20 @@ impl Broker {
     pub fn kill(&self) {
         // It fails only if the process has ended already.
         _ = kill_process(self.pid(), Signal::KILL);
+    }
+
+    /// Waits until it has ended by itself; `None`: it has not after so long.
+    pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let began = Instant::now();
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            if began.elapsed() > patience {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// How it ended, and all that it logged; it has to have been killed, or to

@@ -112,12 +112,7 @@ impl Fleet {
         let (ledger, plan, entries) = Ledger::open(ledger, plan)?;
         let plan = Rc::new(plan);
         let count = plan.clients.len();
-        let mut verdict = Verdict::new(Rc::clone(&plan));
-        let mut sessions: Vec<Session> = (0..count).map(|_| Session::default()).collect();
-        for entry in &entries {
-            verdict.consider(entry, &sessions[entry.client]);
-            sessions[entry.client].apply(&entry.event);
-        }
+        let (verdict, sessions) = Verdict::of(&plan, &entries);
         let randoms = (plan.clients.iter().zip(&sessions))
             .map(|(client, session)| {
                 let so_far = u64::from(session.attempts);

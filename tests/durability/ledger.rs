@@ -6,7 +6,7 @@
 //! the broker that it was not told, or did not tell.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -194,6 +194,16 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// The plan and the entries of a ledger that nobody writes.
+///
+/// # Errors
+/// If it cannot be read, or holds something else.
+pub fn read_file(path: &Path) -> Result<(Plan, Vec<Entry>), String> {
+    (fs::read_to_string(path).map_err(|error| error.to_string()))
+        .and_then(|text| read(&text))
+        .map_err(|error| format!("the ledger {}: {error}", path.display()))
 }
 
 /// The plan and the entries of a ledger's text.

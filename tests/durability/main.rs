@@ -5,7 +5,10 @@
 //! This program uses nothing of the broker's own code.
 
 mod broker;
+mod control;
+mod faults;
 mod fleet;
+mod full;
 mod ledger;
 mod plan;
 mod random;
@@ -20,7 +23,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::faults::Faults;
 use crate::fleet::Fleet;
+use crate::full::Full;
 use crate::plan::Plan;
 use crate::rounds::{Rounds, seed_of_now};
 use crate::verdict::Count;
@@ -37,6 +42,10 @@ struct Arguments {
 enum Command {
     /// Rounds of load on a broker that is killed, restarted, and checked
     Run(Rounds),
+    /// A disk that fails under load
+    Faults(Faults),
+    /// A disk that fills up
+    Full(Full),
     /// Loads any broker until it, or this, is killed, and notes all in a ledger
     Load(Load),
     /// Goes on where a load was cut, and says what of it is missing
@@ -78,6 +87,8 @@ struct Check {
 fn main() -> ExitCode {
     let done = match &Arguments::parse().command {
         Command::Run(rounds) => rounds.run(),
+        Command::Faults(faults) => faults.run(),
+        Command::Full(full) => full.run(),
         Command::Load(load) => load.run(),
         Command::Check(check) => check.run(),
     };
@@ -109,16 +120,16 @@ impl Load {
 impl Check {
     fn run(&self) -> Result<bool, String> {
         let mut fleet = Fleet::open(self.address, &self.ledger, || Plan::new("nothing", 0, true))?;
-        let trouble = fleet.settle().err();
+        let mut troubles: Vec<String> = fleet.settle().err().into_iter().collect();
         let faults = fleet.verdict().faults();
-        for fault in &faults {
-            println!("{}", fault.text);
+        // That faults would be found is shown each time.
+        if faults.is_empty() && troubles.is_empty() {
+            troubles = control::unnoticed(&self.ledger)?;
         }
-        if let Some(trouble) = &trouble {
-            println!("{trouble}");
+        for text in faults.iter().map(|fault| &fault.text).chain(&troubles) {
+            println!("{text}");
         }
-        let mut count = Count::of(fleet.verdict().acknowledged(), &faults);
-        count.other += usize::from(trouble.is_some());
+        let count = Count::of(fleet.verdict().acknowledged(), &faults).and_other(troubles.len());
         println!("{count}");
         Ok(count.is_clean())
     }

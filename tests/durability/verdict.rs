@@ -81,7 +81,7 @@ struct Retention {
 }
 
 impl Verdict {
-    pub fn new(plan: Rc<Plan>) -> Verdict {
+    fn new(plan: Rc<Plan>) -> Verdict {
         Verdict {
             plan,
             messages: HashMap::new(),
@@ -95,6 +95,19 @@ impl Verdict {
             acknowledged: 0,
             faults: Vec::new(),
         }
+    }
+
+    /// What follows from all these entries, and how the sessions stand after
+    /// them.
+    pub fn of(plan: &Rc<Plan>, entries: &[Entry]) -> (Verdict, Vec<Session>) {
+        let mut verdict = Verdict::new(Rc::clone(plan));
+        let mut sessions: Vec<Session> = Vec::new();
+        sessions.resize_with(plan.clients.len(), Session::default);
+        for entry in entries {
+            verdict.consider(entry, &sessions[entry.client]);
+            sessions[entry.client].apply(&entry.event);
+        }
+        (verdict, sessions)
     }
 
     /// Messages that were acknowledged to their publishers.
@@ -449,11 +462,12 @@ fn message_under(session: &Session, publisher: ClientNumber, id: PacketId) -> Op
 /// The faults of a ledger, or of many.
 #[derive(Clone, Copy, Default)]
 pub struct Count {
-    pub acknowledged: u64,
-    pub lost: usize,
-    pub duplicates: usize,
-    pub out_of_order: usize,
-    pub other: usize,
+    acknowledged: u64,
+    lost: usize,
+    duplicates: usize,
+    out_of_order: usize,
+    /// What is none of these.
+    other: usize,
 }
 
 impl Count {
@@ -465,6 +479,14 @@ impl Count {
             duplicates: of(Kind::Duplicate),
             out_of_order: of(Kind::OutOfOrder),
             other: of(Kind::Other),
+        }
+    }
+
+    /// One more fault, of no kind.
+    pub fn and_other(self, faults: usize) -> Count {
+        Count {
+            other: self.other + faults,
+            ..self
         }
     }
 
