@@ -248,12 +248,17 @@ impl Jobs {
         producer: &mut Client,
         held: &mut Client,
     ) -> Result<Option<usize>, String> {
-        let began = Instant::now();
+        let mut last_job = Instant::now();
         let mut resumed = None;
         let mut settled = 0;
         loop {
             let done = self.pending.is_none() && self.accepted.is_subset(&self.got);
-            if (done && resumed.is_some()) || began.elapsed() > RESUME_PATIENCE {
+            let idle_max = if resumed.is_some() {
+                PATIENCE
+            } else {
+                RESUME_PATIENCE
+            };
+            if (done && resumed.is_some()) || last_job.elapsed() > idle_max {
                 return Ok(resumed);
             }
             let idle = match worker.receive(Duration::from_millis(20))? {
@@ -265,6 +270,7 @@ impl Jobs {
                     let id = publish.packet_id.ok_or("a job came at QoS 0")?;
                     worker.send(Packet::PubAck(id, 0));
                     settled += 1;
+                    last_job = Instant::now();
                     false
                 }
                 Some(other) => return Err(format!("the worker was sent {other:?}")),

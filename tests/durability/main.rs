@@ -69,7 +69,8 @@ struct Load {
     /// Messages a second, at most
     #[arg(long, value_name = "N", default_value_t = 5000)]
     rate_max: u64,
-    /// End when so many messages are acknowledged
+    /// End when so many messages are acknowledged. Up to half of all wait in each of the absent
+    /// sessions, which have to have room
     #[arg(long, value_name = "N")]
     messages: Option<u64>,
 }
