@@ -12,6 +12,19 @@ use crate::config::Durability;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListId(pub u64);
 
+/// What the first byte of a key says that its value is of.
+pub mod tag {
+    pub const SESSION: u8 = b's';
+    pub const SUBSCRIPTION: u8 = b'f';
+    /// A QoS 2 message that a client sent and has not released.
+    pub const RECEIVED: u8 = b'i';
+    /// One that a client has received, and PUBCOMP has not come for.
+    pub const RELEASING: u8 = b'o';
+    pub const QUEUE: u8 = b'q';
+    pub const RETAINED: u8 = b'r';
+    pub const CLOCK: u8 = b'c';
+}
+
 /// When a change is stored: the number of its batch, and whether that has to
 /// be synced or only handed to the system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,6 +128,12 @@ impl Journal {
         self.durability = None;
     }
 
+    /// Takes what another one has.
+    pub fn append(&mut self, other: &mut Journal) {
+        self.bytes.append(&mut other.bytes);
+        self.durability = self.durability.max(other.durability.take());
+    }
+
     /// Adds a change. `durability` is that of what has changed; with
     /// [`Durability::Memory`] nothing is added.
     pub fn add(&mut self, durability: Durability, change: Change<'_>) {
@@ -204,6 +223,25 @@ impl Change<'_> {
                 out.extend_from_slice(&(body.len() as u32).to_le_bytes());
                 out.extend_from_slice(body);
             }
+        }
+    }
+
+    /// How many bytes it takes among those that [`changes`] reads.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Change::Push { about, body, .. } => {
+                let own = match body {
+                    Body::Own(bytes) => bytes.len(),
+                    Body::Shared { .. } => 0,
+                };
+                1 + 8 + 8 + 8 + 4 + 2 + about.len() + own
+            }
+            Change::Amend { about, .. } => 1 + 8 + 8 + 2 + about.len(),
+            Change::Remove { .. } => 1 + 8 + 8 + 8,
+            Change::Drop { .. } => 1 + 8,
+            Change::Put { key, value } => 1 + 4 + 4 + key.len() + value.len(),
+            Change::Delete { key } => 1 + 4 + key.len(),
+            Change::Share { body, .. } => 1 + 8 + 4 + body.len(),
         }
     }
 
@@ -394,6 +432,13 @@ mod tests {
         assert_eq!(journal.durability(), Durability::Flushed);
         let read: Vec<_> = changes(journal.as_bytes()).map(Option::unwrap).collect();
         assert_eq!(read, all);
+        let lens = all.iter().map(Change::encoded_len);
+        assert_eq!(lens.sum::<usize>(), journal.as_bytes().len());
+        for change in all {
+            let mut alone = Journal::default();
+            alone.add(Durability::Synced, change);
+            assert_eq!(alone.as_bytes().len(), change.encoded_len(), "{change:?}");
+        }
 
         let mut in_pieces = Journal::default();
         in_pieces.push(Durability::Synced, (list, 1), b"about", &[b"bo", b"dy"]);

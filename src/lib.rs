@@ -10,7 +10,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cli`] | the commands: serve, pub, sub, bench, config |
+//! | [`cli`] | the commands: serve, pub, sub, bench, config, store |
 //! | [`config`] | what can be set, as valid values |
 //! | [`run`] | starting and stopping everything |
 //! | `net` | sockets, the async runtime, one task a connection |
@@ -48,6 +48,7 @@ pub mod router;
 pub mod run;
 pub mod session;
 mod slots;
+pub mod store;
 pub mod topic;
 
 pub use run::Broker;
