@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rotamq::cli::{self, bench, config, publish, serve, subscribe};
+use rotamq::cli::{self, bench, config, publish, serve, store, subscribe};
 
 /// An MQTT broker that also is a work-queue server.
 ///
@@ -27,6 +27,8 @@ enum Command {
     Sub(subscribe::SubscribeArguments),
     /// Check a configuration, or show what holds
     Config(config::ConfigArguments),
+    /// Look at a data folder, copy it, or carry over what is in it
+    Store(store::StoreArguments),
     /// Put load on a broker, this one or another, and measure
     ///
     /// Prints rates, latencies and, given --pid, what the broker uses for it. A
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Pub(arguments) => publish::run(arguments),
         Command::Sub(arguments) => subscribe::run(arguments),
         Command::Config(arguments) => config::run(arguments),
+        Command::Store(arguments) => store::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     })
 }

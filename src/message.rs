@@ -141,6 +141,13 @@ pub struct Identity {
     pub client: ClientId,
 }
 
+impl Identity {
+    /// Of the names, in bytes.
+    fn len(&self) -> usize {
+        self.client.as_str().len() + self.user.as_deref().map_or(0, str::len)
+    }
+}
+
 /// A place in a table of sessions, queues or the like: which slot, and which
 /// of the values that lived there one after the other.
 ///
@@ -179,9 +186,10 @@ impl LeaseId {
     }
 }
 
-/// What a kept message takes beside its body, so that limits in bytes are what
-/// memory shows: the message with its counters, what an allocator adds to two
-/// pieces, and a place in a list that has grown by doubling.
+/// What a kept message takes beside its body and its publisher's names, so that
+/// limits in bytes are what memory shows: the message with its counters, what
+/// an allocator adds to two pieces, and a place in a list that has grown by
+/// doubling.
 const AROUND_BODY_BYTES: usize = size_of::<Message>() + 2 * 8 + 2 * 16 + 2 * 16;
 
 /// A number that every kept message has to itself.
@@ -252,6 +260,53 @@ impl Message {
         self.envelope.id
     }
 
+    /// As [`encode_stored`] has put it together; `None`: it did not.
+    pub fn decode_stored(bytes: &[u8]) -> Option<Message> {
+        let (head, rest) = bytes.split_first_chunk::<STORED_HEAD_BYTES>()?;
+        let number = |at: usize| {
+            let bytes = head[at..].first_chunk().expect("the head is long enough");
+            u64::from_le_bytes(*bytes)
+        };
+        let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+        let flags = head[24];
+        let properties_len = u32::from_le_bytes(*head[31..].first_chunk()?) as usize;
+        let (client, rest) = rest.split_at_checked(short(25).into())?;
+        let (user, body) = rest.split_at_checked(short(27).into())?;
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        let user = match flags & STORED_HAS_USER {
+            0 => None,
+            _ => Some(text(user)?.into()),
+        };
+        let properties_at = usize::from(short(29));
+        let payload_at = properties_at + properties_len;
+        text(body.get(..properties_at)?)?;
+        (payload_at <= body.len()).then_some(())?;
+        Some(Message {
+            body: body.into(),
+            properties_at: properties_at as u32,
+            payload_at: payload_at as u32,
+            envelope: Envelope {
+                id: MessageId(number(0)),
+                qos: Qos::from_bits(flags & 3)?,
+                retain: flags & STORED_RETAIN != 0,
+                publisher: Arc::new(Identity {
+                    user,
+                    client: ClientId::new(text(client)?),
+                }),
+                received: Time(number(8)),
+                expires: Time(number(16)),
+            },
+        })
+    }
+
+    /// What [`Message::decode_stored`] reads.
+    pub fn encode_stored(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128 + self.body.len());
+        encode_stored(&self.envelope, self.topic(), self.properties(), &mut out);
+        out.extend_from_slice(&self.body);
+        out
+    }
+
     /// The same message, which never expires.
     pub fn without_expiry(message: &Arc<Message>) -> Arc<Message> {
         if message.expires() == Time::MAX {
@@ -315,13 +370,59 @@ impl Message {
 
     /// What it takes of a limit in bytes: its body and what surrounds it.
     pub fn cost_bytes(&self) -> usize {
-        self.body.len() + AROUND_BODY_BYTES
+        self.envelope.publisher.len() + self.body.len() + AROUND_BODY_BYTES
     }
 
     /// What a message of these parts would take.
-    pub fn cost_bytes_of(topic: TopicName<'_>, properties: &[u8], payload: &[u8]) -> usize {
-        topic.as_str().len() + properties.len() + payload.len() + AROUND_BODY_BYTES
+    pub fn cost_bytes_of(
+        publisher: &Identity,
+        topic: TopicName<'_>,
+        properties: &[u8],
+        payload: &[u8],
+    ) -> usize {
+        let body = topic.as_str().len() + properties.len() + payload.len();
+        publisher.len() + body + AROUND_BODY_BYTES
     }
+
+    /// What so many messages take, which are so long as they are stored.
+    pub fn cost_bytes_stored(count: usize, bytes: usize) -> usize {
+        (bytes + count * AROUND_BODY_BYTES).saturating_sub(count * STORED_HEAD_BYTES)
+    }
+}
+
+const STORED_HEAD_BYTES: usize = 35;
+const STORED_RETAIN: u8 = 4;
+const STORED_HAS_USER: u8 = 8;
+
+/// The head of a stored message, to be followed by its topic, properties and
+/// payload: what [`Message::decode_stored`] reads.
+pub fn encode_stored(
+    envelope: &Envelope,
+    topic: TopicName<'_>,
+    properties: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let publisher = &*envelope.publisher;
+    let user = publisher.user.as_deref();
+    let mut flags = envelope.qos as u8;
+    if envelope.retain {
+        flags |= STORED_RETAIN;
+    }
+    if user.is_some() {
+        flags |= STORED_HAS_USER;
+    }
+    let (client, user) = (publisher.client.as_str(), user.unwrap_or_default());
+    // Packets bound all lengths: texts to 16 bits, properties to 28.
+    out.extend_from_slice(&envelope.id.0.to_le_bytes());
+    out.extend_from_slice(&envelope.received.0.to_le_bytes());
+    out.extend_from_slice(&envelope.expires.0.to_le_bytes());
+    out.push(flags);
+    out.extend_from_slice(&(client.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(user.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(topic.as_str().len() as u16).to_le_bytes());
+    out.extend_from_slice(&(properties.len() as u32).to_le_bytes());
+    out.extend_from_slice(client.as_bytes());
+    out.extend_from_slice(user.as_bytes());
 }
 
 impl fmt::Debug for Message {

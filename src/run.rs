@@ -1,4 +1,8 @@
-//! Starts everything: runtime, listeners, timers; and stops it in order.
+//! Starts everything: store, runtime, listeners, timers; and stops it in order.
+
+pub(crate) mod clock;
+pub(crate) mod control;
+pub(crate) mod storage;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -6,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -14,8 +18,13 @@ use tokio::sync::watch;
 use crate::access::Method;
 use crate::broker::{Core, Counts, Worker};
 use crate::config::Config;
-use crate::message::Time;
 use crate::net::{self, Clock, Shared, with_worker};
+use crate::protocol::ReasonCode;
+use crate::session::Close;
+use crate::store::Failed;
+use clock::{Calendar, CalendarRecord};
+use control::Control;
+use storage::Threads;
 
 /// How often a stopping broker looks whether all connections are closed.
 const STOP_POLL: Duration = Duration::from_millis(5);
@@ -41,8 +50,11 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 /// ```
 pub struct Broker {
     addresses: Vec<SocketAddr>,
+    // Its file goes before the folder is anybody's: see `shared`.
+    control: Option<Control>,
     shared: Arc<Shared>,
     stopping: watch::Sender<bool>,
+    storage: Threads,
     // `None` once it was stopped.
     runtime: Option<Runtime>,
 }
@@ -87,32 +99,52 @@ impl Broker {
         let (stopping, stopped) = watch::channel(false);
         // The system's randomness, by way of the standard library's.
         let seed = RandomState::new().hash_one(0);
-        // A clock before 1970 tells nobody anything.
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = Time::ZERO + since_1970.unwrap_or_default();
-        let mut core = Core::new(config, seed).started(now);
+        let store = storage::open(&config.store)?;
+        let unreadable = |error| ServeError(format!("what is stored cannot be read: {error}"));
+        let before = Core::stored_calendar(&store).map_err(unreadable)?;
+        let before = before.and_then(|bytes| CalendarRecord::decode(&bytes));
+        let calendar = Calendar::starting(before);
+        let now = calendar.shown();
+        let core = Core::new(config, seed).started(now);
+        let (mut core, restored) = core.with_store(store, now).map_err(unreadable)?;
+        if core.store().is_on() {
+            tracing::info!("restored: {restored}");
+        }
         for method in methods {
             core.add_authentication_method(method);
         }
         let shared = Arc::new(Shared::new(core, Clock::starting(now), stopped));
+        let storage = Threads::start(&shared, calendar)?;
+        let control = match config.store.ephemeral {
+            true => None,
+            false => Some(Control::start(&config.store.data, &runtime, &shared)?),
+        };
         let mut addresses = Vec::new();
         for listener in &config.listeners {
-            let address = listener.address;
+            let (address, durability) = (listener.address, listener.durability);
             let _in_runtime = runtime.enter();
             let failed = |error| ServeError(format!("cannot listen on {address}: {error}"));
             let listener = net::listen(address).map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             tracing::info!("listening on {address}");
             addresses.push(address);
-            runtime.spawn(net::accept(listener, shared.clone()));
+            runtime.spawn(net::accept(listener, durability, shared.clone()));
         }
         runtime.spawn(keep_time(shared.clone()));
         Ok(Broker {
             addresses,
+            control,
             shared,
             stopping,
+            storage,
             runtime: Some(runtime),
         })
+    }
+
+    /// Why the disk failed, if it did: nothing is acknowledged any more that
+    /// has to be stored, and the broker had better be stopped.
+    pub fn failure(&self) -> Option<Failed> {
+        self.shared.core.store().failure()
     }
 
     /// Where it listens, first listener first.
@@ -157,16 +189,23 @@ impl Broker {
     /// closes; returns when all is done or `stop_timeout` has passed. Not to
     /// be called from an async task: it blocks.
     pub fn stop(mut self) {
+        let close = match self.failure() {
+            None => Close::new(ReasonCode::ServerShuttingDown, "the broker stops"),
+            Some(failed) => Close::new(
+                ReasonCode::UnspecifiedError,
+                format!("the broker's disk failed: {failed}"),
+            ),
+        };
         if let Some(runtime) = self.runtime.take() {
             self.stopping.send_replace(true);
             let shared = self.shared.clone();
             let timeout = shared.core.limits().stop_timeout;
             runtime.block_on(async move {
-                let mut worker = Worker::new(shared.core.limits());
+                let mut worker = Worker::new(&shared.core);
                 let closed = async {
                     // Again and again: a CONNECT may have been under way.
                     while shared.connections_len() > 0 {
-                        shared.core.close_all(&mut worker);
+                        shared.core.close_all(&mut worker, &close);
                         tokio::time::sleep(STOP_POLL).await;
                     }
                 };
@@ -178,7 +217,9 @@ impl Broker {
                     );
                 }
             });
+            self.control.take();
             runtime.shutdown_background();
+            self.storage.stop(&self.shared, true);
         }
     }
 }
@@ -188,15 +229,17 @@ impl Drop for Broker {
         if let Some(runtime) = self.runtime.take() {
             self.stopping.send_replace(true);
             runtime.shutdown_background();
+            self.storage.stop(&self.shared, false);
         }
     }
 }
 
-/// Serves until the process is told to stop, by SIGTERM or SIGINT.
+/// Serves until the process is told to stop, by SIGTERM or SIGINT, or the disk
+/// fails: then what has failed.
 ///
 /// # Errors
 /// Those of [`Broker::start`].
-pub fn serve(config: Config) -> Result<(), ServeError> {
+pub fn serve(config: Config) -> Result<Option<Failed>, ServeError> {
     let runtime = start_runtime(&config)?;
     let handle = runtime.handle().clone();
     // Before anybody can know that there is a broker to be stopped.
@@ -205,10 +248,21 @@ pub fn serve(config: Config) -> Result<(), ServeError> {
         stop_signal()?
     };
     let broker = Broker::start_on(runtime, &config, Vec::new())?;
-    let signal = handle.block_on(signal);
-    tracing::info!("stopping: {signal}");
+    let mut failure = broker.storage.failure.clone();
+    let failed = handle.block_on(async {
+        tokio::select! {
+            signal = signal => {
+                tracing::info!("stopping: {signal}");
+                None
+            }
+            Ok(failed) = failure.wait_for(Option::is_some) => failed.clone(),
+        }
+    });
+    if let Some(failed) = &failed {
+        tracing::error!("the disk failed, and nothing more can be stored: {failed}");
+    }
     broker.stop();
-    Ok(())
+    Ok(failed)
 }
 
 fn start_runtime(config: &Config) -> Result<Runtime, ServeError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::link::{Link, Stop, violation};
 use super::{Core, Worker};
 use crate::access::{Conversation, Method, Step};
+use crate::config::Durability;
 use crate::message::{Identity, Time};
 use crate::protocol::{Auth, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode};
 use crate::session::{Close, Terms};
@@ -23,6 +24,8 @@ pub struct Authentication {
     method: Arc<dyn Method>,
     conversation: Box<dyn Conversation>,
     terms: Terms,
+    // What its listener asks for.
+    durability: Option<Durability>,
     challenge: Vec<u8>,
 }
 
@@ -51,6 +54,7 @@ impl Core {
         worker: &mut Worker,
         connect: &Connect<'_>,
         method: &str,
+        durability: Option<Durability>,
         now: Time,
     ) -> Result<Admission, Close> {
         let terms = Terms::agree(connect, &self.limits, &self.session_settings)?;
@@ -62,6 +66,7 @@ impl Core {
             method: method.clone(),
             conversation: method.begin(),
             terms,
+            durability,
             challenge: Vec::new(),
         };
         let data = data_of(connect.properties);
@@ -122,7 +127,8 @@ impl Core {
             Step::Accept { user, data } => {
                 let method = authentication.method;
                 let proven = Some((user, method.name(), &*data));
-                let mut link = self.admit(worker, connect, proven, now)?;
+                let durability = authentication.durability;
+                let mut link = self.admit(worker, connect, proven, durability, now)?;
                 link.enhanced = Some(Box::new(Enhanced {
                     method,
                     again: None,

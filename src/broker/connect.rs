@@ -7,14 +7,18 @@ use std::time::Duration;
 use super::authenticate::{Admission, method_of};
 use super::link::{Link, too_large};
 use super::publish::Sorted;
+use super::record::{SessionRecord, Target as Stored, session_key, subscription_key};
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
-use crate::config::Redirect;
+use crate::config::{Durability, Redirect};
+use crate::journal::{Change, Receipt};
 use crate::message::{ClientId, Identity, SessionId, Time};
 use crate::protocol::{Connect, ReasonCode};
 use crate::router::{NodeId, Receiver};
-use crate::session::{Accepted, Close, Publication, Session, Subscribed, Terms, Will};
+use crate::session::{
+    Accepted, Close, Effects, Keeping, Publication, Session, Subscribed, Terms, Will,
+};
 use crate::slots::Locked;
 use crate::topic::TopicName;
 
@@ -24,6 +28,8 @@ pub(super) enum Ending {
     Disconnect,
     /// DISCONNECT, and the will is to be published all the same.
     DisconnectWithWill,
+    /// The broker goes: a will that is stored is published after it is back.
+    BrokerStops,
     /// The connection is lost, or broke the rules.
     Lost,
     /// Another connection uses the client id [MQTT-3.1.4-2].
@@ -45,10 +51,24 @@ impl Core {
         connect: &Connect<'_>,
         now: Time,
     ) -> Result<Admission, Close> {
+        self.connect_through(worker, connect, None, now)
+    }
+
+    /// A CONNECT by a listener that asks for this durability, if for any.
+    ///
+    /// # Errors
+    /// Those of [`Core::connect`].
+    pub fn connect_through(
+        &self,
+        worker: &mut Worker,
+        connect: &Connect<'_>,
+        durability: Option<Durability>,
+        now: Time,
+    ) -> Result<Admission, Close> {
         let admission = match method_of(connect) {
-            Some(method) => self.begin_authentication(worker, connect, method, now),
+            Some(method) => self.begin_authentication(worker, connect, method, durability, now),
             None => self
-                .admit(worker, connect, None, now)
+                .admit(worker, connect, None, durability, now)
                 .map(Admission::Admitted),
         };
         self.count_admission(admission)
@@ -73,6 +93,21 @@ impl Core {
         worker: &mut Worker,
         connect: &Connect<'_>,
         proven: Option<(Arc<str>, &str, &[u8])>,
+        durability: Option<Durability>,
+        now: Time,
+    ) -> Result<Link, Close> {
+        self.pinned(worker, |worker| {
+            worker.effects.receipt = Receipt::NONE;
+            self.admit_pinned(worker, connect, proven, durability, now)
+        })
+    }
+
+    fn admit_pinned(
+        &self,
+        worker: &mut Worker,
+        connect: &Connect<'_>,
+        proven: Option<(Arc<str>, &str, &[u8])>,
+        durability: Option<Durability>,
         now: Time,
     ) -> Result<Link, Close> {
         let terms = Terms::agree(connect, &self.limits, &self.session_settings)?;
@@ -104,6 +139,7 @@ impl Core {
             accepted,
             identity: &identity,
             will,
+            durability: durability.unwrap_or(self.durability),
         };
         let number = loop {
             let existing = self
@@ -140,7 +176,23 @@ impl Core {
         if let Some(silence_max) = terms.silence_max {
             self.schedule(now, now + silence_max, Timer::Silence(session, number));
         }
-        Ok(Link::new(session, number, identity, terms))
+        let durability = durability.unwrap_or(Durability::Memory);
+        Ok(Link::new(session, number, identity, terms, durability))
+    }
+
+    /// Hands in that the session is there, or how it is now.
+    fn store_head(&self, session: &mut Session, effects: &mut Effects, absent_since: Time) {
+        let Some(keeping) = session.keeping() else {
+            return;
+        };
+        let will = (session.will.as_deref(), session.will_due);
+        let expiry = session.terms.session_expiry;
+        let value = &SessionRecord::encode(&session.identity, expiry, absent_since, will);
+        let key = &session_key(keeping.list);
+        effects
+            .journal
+            .add(keeping.durability, Change::Put { key, value });
+        self.store_session(session, effects);
     }
 
     /// Whether clients are sent elsewhere, all of them.
@@ -216,6 +268,9 @@ impl Core {
         let terms = entry.accepted.terms;
         let mut session = Session::new(entry.identity.clone(), terms, self.random_packet_id());
         session.will = entry.will.take();
+        if terms.persists() && self.store.is_on() && entry.durability > Durability::Memory {
+            session.keep(Keeping::new(self.store.new_list(), entry.durability));
+        }
         // [MQTT-3.2.2-2], [MQTT-3.2.2-3]; in 3.1.1 -1 and -3.
         let connack = entry.accepted.connack(false);
         let number = session.attach(terms, &connack, now, &mut worker.effects);
@@ -231,6 +286,11 @@ impl Core {
             }
         }
         self.sessions_len.fetch_add(1, Ordering::Relaxed);
+        if let Some(mut session) = self.sessions.lock(id.0) {
+            // CONNACK waits for it, and for the end of the session before.
+            self.store_head(&mut session, &mut worker.effects, Time::MAX);
+            session.stored(worker.effects.receipt);
+        }
         Ok(Some((id, number)))
     }
 
@@ -247,7 +307,10 @@ impl Core {
         // A will whose delay still runs is not published [MQTT-3.1.3-9].
         session.will = entry.will.take();
         let (terms, connack) = (entry.accepted.terms, entry.accepted.connack(true));
+        session.will_due = Time::MAX;
         let number = session.attach(terms, &connack, now, &mut worker.effects);
+        self.store_head(&mut session, &mut worker.effects, Time::MAX);
+        session.stored(worker.effects.receipt);
         let members: Vec<Subscribed> = session.subscriptions.keys().copied().collect();
         drop(session);
         for subscribed in members {
@@ -279,12 +342,15 @@ impl Core {
     /// The connection is over. Whoever has taken the session since keeps it.
     pub fn disconnect(&self, worker: &mut Worker, mut link: Link, stop: &super::Stop, now: Time) {
         let ending = match stop {
-            super::Stop::Disconnect | super::Stop::BrokerStops => Ending::Disconnect,
+            super::Stop::Disconnect => Ending::Disconnect,
+            super::Stop::BrokerStops => Ending::BrokerStops,
             super::Stop::DisconnectWithWill => Ending::DisconnectWithWill,
             super::Stop::Lost | super::Stop::Closed(_) => Ending::Lost,
         };
-        self.end(worker, link.session, Some(link.number), ending, now);
-        self.leave_line(worker, &mut link, now);
+        self.pinned(worker, |worker| {
+            self.end(worker, link.session, Some(link.number), ending, now);
+            self.leave_line(worker, &mut link, now);
+        });
     }
 
     /// Ends a connection (`number`: only that one), and the session where it
@@ -311,7 +377,8 @@ impl Core {
             return;
         }
         let (connected, ended) = (session.is_connected(), session.link_number());
-        if matches!(ending, Ending::Disconnect) {
+        let stops = matches!(ending, Ending::BrokerStops);
+        if matches!(ending, Ending::Disconnect) || stops && session.keeping().is_none() {
             session.will = None; // [MQTT-3.14.4-3]
         }
         let over = match &ending {
@@ -341,22 +408,29 @@ impl Core {
                 session.close(close.clone(), &mut worker.effects);
                 true
             }
-            Ending::Disconnect | Ending::DisconnectWithWill | Ending::Lost => {
-                !session.terms.persists()
-            }
+            Ending::Disconnect
+            | Ending::DisconnectWithWill
+            | Ending::BrokerStops
+            | Ending::Lost => !session.terms.persists(),
         };
         let detached = session.detach(now, &mut worker.effects);
+        self.store_session(&mut session, &mut worker.effects);
         let identity = session.identity.clone();
         // [MQTT-3.1.2-8]: when the delay is over, or the session if that is sooner.
         let delay = session.will.as_ref().map(|will| will.delay);
         let delay = delay.filter(|delay| !over && !delay.is_zero());
         let will = match delay {
             Some(_) => None,
+            None if stops && !over => None,
             None => session.will.take(),
         };
         if let Some(delay) = delay {
             session.will_due = now + delay;
             self.schedule(now, session.will_due, Timer::Will(id, ended));
+        }
+        match over {
+            true => self.forget_stored_session(&mut session, &mut worker.effects),
+            false => self.store_head(&mut session, &mut worker.effects, now),
         }
         let subscriptions: Vec<Subscribed> = session.subscriptions.keys().copied().collect();
         if over {
@@ -411,6 +485,32 @@ impl Core {
         }
     }
 
+    /// The session is over: nothing of it is stored any more.
+    fn forget_stored_session(&self, session: &mut Session, effects: &mut Effects) {
+        let Some(keeping) = session.keeping() else {
+            return;
+        };
+        let (list, durability) = (keeping.list, keeping.durability);
+        let journal = &mut effects.journal;
+        for (subscribed, granted) in &session.subscriptions {
+            let filter;
+            let target = match (*subscribed, granted.list) {
+                (Subscribed::Filter(node), _) => {
+                    filter = self.router.filter_of(NodeId(node)).unwrap_or_default();
+                    Stored::Filter(&filter)
+                }
+                (_, Some(list)) => Stored::List(list),
+                (_, None) => continue,
+            };
+            let key = &subscription_key(list, target);
+            journal.add(durability, Change::Delete { key });
+        }
+        session.forget_stored(journal);
+        let key = &session_key(list);
+        journal.add(durability, Change::Delete { key });
+        self.store_session(session, effects);
+    }
+
     /// Sees to it that an absent session is looked at when it expires.
     pub(super) fn watch_expiry(&self, session: &mut Session, id: SessionId, now: Time) {
         let due = session.expires_at();
@@ -432,6 +532,8 @@ impl Core {
             return;
         }
         let (will, identity) = (session.will.take(), session.identity.clone());
+        let absent_since = session.absent_since;
+        self.store_head(&mut session, &mut worker.effects, absent_since);
         drop(session);
         if let Some(will) = will {
             worker.wills.push_back((will, identity));
@@ -523,12 +625,12 @@ impl Core {
         ))
     }
 
-    /// All connections are told to end; their sessions stay as they are.
-    pub fn close_all(&self, worker: &mut Worker) {
+    /// All connections are told to end, and why; their sessions stay as they
+    /// are.
+    pub fn close_all(&self, worker: &mut Worker, close: &Close) {
         for place in self.sessions.places() {
             if let Some(mut session) = self.sessions.lock(place) {
-                let close = Close::new(ReasonCode::ServerShuttingDown, "the broker stops");
-                session.close(close, &mut worker.effects);
+                session.close(close.clone(), &mut worker.effects);
             }
             worker.effects.wake_all();
         }
@@ -540,4 +642,5 @@ struct Entry<'a> {
     accepted: Accepted<'a>,
     identity: &'a Arc<Identity>,
     will: Option<Box<Will>>,
+    durability: Durability,
 }

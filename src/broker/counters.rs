@@ -48,6 +48,10 @@ counters! {
     dropped_session_ended,
     /// Deliveries that the receiver has no right to.
     dropped_denied,
+    /// QoS 0 messages that were to be stored while the disk was nearly full.
+    dropped_disk_low,
+    /// Messages whose place on disk was damaged.
+    lost_damaged,
     /// QoS 0 messages that a full queue refused.
     dropped_queue_full,
     /// Messages that a share group had no room or no member for, or that went

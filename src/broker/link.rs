@@ -11,11 +11,13 @@ use super::authenticate::Enhanced;
 use super::publish::{Incoming, Refused, Sorted};
 use super::timers::Timer;
 use super::{Core, Worker};
+use crate::config::Durability;
+use crate::journal::{Journal, Receipt};
 use crate::message::{Identity, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::{
     Ack, AckKind, Disconnect, Packet, PacketType, Property, Publish, ReasonCode, encode, encode_ack,
 };
-use crate::session::{Answered, Close, ReceivedAliases, Session, Terms};
+use crate::session::{Answered, Close, Effects, ReceivedAliases, Session, Terms};
 use crate::slots::Locked;
 
 /// How long a PUBLISH that found a session full waits before it tries again.
@@ -29,6 +31,8 @@ pub struct Link {
     pub terms: Terms,
     held: Option<Box<Held>>,
     pub(super) enhanced: Option<Box<Enhanced>>,
+    /// What comes on it is stored at least so.
+    pub(super) durability: Durability,
     aliases: Option<Box<ReceivedAliases>>,
     // CONNACK is on its way.
     pub(super) greeted: bool,
@@ -116,6 +120,7 @@ impl Link {
         number: u32,
         identity: Arc<Identity>,
         terms: Terms,
+        durability: Durability,
     ) -> Link {
         Link {
             session,
@@ -124,6 +129,7 @@ impl Link {
             terms,
             held: None,
             enhanced: None,
+            durability,
             aliases: None,
             greeted: false,
         }
@@ -148,6 +154,25 @@ impl Core {
     /// # Errors
     /// The connection is to be closed.
     pub fn handle(
+        &self,
+        worker: &mut Worker,
+        link: &mut Link,
+        packet: &Packet<'_>,
+        now: Time,
+    ) -> Result<(), Stop> {
+        worker.effects.receipt = Receipt::NONE;
+        match packet {
+            // Sessions do not store it; queues see to that themselves.
+            Packet::Publish(publish) if publish.qos == Qos::AtMostOnce && !publish.retain => {
+                self.handle_publish(worker, link, publish, now)
+            }
+            packet => self.pinned(worker, |worker| {
+                self.handle_pinned(worker, link, packet, now)
+            }),
+        }
+    }
+
+    fn handle_pinned(
         &self,
         worker: &mut Worker,
         link: &mut Link,
@@ -221,6 +246,10 @@ impl Core {
                 Refused::SessionFull => Close::new(
                     ReasonCode::QuotaExceeded,
                     "a subscriber's session is full; try again later",
+                ),
+                Refused::DiskLow => Close::new(
+                    ReasonCode::QuotaExceeded,
+                    "the broker's disk is nearly full; try again later",
                 ),
             };
             link.terms
@@ -305,7 +334,12 @@ impl Core {
             && let Some(packet_id) = packet_id
         {
             let new = match self.session_of(link) {
-                Some(mut session) => session.receive(packet_id).map_err(Stop::Closed)?,
+                Some(mut session) => {
+                    let effects = &mut worker.effects;
+                    let received = session.receive(packet_id, &mut effects.journal);
+                    self.store_session(&mut session, effects);
+                    received.map_err(Stop::Closed)?
+                }
                 None => false,
             };
             if !new {
@@ -332,7 +366,8 @@ impl Core {
                     && let Some(packet_id) = packet_id
                     && let Some(mut session) = self.session_of(link)
                 {
-                    session.release(packet_id);
+                    session.release(packet_id, &mut worker.effects.journal);
+                    self.store_session(&mut session, &mut worker.effects);
                 }
                 if matches!(refused, Refused::Never(_)) {
                     self.counters.refused_messages.increment();
@@ -363,6 +398,15 @@ impl Core {
     /// # Errors
     /// The connection is to be closed.
     pub fn retry_held(&self, worker: &mut Worker, link: &mut Link, now: Time) -> Result<(), Stop> {
+        self.pinned(worker, |worker| self.retry_held_pinned(worker, link, now))
+    }
+
+    fn retry_held_pinned(
+        &self,
+        worker: &mut Worker,
+        link: &mut Link,
+        now: Time,
+    ) -> Result<(), Stop> {
         if let Some(mut session) = self.session_of(link) {
             session.retried();
         }
@@ -376,6 +420,7 @@ impl Core {
                 retain: first.retain,
             };
             let packet_id = first.packet_id;
+            worker.effects.receipt = Receipt::NONE;
             let refused = self.try_publish(worker, link, &incoming, packet_id, now)?;
             match refused {
                 Some(refused) if packet_id.is_some() => {
@@ -400,7 +445,7 @@ impl Core {
     fn wait_for(&self, worker: &mut Worker, link: &mut Link, refused: Refused, now: Time) -> bool {
         let queue = match refused {
             Refused::QueueFull { queue, .. } => Some(queue),
-            Refused::SessionFull | Refused::Never(_) => None,
+            Refused::SessionFull | Refused::DiskLow | Refused::Never(_) => None,
         };
         if link.held.as_ref().is_some_and(|held| held.queue != queue) {
             self.leave_line(worker, link, now);
@@ -414,7 +459,7 @@ impl Core {
             Refused::QueueFull { queue, cost_bytes } => {
                 self.wait_for_room(queue, waiter, cost_bytes)
             }
-            Refused::SessionFull | Refused::Never(_) => {
+            Refused::SessionFull | Refused::DiskLow | Refused::Never(_) => {
                 self.timers
                     .schedule(now + RETRY_AFTER, Timer::Retry(link.session, link.number));
                 false
@@ -461,7 +506,9 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         let id = ack.packet_id;
-        self.handle_acknowledgement(worker, link, ack, now, |session| session.acknowledge(id))?;
+        self.handle_acknowledgement(worker, link, ack, now, |session, journal| {
+            session.acknowledge(id, journal)
+        })?;
         Ok(())
     }
 
@@ -473,9 +520,10 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         let (id, refused) = (ack.packet_id, ack.reason.is_failure());
-        let answered = self.handle_acknowledgement(worker, link, ack, now, |session| {
-            session.received(id, refused)
-        })?;
+        let answered =
+            self.handle_acknowledgement(worker, link, ack, now, |session, journal| {
+                session.received(id, refused, journal)
+            })?;
         // Also for an id that nobody knows: the client waits for its PUBREL.
         let reason = match answered {
             true => ReasonCode::Success,
@@ -488,8 +536,13 @@ impl Core {
     }
 
     fn handle_pubrel(&self, worker: &mut Worker, link: &Link, packet_id: PacketId) {
-        let session = self.session_of(link);
-        let reason = match session.is_some_and(|mut session| session.release(packet_id)) {
+        let effects = &mut worker.effects;
+        let released = self.session_of(link).is_some_and(|mut session| {
+            let released = session.release(packet_id, &mut effects.journal);
+            self.store_session(&mut session, effects);
+            released
+        });
+        let reason = match released {
             true => ReasonCode::Success,
             false => ReasonCode::PacketIdentifierNotFound,
         };
@@ -498,7 +551,7 @@ impl Core {
 
     fn handle_pubcomp(&self, worker: &mut Worker, link: &Link, packet_id: PacketId, now: Time) {
         if let Some(mut session) = self.session_of(link) {
-            session.window.complete(packet_id);
+            session.complete(packet_id, &mut worker.effects.journal);
             self.use_room(worker, link, session, now);
         }
     }
@@ -511,17 +564,20 @@ impl Core {
         link: &Link,
         ack: &Ack<'_>,
         now: Time,
-        acknowledge: impl FnOnce(&mut Session) -> Result<Answered, Close>,
+        acknowledge: impl FnOnce(&mut Session, &mut Journal) -> Result<Answered, Close>,
     ) -> Result<bool, Stop> {
         let Some(mut session) = self.session_of(link) else {
             return Ok(false);
         };
-        let answered = acknowledge(&mut session).map_err(Stop::Closed)?;
+        let effects = &mut worker.effects;
+        // What the client has was stored before, and is found at once.
+        while session.may_have_sent_more() && self.read_page(&mut session, effects) {}
+        let answered = acknowledge(&mut session, &mut effects.journal).map_err(Stop::Closed)?;
         let Answered::Publish(Some(job)) = answered else {
             self.use_room(worker, link, session, now);
             return Ok(answered != Answered::Nothing);
         };
-        session.refill(now, &mut worker.effects);
+        self.refill(&mut session, effects, now);
         let mut next = session.take_passed_over();
         drop(session);
         let room = next.take_if(|next| *next == job.queue).is_some();
@@ -547,10 +603,18 @@ impl Core {
         mut session: Locked<'_, Session>,
         now: Time,
     ) {
-        session.refill(now, &mut worker.effects);
+        self.refill(&mut session, &mut worker.effects, now);
         let next = session.take_passed_over();
         drop(session);
         self.offer_room(worker, link.session, next, now);
+    }
+
+    /// Sends on what waits, also from disk, and hands in what the session has
+    /// to store.
+    fn refill(&self, session: &mut Session, effects: &mut Effects, now: Time) {
+        session.refill(now, effects);
+        self.store_session(session, effects);
+        self.read_messages(session, effects, now);
     }
 
     // ---- DISCONNECT
@@ -599,8 +663,9 @@ fn answer(
     packet_id: PacketId,
     reason: ReasonCode,
 ) {
-    let wire = link.terms.wire;
+    let (wire, from) = (link.terms.wire, worker.answers.len());
     encode_ack(kind, packet_id, reason, wire, &mut worker.answers);
+    worker.gate_answer(from);
 }
 
 /// The client has said how large its packets may be, and this is none.

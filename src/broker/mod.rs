@@ -4,7 +4,9 @@
 //! which locks are taken: router, queue, session; never two of a kind at once.
 //! What locks for itself alone and calls nobody (the topic tree, the retained
 //! messages, the timers) may be asked whatever else is locked.
-//! No I/O and no clock: a moment is an argument. A PUBLISH comes from the
+//! No clock: a moment is an argument; and no I/O but that of the store, which
+//! is handed what has to be stored under the lock of what has changed, and is
+//! asked for what is not in memory. A PUBLISH comes from the
 //! connection that read it (`link`), is routed (`publish`), goes through queues
 //! (`lists`) or straight into its receivers' sessions, and leaves when their
 //! connections exchange ([`Core::exchange`]).
@@ -15,9 +17,12 @@ mod counters;
 mod link;
 mod lists;
 mod publish;
+pub(crate) mod record;
+mod restore;
 mod subscribe;
 mod timeout;
 mod timers;
+pub(crate) mod transfer;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,11 +37,13 @@ pub use link::{Link, Stop};
 pub use timers::Timers;
 
 use crate::access::{Access, Method};
-use crate::config::{Config, Limits, QueueSettings, QueuesSettings, SessionSettings};
+use crate::config::{Config, Durability, Limits, QueueSettings, QueuesSettings, SessionSettings};
+use crate::journal::Receipt;
 use crate::message::{ClientId, Identity, MessageId, PacketId, QueueId, SessionId, Time};
 use crate::router::{MatchCache, RetainedStore, Router};
 use crate::session::{Effects, Exchange, Outbox, Session, Will};
 use crate::slots::{Locked, Slots};
+use crate::store::Store;
 use crate::topic::TopicLimits;
 use lists::List;
 
@@ -46,8 +53,11 @@ const TOPIC_BYTES_MAX: usize = 65_535 - "$queue/".len();
 /// Message ids that a worker takes at a time.
 const MESSAGE_IDS_BLOCK: u64 = 1024;
 
-/// The broker, without sockets, disk or clock.
+/// The broker, without sockets or clock.
 pub struct Core {
+    store: Store,
+    // Of what asks for nothing else.
+    durability: Durability,
     limits: Limits,
     topic_limits: TopicLimits,
     session_settings: SessionSettings,
@@ -90,19 +100,45 @@ pub struct Worker {
     publishing_wills: bool,
     // What is left of its block of message ids.
     message_ids: std::ops::Range<u64>,
+    // Of the answers, those from these places on wait for the store.
+    gates: Vec<(usize, Receipt)>,
+    // While it is locked, what is stored is stored together.
+    pin: Option<Arc<Mutex<()>>>,
+    is_pinned: bool,
 }
 
 impl Worker {
-    pub fn new(limits: &Limits) -> Worker {
+    pub fn new(core: &Core) -> Worker {
         Worker {
             effects: Effects::default(),
             properties: Vec::new(),
             answers: Vec::new(),
-            cache: MatchCache::new(limits.match_cache_bytes_max),
+            gates: Vec::new(),
+            pin: core.store.pin(),
+            is_pinned: false,
+            cache: MatchCache::new(core.limits.match_cache_bytes_max),
             overflowed: Vec::new(),
             wills: VecDeque::new(),
             publishing_wills: false,
             message_ids: 0..0,
+        }
+    }
+
+    /// There is nobody any more who would read the answers.
+    pub fn drop_answers(&mut self) {
+        self.answers.clear();
+        self.gates.clear();
+    }
+
+    /// Answers that wait for the store.
+    pub fn owed_len(&self) -> usize {
+        self.gates.len()
+    }
+
+    /// The answer that begins there waits until all is stored that it speaks of.
+    fn gate_answer(&mut self, from: usize) {
+        if self.effects.receipt != Receipt::NONE {
+            self.gates.push((from, self.effects.receipt));
         }
     }
 }
@@ -113,6 +149,8 @@ impl Core {
     pub fn new(config: &Config, seed: u64) -> Core {
         let limits = config.limits.clone();
         let core = Core {
+            store: Store::none(),
+            durability: config.store.durability,
             topic_limits: TopicLimits {
                 bytes_max: limits.topic_bytes_max.min(TOPIC_BYTES_MAX),
                 levels_max: limits.topic_levels_max,
@@ -138,7 +176,7 @@ impl Core {
             message_ids: AtomicU64::new(0),
             limits,
         };
-        core.create_configured_queues();
+        core.create_configured_queues(&mut Effects::default(), Time::ZERO);
         core
     }
 
@@ -154,6 +192,11 @@ impl Core {
     /// Clients may authenticate by this method too.
     pub fn add_authentication_method(&mut self, method: Arc<dyn Method>) {
         self.access.add_method(method);
+    }
+
+    /// Where it stores what outlives it.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     pub fn limits(&self) -> &Limits {
@@ -199,18 +242,45 @@ impl Core {
         heard: bool,
         now: Time,
     ) -> Exchange {
+        self.pinned(worker, |worker| {
+            worker.effects.receipt = Receipt::NONE;
+            self.exchange_pinned(worker, link, writing, waker, heard, now)
+        })
+    }
+
+    fn exchange_pinned(
+        &self,
+        worker: &mut Worker,
+        link: &mut Link,
+        writing: &mut Outbox,
+        waker: Option<&std::task::Waker>,
+        heard: bool,
+        now: Time,
+    ) -> Exchange {
         let Worker {
-            effects, answers, ..
+            effects,
+            answers,
+            gates,
+            ..
         } = worker;
         let Some(mut session) = self.sessions.lock(link.session.0) else {
             answers.clear();
+            gates.clear();
             return Exchange::Closing(crate::session::Close::new(
                 crate::protocol::ReasonCode::SessionTakenOver,
                 "the session has ended",
             ));
         };
-        let exchange =
-            session.exchange((link.number, heard), answers, writing, waker, now, effects);
+        if session.is_link(link.number)
+            && let Some(receipt) = self.read_messages(&mut session, effects, now)
+            && let Some(waker) = waker
+            && !self.store.wake_at(receipt, waker)
+        {
+            waker.wake_by_ref(); // It is stored by now.
+        }
+        let connection = (link.number, heard);
+        let exchange = session.exchange(connection, (answers, gates), writing, waker, now, effects);
+        self.store_session(&mut session, effects);
         for (dropped, counter) in [
             (&mut effects.expired, &self.counters.dropped_expired),
             (&mut effects.too_large, &self.counters.dropped_too_large),
@@ -219,6 +289,7 @@ impl Core {
         }
         link.greeted |= matches!(exchange, Exchange::Open { .. });
         answers.clear();
+        gates.clear();
         let written = session.take_taken_jobs();
         let next = session.take_passed_over();
         drop(session);
@@ -231,6 +302,30 @@ impl Core {
     fn session_of(&self, link: &Link) -> Option<Locked<'_, Session>> {
         let session = self.sessions.lock(link.session.0);
         session.filter(|session| session.is_link(link.number))
+    }
+
+    // ---- the store
+
+    /// What happens in `turn` is stored together or not at all.
+    fn pinned<R>(&self, worker: &mut Worker, turn: impl FnOnce(&mut Worker) -> R) -> R {
+        let pin = worker.pin.as_ref().filter(|_| !worker.is_pinned).cloned();
+        let Some(pin) = pin else {
+            return turn(worker);
+        };
+        let _pinned = pin.lock();
+        worker.is_pinned = true;
+        let result = turn(worker);
+        worker.is_pinned = false;
+        result
+    }
+
+    /// Hands in what a session has put into the journal, before it is let go.
+    fn store_session(&self, session: &mut Session, effects: &mut Effects) {
+        if !effects.journal.is_empty() {
+            let receipt = self.store.append(&mut effects.journal);
+            effects.receipt = effects.receipt.and(receipt);
+            session.stored(receipt);
+        }
     }
 
     /// A number that nobody can guess from others of its kind: the hash of a

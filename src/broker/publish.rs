@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use super::link::Link;
 use super::lists::Feed;
+use super::record::retained_key;
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
-use crate::config::SessionFull;
+use crate::config::{Durability, SessionFull};
+use crate::journal::Change;
 use crate::message::{Qos, QueueId, SessionId, Time};
 use crate::protocol::{Properties, Property, ReasonCode};
 use crate::router::{Matches, Receiver, Target};
-use crate::session::{Close, Delivered, Delivery, Effects, Publication};
+use crate::session::{Close, Delivered, Delivery, Effects, Publication, Session};
 use crate::topic::{TopicError, TopicName};
 
 /// Expired retained messages removed before others get their turn.
@@ -29,6 +31,8 @@ pub(super) enum Refused {
     },
     /// A session is full, and set to refuse; there may be room later.
     SessionFull,
+    /// It would have to be stored, and the disk is nearly full.
+    DiskLow,
     /// It can never be taken.
     Never(Close),
 }
@@ -108,10 +112,10 @@ impl Core {
         if topic.starts_with("$queue/$")
             && let Some(control) = topic.strip_prefix("$queue/")
         {
-            return self
-                .accept_control(worker, link, control, incoming.payload, now)
-                .map(|()| true)
-                .map_err(Refused::Never);
+            let accepted = self.pinned(worker, |worker| {
+                self.accept_control(worker, link, control, incoming.payload, now)
+            });
+            return accepted.map(|()| true).map_err(Refused::Never);
         }
         let name = self.parse_topic(topic).map_err(Refused::Never)?;
         let sorted = &incoming.sorted;
@@ -130,6 +134,7 @@ impl Core {
         let mut publication =
             Publication::new(name, incoming.payload, qos, retain, &link.identity, now, id);
         publication.properties = sorted.passed_on;
+        publication.durability = link.durability;
         if let Some(secs) = sorted.expiry_secs {
             publication.expires = now + Duration::from_secs(secs.into());
         }
@@ -184,9 +189,10 @@ impl Core {
         now: Time,
     ) -> Result<bool, Refused> {
         match full_topic.len() > publication.topic.as_str().len() {
-            true => self
-                .publish_to_queues(worker, publication, full_topic, now)
-                .map(|()| true),
+            true => self.pinned(worker, |worker| {
+                self.publish_to_queues(worker, publication, full_topic, now)
+                    .map(|()| true)
+            }),
             false => self.publish_to_all(worker, publication, now),
         }
     }
@@ -201,13 +207,19 @@ impl Core {
     ) -> Result<(), Refused> {
         let Worker { effects, cache, .. } = worker;
         let targets = self.router.queues(TopicName::of_valid(full_topic), cache);
+        if self.store.is_low() {
+            return Err(Refused::DiskLow);
+        }
+        if targets.len() > 1 && self.store.is_on() {
+            publication.share_body();
+        }
         // None, or all gone just now: one is made.
         if self.feed(effects, targets, Feed::Direct, publication, now)? {
             return Ok(());
         }
         loop {
             let queue = self
-                .create_queue_for(publication.topic, now)
+                .create_queue_for(effects, publication.topic, now)
                 .map_err(Refused::Never)?;
             if self.feed_one(effects, queue, Feed::Direct, publication, now)? {
                 return Ok(());
@@ -225,15 +237,53 @@ impl Core {
             effects,
             cache,
             overflowed,
+            pin,
+            is_pinned,
             ..
         } = worker;
         let matches = self.router.matches(publication.topic, cache);
-        let targets = matches.targets;
         // Sessions stand before all others.
-        let last = targets.last();
+        let last = matches.targets.last();
         let to_lists = last.is_some_and(|last| !matches!(last.receiver, Receiver::Session(_)));
+        // What lists get is stored also at QoS 0, where nobody has pinned it.
+        let pin = pin.as_ref().filter(|_| to_lists && !*is_pinned);
+        let pinned = pin.map(|pin| pin.lock());
+        self.publish_to(effects, overflowed, (matches, to_lists), publication, now)?;
+        drop(pinned);
+        let matched = !matches.targets.is_empty();
+        if !worker.overflowed.is_empty() {
+            self.end_overflowed(worker, now);
+        }
+        Ok(matched)
+    }
+
+    fn publish_to(
+        &self,
+        effects: &mut Effects,
+        overflowed: &mut Vec<SessionId>,
+        (matches, mut to_lists): (Matches<'_>, bool),
+        publication: &Publication<'_>,
+        now: Time,
+    ) -> Result<(), Refused> {
+        let targets = matches.targets;
+        if self.store.is_on() {
+            if targets.len() > 1 {
+                publication.share_body();
+            }
+            if self.store.is_low() && self.would_store(matches, publication) {
+                if publication.qos > Qos::AtMostOnce {
+                    return Err(Refused::DiskLow);
+                }
+                // Nobody waits for it: who is online gets it.
+                self.counters.dropped_disk_low.increment();
+                if publication.retain {
+                    return Ok(());
+                }
+                to_lists = false;
+            }
+        }
         if self.session_settings.full == SessionFull::Refuse {
-            self.check_sessions(effects, publication, matches)?;
+            self.check_sessions(effects, publication, matches, now)?;
         }
         if to_lists {
             // Refused whole: before a queue has it.
@@ -253,7 +303,7 @@ impl Core {
             }
         }
         if publication.retain {
-            self.retain(publication, now)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
+            self.retain(effects, publication, now)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
         }
         effects.frames.begin(targets.len());
         for target in targets {
@@ -261,11 +311,21 @@ impl Core {
                 self.deliver(effects, overflowed, session, (matches, target), publication);
             }
         }
-        let matched = !targets.is_empty();
-        if !worker.overflowed.is_empty() {
-            self.end_overflowed(worker, now);
-        }
-        Ok(matched)
+        Ok(())
+    }
+
+    /// Whether it would have to be stored by anybody.
+    fn would_store(&self, matches: Matches<'_>, publication: &Publication<'_>) -> bool {
+        publication.retain
+            || (matches.targets.iter()).any(|target| match target.receiver {
+                Receiver::Session(id) => {
+                    let qos = publication.qos.min(target.subscription.qos);
+                    let session = self.sessions.lock(id.0);
+                    (qos > Qos::AtMostOnce || self.session_settings.store_qos0)
+                        && session.is_some_and(|session| session.keeping().is_some())
+                }
+                Receiver::Group(_) | Receiver::Queue(_) => self.stores(target.receiver),
+            })
     }
 
     /// To one session: at the lower of the two QoS [MQTT-3.8.4-8], and as
@@ -305,17 +365,38 @@ impl Core {
             retain: publication.retain && granted.retain_as_published,
             ids,
         };
-        let full = self.session_settings.full;
-        match session.deliver(publication, delivery, &self.limits, full, effects) {
+        match self.deliver_to(&mut session, publication, delivery, effects) {
             Delivered::Taken => {}
             Delivered::Overflow => overflowed.push(id),
             dropped => self.count_dropped(dropped),
         }
     }
 
+    /// Hands a message to a session, and in what that has to store.
+    pub(super) fn deliver_to(
+        &self,
+        session: &mut Session,
+        publication: &Publication<'_>,
+        delivery: Delivery<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let (limits, settings) = (&self.limits, &self.session_settings);
+        let mut delivered = session.deliver(publication, delivery, limits, settings, effects);
+        while delivered == Delivered::Unread {
+            delivered = match self.read_page(session, effects) {
+                true => session.deliver(publication, delivery, limits, settings, effects),
+                // All that fills it came this very moment.
+                false if settings.full == SessionFull::End => Delivered::Overflow,
+                false => Delivered::DroppedOldest(1),
+            };
+        }
+        self.store_session(session, effects);
+        delivered
+    }
+
     pub(super) fn count_dropped(&self, delivered: Delivered) {
         match delivered {
-            Delivered::Taken | Delivered::Overflow => {}
+            Delivered::Taken | Delivered::Overflow | Delivered::Unread => {}
             Delivered::DroppedAbsent => self.counters.dropped_absent.increment(),
             Delivered::DroppedSlow => self.counters.dropped_slow.increment(),
             Delivered::DroppedTooLarge => self.counters.dropped_too_large.increment(),
@@ -329,6 +410,7 @@ impl Core {
         effects: &mut Effects,
         publication: &Publication<'_>,
         matches: Matches<'_>,
+        now: Time,
     ) -> Result<(), Refused> {
         for target in matches.targets {
             if publication.qos.min(target.subscription.qos) == Qos::AtMostOnce {
@@ -345,7 +427,13 @@ impl Core {
                 continue;
             }
             let ids_len = matches.ids(target).len();
-            if !session.make_space(publication, ids_len, &self.limits, effects) {
+            let mut has_space = session.make_space(publication, ids_len, &self.limits, effects);
+            while !has_space && session.may_make_space(now) && self.read_page(&mut session, effects)
+            {
+                has_space = session.make_space(publication, ids_len, &self.limits, effects);
+            }
+            self.store_session(&mut session, effects);
+            if !has_space {
                 return Err(Refused::SessionFull);
             }
         }
@@ -355,6 +443,10 @@ impl Core {
     /// A full session never stops a publisher: it is ended, and its client
     /// finds that out.
     pub(super) fn end_overflowed(&self, worker: &mut Worker, now: Time) {
+        self.pinned(worker, |worker| self.end_overflowed_pinned(worker, now));
+    }
+
+    fn end_overflowed_pinned(&self, worker: &mut Worker, now: Time) {
         while let Some(id) = worker.overflowed.pop() {
             let Some((client, waiting)) = self.sessions.lock(id.0).and_then(|session| {
                 (!session.has_ended())
@@ -375,9 +467,25 @@ impl Core {
 
     /// An empty payload takes the topic's message away [MQTT-3.3.1-10],
     /// [MQTT-3.3.1-11].
-    fn retain(&self, publication: &Publication<'_>, now: Time) -> Result<(), Refused> {
+    fn retain(
+        &self,
+        effects: &mut Effects,
+        publication: &Publication<'_>,
+        now: Time,
+    ) -> Result<(), Refused> {
         let message = (!publication.payload.is_empty()).then(|| publication.message().clone());
-        (self.retained.set(publication.topic, message, now)).map_err(|_| self.refuse_retained())?;
+        let durability = self.durability.max(publication.durability);
+        let retained = (self.retained).set_and(publication.topic, message, now, |retained| {
+            let topic = publication.topic.as_str().as_bytes();
+            let key = &retained_key(topic);
+            let journal = &mut effects.journal;
+            match retained {
+                Some(_) => publication.store_value(journal, durability, key),
+                None => journal.add(durability, Change::Delete { key }),
+            }
+            effects.receipt = effects.receipt.and(self.store.append(journal));
+        });
+        retained.map_err(|_| self.refuse_retained())?;
         if publication.expires < Time::MAX {
             self.watch_retained(now);
         }
@@ -395,14 +503,19 @@ impl Core {
         }
     }
 
-    pub(super) fn expire_retained(&self, now: Time) {
+    pub(super) fn expire_retained(&self, worker: &mut Worker, now: Time) {
         // Timers that an earlier one has made needless set no other.
         let mut alarm = self.retained_alarm.lock();
         if *alarm <= now {
             *alarm = Time::MAX;
         }
         drop(alarm);
-        let removed = self.retained.remove_expired(now, EXPIRED_PAGE_MAX);
+        let journal = &mut worker.effects.journal;
+        let removed = (self.retained).remove_expired(now, EXPIRED_PAGE_MAX, |topic| {
+            let key = &retained_key(topic);
+            journal.add(Durability::Flushed, Change::Delete { key });
+            self.store.append(journal);
+        });
         self.counters.dropped_expired.add(removed);
         self.watch_retained(now);
     }

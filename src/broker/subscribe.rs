@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use super::link::{Link, Stop, too_large};
 use super::lists::parse_span;
+use super::record::{SubscriptionRecord, Target as Stored, subscription_key};
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
+use crate::journal::Change;
 use crate::message::{Qos, SessionId, SubscriptionId, Time};
 use crate::protocol::{
     Packet, Properties, PropertiesBuf, Property, ReasonCode, RetainHandling, Suback, Subscribe,
     SubscribeOptions, Unsuback, Unsubscribe,
 };
 use crate::router::{Cursor, NodeId, Receiver, Subscription};
-use crate::session::{Close, Delivery, Granted, Publication, Session, Subscribed};
+use crate::session::{Close, Delivery, Effects, Granted, Publication, Session, Subscribed};
 use crate::slots::Locked;
 use crate::topic::{TopicFilter, TopicLimits};
 
@@ -86,6 +88,32 @@ impl Asked {
             qos,
             retain_as_published: self.options.retain_as_published,
             id: self.id,
+            list: None,
+        }
+    }
+
+    /// For the store to remember.
+    pub fn record(self, qos: Qos) -> SubscriptionRecord {
+        SubscriptionRecord {
+            qos,
+            no_local: self.options.no_local,
+            retain_as_published: self.options.retain_as_published,
+            id: self.id,
+            prefetch: self.prefetch.flatten(),
+            ack_timeout: self.ack_timeout.flatten(),
+        }
+    }
+
+    /// As the store remembers it.
+    pub fn recorded(record: SubscriptionRecord) -> Asked {
+        let mut options = SubscribeOptions::new(record.qos);
+        options.no_local = record.no_local;
+        options.retain_as_published = record.retain_as_published;
+        Asked {
+            options,
+            id: record.id,
+            prefetch: record.prefetch.map(Some),
+            ack_timeout: record.ack_timeout.map(Some),
         }
     }
 }
@@ -117,7 +145,7 @@ impl Core {
                     options: *options,
                     ..asked
                 };
-                let granted = self.subscribe(link, text, asked, now);
+                let granted = self.subscribe(&mut worker.effects, link, text, asked, now);
                 granted.map_or_else(
                     |close| {
                         let client = &link.identity.client;
@@ -141,7 +169,14 @@ impl Core {
     }
 
     /// One filter; the QoS granted.
-    fn subscribe(&self, link: &Link, text: &str, asked: Asked, now: Time) -> Result<Qos, Close> {
+    fn subscribe(
+        &self,
+        effects: &mut Effects,
+        link: &Link,
+        text: &str,
+        asked: Asked,
+        now: Time,
+    ) -> Result<Qos, Close> {
         let options = asked.options;
         let wanted = self.parse_filter(text)?;
         self.authorize_subscription(link, text, &wanted)?;
@@ -173,19 +208,41 @@ impl Core {
                     // What is on its way comes as is asked for now.
                     false => session.backlog.update(node, granted, options.no_local),
                 }
+                let stored = (Stored::Filter(text), Some(asked.record(options.qos)));
+                self.store_subscription(&mut session, effects, stored);
                 Ok(options.qos)
             }
             Wanted::Group(filter) => {
                 let held = self.list_named(text).map(Subscribed::Group);
                 self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
-                self.join_group(link, text, filter, asked, now)
+                self.join_group(effects, link, text, filter, asked, now)
             }
             Wanted::Queue(name) => {
                 let held = self.list_named(text).map(Subscribed::Queue);
                 self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
-                self.join_queue(link, name, asked, now)
+                self.join_queue(effects, link, name, asked, now)
             }
         }
+    }
+
+    /// Hands in that a subscription is now so, or is no more.
+    pub(super) fn store_subscription(
+        &self,
+        session: &mut Session,
+        effects: &mut Effects,
+        (target, record): (Stored<'_>, Option<SubscriptionRecord>),
+    ) {
+        let Some(keeping) = session.keeping() else {
+            return;
+        };
+        let key = &subscription_key(keeping.list, target);
+        let value = record.map(SubscriptionRecord::encode);
+        let change = match &value {
+            Some(value) => Change::Put { key, value },
+            None => Change::Delete { key },
+        };
+        effects.journal.add(keeping.durability, change);
+        self.store_session(session, effects);
     }
 
     /// The connection's session, to add a subscription to.
@@ -316,7 +373,17 @@ impl Core {
             Wanted::Group(_) => named.map(Subscribed::Group),
             Wanted::Queue(_) => named.map(Subscribed::Queue),
         };
-        let held = subscribed.filter(|held| session.subscriptions.remove(held).is_some());
+        let held = subscribed.filter(|held| {
+            let Some(granted) = session.subscriptions.remove(held) else {
+                return false;
+            };
+            let target = match granted.list {
+                Some(list) => Stored::List(list),
+                None => Stored::Filter(text),
+            };
+            self.store_subscription(&mut session, &mut worker.effects, (target, None));
+            true
+        });
         drop(session);
         if let Some(Subscribed::Group(list) | Subscribed::Queue(list)) = held {
             self.leave_list(worker, list, link.session, false, now);
@@ -333,6 +400,10 @@ impl Core {
     /// The session is locked all the while: a message that is published
     /// meanwhile comes after the one that it replaces.
     pub fn send_backlog(&self, worker: &mut Worker, id: SessionId, now: Time) -> bool {
+        self.pinned(worker, |worker| self.send_backlog_pinned(worker, id, now))
+    }
+
+    fn send_backlog_pinned(&self, worker: &mut Worker, id: SessionId, now: Time) -> bool {
         let Some(mut session) = self.sessions.lock(id.0) else {
             return false;
         };
@@ -376,14 +447,13 @@ impl Core {
             }
             let effects = &mut worker.effects;
             effects.frames.begin(1);
-            let full = self.session_settings.full;
             let id = granted.id.map(SubscriptionId::get);
             let delivery = Delivery {
                 qos,
                 retain: true,
                 ids: id.as_slice(),
             };
-            let delivered = session.deliver(&publication, delivery, &self.limits, full, effects);
+            let delivered = self.deliver_to(session, &publication, delivery, effects);
             self.count_dropped(delivered);
         }
         match (next, session.backlog.first()) {
@@ -394,7 +464,8 @@ impl Core {
     }
 }
 
-/// Appends SUBACK or UNSUBACK, which says in words why a filter was refused
+/// Appends SUBACK or UNSUBACK, which waits until all is stored that it speaks
+/// of, and says in words why a filter was refused
 /// if there is room for it [MQTT-3.9.2-1].
 fn append_answer(
     worker: &mut Worker,
@@ -406,11 +477,15 @@ fn append_answer(
     if let Some(why) = why.filter(|_| link.terms.wants_words) {
         words.push(Property::ReasonString(&why));
     }
+    let from = worker.answers.len();
     match link
         .terms
         .append_explained(&words, &mut worker.answers, packet)
     {
-        true => Ok(()),
+        true => {
+            worker.gate_answer(from);
+            Ok(())
+        }
         false => Err(Stop::Closed(too_large())),
     }
 }

@@ -17,24 +17,28 @@ impl Core {
         let mut due = Vec::new();
         self.timers.take_due(now, &mut due);
         for timer in due {
-            match timer {
-                Timer::Silence(session, number) => self.check_silence(worker, session, number, now),
-                Timer::Will(session, number) => self.check_will(worker, session, number, now),
-                Timer::Expiry(session) => self.check_expiry(worker, session, now),
-                Timer::Held(session, number) | Timer::Retry(session, number) => {
-                    // The connection looks for itself.
-                    if let Some(mut session) = self.sessions.lock(session.0)
-                        && session.is_link(number)
-                    {
-                        session.retry(&mut worker.effects);
-                    }
-                }
-                Timer::Stale(session, number) => self.check_stale(worker, session, number, now),
-                Timer::Retained => self.expire_retained(now),
-                Timer::Queue(queue) => self.handle_list_timeout(worker, queue, now),
-                Timer::Unused(queue) => self.handle_unused(queue, now),
-            }
+            self.pinned(worker, |worker| self.handle_timer(worker, timer, now));
             worker.effects.wake_all();
+        }
+    }
+
+    fn handle_timer(&self, worker: &mut Worker, timer: Timer, now: Time) {
+        match timer {
+            Timer::Silence(session, number) => self.check_silence(worker, session, number, now),
+            Timer::Will(session, number) => self.check_will(worker, session, number, now),
+            Timer::Expiry(session) => self.check_expiry(worker, session, now),
+            Timer::Held(session, number) | Timer::Retry(session, number) => {
+                // The connection looks for itself.
+                if let Some(mut session) = self.sessions.lock(session.0)
+                    && session.is_link(number)
+                {
+                    session.retry(&mut worker.effects);
+                }
+            }
+            Timer::Stale(session, number) => self.check_stale(worker, session, number, now),
+            Timer::Retained => self.expire_retained(worker, now),
+            Timer::Queue(queue) => self.handle_list_timeout(worker, queue, now),
+            Timer::Unused(queue) => self.handle_unused(worker, queue, now),
         }
     }
 

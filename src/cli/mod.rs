@@ -13,6 +13,7 @@ pub mod logging;
 pub mod property;
 pub mod publish;
 pub mod serve;
+pub mod store;
 mod strftime;
 pub mod subscribe;
 

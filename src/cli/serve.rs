@@ -10,6 +10,9 @@ use super::{Outcome, logging, raise_open_files};
 use crate::config::{Effective, Flags, Shape, Source, Value, parse_flag, shape_of};
 use crate::run;
 
+/// The exit code when the disk has failed: EX_IOERR of sysexits.h.
+const DISK_FAILED: u8 = 74;
+
 /// What `rotamq serve` is told. `rotamq config show` takes the same.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct ServeArguments {
@@ -102,6 +105,8 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             "cannot raise the limit of open files; more connections will be refused"
         ),
     }
-    run::serve(config)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(match run::serve(config)? {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::from(DISK_FAILED),
+    })
 }

@@ -40,8 +40,10 @@ pub struct Connection<S> {
     // The tail is what came with the CONNECT, and not looked at yet.
     fresh: bool,
     writing: Outbox,
-    // Bytes of answers that may not be written yet.
-    answers_len: usize,
+    // Bytes of answers that may not be written yet, and how many of them wait
+    // for the store.
+    answers_len: u32,
+    owed_len: u32,
     // A packet came that the session does not know of yet.
     heard: bool,
     stop: Option<Stop>,
@@ -65,6 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             tail: rest,
             writing: Outbox::default(),
             answers_len: 0,
+            owed_len: 0,
             heard: false,
             stop: None,
         }
@@ -78,7 +81,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         for _ in 0..TURNS_MAX {
             let blocked = self.write(cx)?.is_pending();
             let mut idle = true;
-            if self.answers_len <= ANSWERS_MAX && self.read(local, cx, now)?.is_ready() {
+            let may_read = self.may_read();
+            if !may_read && core.store().is_behind() {
+                let store = core.store();
+                if !store.wake_at(store.next_receipt(), cx.waker()) {
+                    idle = false;
+                }
+            }
+            if may_read && self.read(local, cx, now)?.is_ready() {
                 idle = false;
                 local.worker.effects.wake_all();
                 if local.worker.answers.is_empty() {
@@ -87,7 +97,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let link = self.link.as_mut().expect("it is given up only at the end");
             let worker = &mut local.worker;
-            self.answers_len += worker.answers.len();
+            // A read brings no more than a few thousand.
+            self.answers_len += worker.answers.len() as u32;
+            self.owed_len += worker.owed_len() as u32;
             let waker = idle.then_some(cx.waker());
             let heard = std::mem::take(&mut self.heard);
             match core.exchange(worker, link, &mut self.writing, waker, heard, now) {
@@ -130,6 +142,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Who does not read its answers, or has too many on their way to the disk,
+    /// is not read from; nor is anybody while the disk is far behind.
+    fn may_read(&self) -> bool {
+        let owed_max = self.shared.core.limits().unacknowledged_in_max;
+        self.answers_len as usize <= ANSWERS_MAX
+            && self.owed_len as usize <= owed_max
+            && !self.shared.core.store().is_behind()
     }
 
     /// Whether there is nothing left to do before this end. When the broker
@@ -219,15 +240,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Writes what is being written. Pending: the socket takes no more.
+    /// Writes what is being written. Pending: the socket takes no more, or what
+    /// is next is not stored yet.
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         while !self.writing.is_empty() {
+            let store = self.shared.core.store();
+            if let Some(receipt) = self.writing.open_gates(|receipt| store.has(receipt)) {
+                match store.wake_at(receipt, cx.waker()) {
+                    true => return Poll::Pending,
+                    false => continue,
+                }
+            }
             match ready!(self.write_pieces(cx)) {
                 Ok(count) if count > 0 => self.writing.advance(count),
                 _ => return Poll::Ready(Err(Stop::Lost)),
             }
         }
-        self.answers_len = 0;
+        (self.answers_len, self.owed_len) = (0, 0);
         Poll::Ready(Ok(()))
     }
 
@@ -259,9 +288,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let worker = &mut local.worker;
         match stop {
             // What is in the outbox was never written: its jobs are somebody else's.
-            Stop::Lost => worker.answers.clear(),
+            Stop::Lost => worker.drop_answers(),
             // What was handled before the end is answered.
             _ => drop(core.exchange(worker, &mut link, &mut self.writing, None, false, now)),
+        }
+        if *stop != Stop::BrokerStops {
+            // Whoever waits for the rest asks again on another connection.
+            let store = core.store();
+            self.writing.open_gates(|receipt| store.has(receipt));
+            self.writing.drop_gated();
         }
         if let Some(close) = link.last_word(stop) {
             let (terms, settings) = (&link.terms, core.session_settings());

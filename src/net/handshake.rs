@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::{Shared, with_worker};
 use crate::broker::{Admission, Link};
+use crate::config::Durability;
 use crate::protocol::{
     Connack, DecodeError, Packet, PropertiesBuf, Property, decode, decode_connect, encode,
 };
@@ -22,13 +23,14 @@ const LINGER: Duration = Duration::from_secs(1);
 pub async fn handshake(
     stream: &mut TcpStream,
     peer: SocketAddr,
+    durability: Option<Durability>,
     shared: &Shared,
 ) -> Option<(Link, Vec<u8>)> {
     // One deadline for all of it: dribbling does not extend it.
     let limit = shared.core.limits().connect_timeout;
     let mut stopping = shared.stopping.clone();
     let admitted = tokio::select! {
-        admitted = timeout(limit, read_connect(stream, peer, shared)) => admitted,
+        admitted = timeout(limit, read_connect(stream, peer, durability, shared)) => admitted,
         _ = stopping.wait_for(|stopping| *stopping) => return None,
     };
     match admitted {
@@ -48,6 +50,7 @@ type Refusal = Option<Vec<u8>>;
 async fn read_connect(
     stream: &mut TcpStream,
     peer: SocketAddr,
+    durability: Option<Durability>,
     shared: &Shared,
 ) -> Result<(Link, Vec<u8>), Refusal> {
     let core = &shared.core;
@@ -71,7 +74,8 @@ async fn read_connect(
         return Err(None); // It was one just now.
     };
     let mut admission = with_worker(shared, |local| {
-        core.connect(&mut local.worker, &connect, shared.clock.now())
+        let now = shared.clock.now();
+        core.connect_through(&mut local.worker, &connect, durability, now)
     });
     loop {
         let authentication = match admission {

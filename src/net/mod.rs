@@ -22,6 +22,7 @@ use tokio::sync::watch;
 pub use worker::with_worker;
 
 use crate::broker::Core;
+use crate::config::Durability;
 use crate::message::Time;
 
 /// Connections that wait in the kernel to be accepted.
@@ -103,7 +104,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts connections until the broker stops.
-pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+///
+/// `durability`: what the listener asks for, if for any.
+pub async fn accept(listener: TcpListener, durability: Option<Durability>, shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
     loop {
         let accepted = tokio::select! {
@@ -111,7 +114,7 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &shared),
+            Ok((stream, peer)) => admit(stream, peer, durability, &shared),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -120,7 +123,12 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    durability: Option<Durability>,
+    shared: &Arc<Shared>,
+) {
     let open = Open::new(shared);
     if shared.connections_len() > shared.core.limits().connections_max {
         shared.core.counters().connections_refused.increment();
@@ -130,13 +138,18 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     if let Err(error) = stream.set_nodelay(true) {
         return tracing::debug!(%peer, %error, "the connection is gone already");
     }
-    tokio::spawn(serve(stream, peer, open));
+    tokio::spawn(serve(stream, peer, durability, open));
 }
 
 /// One connection, from its first byte to its last.
-async fn serve(mut stream: TcpStream, peer: SocketAddr, open: Open) {
+async fn serve(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    durability: Option<Durability>,
+    open: Open,
+) {
     // Boxed: what it needs is given back once the client is in.
-    let admitted = Box::pin(handshake::handshake(&mut stream, peer, &open.0)).await;
+    let admitted = Box::pin(handshake::handshake(&mut stream, peer, durability, &open.0)).await;
     if let Some((link, rest)) = admitted {
         connection::Connection::new(stream, peer, open.0.clone(), link, rest).await;
     }
@@ -166,7 +179,7 @@ mod tests {
     /// future.
     #[test]
     fn the_future_of_a_connection_is_small() {
-        fn size<F>(_: impl Fn(TcpStream, SocketAddr, Open) -> F) -> usize {
+        fn size<F>(_: impl Fn(TcpStream, SocketAddr, Option<Durability>, Open) -> F) -> usize {
             size_of::<F>()
         }
         let bytes = size(serve);

@@ -47,7 +47,7 @@ pub fn with_worker<R>(shared: &Shared, turn: impl FnOnce(&mut Local) -> R) -> R 
 impl Local {
     fn new(shared: &Shared) -> Local {
         Local {
-            worker: Worker::new(shared.core.limits()),
+            worker: Worker::new(&shared.core),
             buffer: vec![0; READ_MAX].into_boxed_slice(),
             broker: shared.number,
             whole: true,

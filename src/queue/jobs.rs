@@ -23,9 +23,39 @@ pub(super) struct Job {
     pub links: Links,
     pub deliveries: u32,
     pub state: State,
+    pub stored: Stored,
 }
 
-const _: () = assert!(size_of::<Job>() <= 64 + size_of::<Arc<Message>>());
+const _: () = assert!(size_of::<Job>() <= 72 + size_of::<Arc<Message>>());
+
+/// How a job outlives the broker, in the row of its sequence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Whether it does.
+    pub is_stored: bool,
+    /// Whether its body is stored for others too, by its message's id.
+    pub is_shared: bool,
+    /// Whether it is said there who has it.
+    pub(super) is_held: bool,
+}
+
+impl Stored {
+    /// It goes with the broker.
+    pub const NOT: Stored = Stored {
+        is_stored: false,
+        is_shared: false,
+        is_held: false,
+    };
+
+    /// In a row of its own; whether with a body that others have too.
+    pub fn row(is_shared: bool) -> Stored {
+        Stored {
+            is_stored: true,
+            is_shared,
+            is_held: false,
+        }
+    }
+}
 
 #[derive(Clone, Copy)]
 pub(super) enum State {

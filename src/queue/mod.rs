@@ -21,12 +21,15 @@
 //!                       +------- delayed <-------+
 //! ```
 //!
-//! A job whose message expires leaves the queue at its time, ready or
+//! A queue that outlives the broker has the head of its jobs in memory, and
+//! says by [`Queue::wants_jobs`] when more of the rest are to be read. A job
+//! whose message expires leaves the queue at its time, ready or
 //! delayed; one that a member has then lives on, and expires if it comes back.
 
 mod jobs;
 mod list;
 mod rota;
+mod stored;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -36,11 +39,15 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
+pub use self::jobs::Stored;
 use self::jobs::{Held, Job, Lane, State};
 use self::list::Links;
 use self::rota::Rota;
-use crate::config::Undecided;
-use crate::message::{LeaseId, Message, Qos, SessionId, Time};
+use self::stored::Keeping;
+pub use self::stored::{Fate, JobRecord, StoredJob};
+use crate::config::{Durability, Undecided};
+use crate::journal::{Journal, ListId};
+use crate::message::{LeaseId, Message, PacketId, Qos, SessionId, Time};
 
 /// What a queue can be told.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +100,8 @@ pub struct Lease<'a> {
     pub id: LeaseId,
     pub member: SessionId,
     pub message: &'a Arc<Message>,
+    /// Its place in the order, and its row.
+    pub sequence: u64,
     pub qos: Qos,
     /// How often the job was delivered, this time included.
     pub deliveries: u32,
@@ -121,6 +130,9 @@ pub struct DeadLetter {
     pub message: Arc<Message>,
     pub reason: DeadReason,
     pub deliveries: u32,
+    /// Where it stays until it is stored elsewhere: see [`Queue::moved`].
+    pub sequence: u64,
+    pub stored: Stored,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +165,7 @@ impl std::error::Error for Full {}
 
 /// What is in a queue, and what has become of everything that ever was: what
 /// was `enqueued` is ready, in flight, delayed, or counted by one of `done`,
-/// `rejected`, `undecided`, `dropped`, `discarded`, `expired`.
+/// `rejected`, `undecided`, `dropped`, `discarded`, `expired`, `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub ready: usize,
@@ -190,6 +202,8 @@ pub struct Totals {
     pub discarded: u64,
     /// Their messages' time passed while no member had them [MQTT-3.3.2-5].
     pub expired: u64,
+    /// Damaged on disk.
+    pub lost: u64,
 }
 
 /// A work queue or a share group. Its user has it behind one lock.
@@ -218,6 +232,8 @@ pub struct Queue {
     bytes: usize,
     totals: Totals,
     last_used: Time,
+    /// Where it outlives the broker.
+    keeping: Option<Box<Keeping>>,
 }
 
 /// What a time is for.
@@ -258,6 +274,13 @@ impl Queue {
     /// job, or how long a job waits that no member could take.
     const SKIPPED_FOR: Duration = Duration::from_secs(1);
 
+    /// Jobs of a stored queue that are in memory, and their bytes; the others
+    /// are on disk.
+    const READ_MAX: usize = 2048;
+    const READ_BYTES_MAX: usize = 2 << 20;
+    /// With fewer that are ready, more are read.
+    const READ_LOW: usize = 512;
+
     /// Jobs that an empty queue keeps memory for.
     const JOBS_KEPT: usize = 1024;
 
@@ -279,8 +302,178 @@ impl Queue {
             bytes: 0,
             totals: Totals::default(),
             last_used: Time::ZERO,
+            keeping: None,
         }
     }
+
+    // ---- what is stored
+
+    /// It outlives the broker from now on.
+    pub fn keep(&mut self, list: ListId, durability: Durability) {
+        self.keeping = Some(Box::new(Keeping::new(list, durability)));
+        self.next_sequence = self.next_sequence.max(1);
+    }
+
+    /// Where its jobs are stored, and how safely.
+    pub fn kept_in(&self) -> Option<(ListId, Durability)> {
+        let keeping = self.keeping.as_ref()?;
+        Some((keeping.list, keeping.durability))
+    }
+
+    /// The place in the order, and the row, of the next message put in.
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// What has to be stored before the queue is let go.
+    pub fn journal(&mut self) -> Option<&mut Journal> {
+        let keeping = self.keeping.as_mut()?;
+        (!keeping.journal.is_empty()).then_some(&mut keeping.journal)
+    }
+
+    /// What an earlier run of the broker left: so many jobs, of so many
+    /// [`Message::cost_bytes`], to be read when they are wanted.
+    pub fn restore(&mut self, next_sequence: u64, jobs: usize, cost_bytes: usize) {
+        self.next_sequence = next_sequence.max(1);
+        self.messages += jobs;
+        self.bytes += cost_bytes + jobs * Queue::JOB_BYTES;
+        self.totals.enqueued += jobs as u64;
+        if let Some(keeping) = &mut self.keeping {
+            keeping.unread = jobs;
+            keeping.unread_from = 0;
+        }
+    }
+
+    /// From which row on jobs are to be read, and how many.
+    pub fn wants_jobs(&self) -> Option<(ListId, u64, usize)> {
+        let keeping = self.keeping.as_ref()?;
+        let room = Queue::READ_MAX.saturating_sub(self.jobs.len());
+        let wants = keeping.unread > 0
+            && room > 0
+            && keeping.read_bytes < Queue::READ_BYTES_MAX
+            && self.ready.len() < Queue::READ_LOW;
+        wants.then_some((keeping.list, keeping.unread_from, room.min(keeping.unread)))
+    }
+
+    /// A job that was read. Its holder's session, if one of QoS 2 has it, has
+    /// to take it up again with [`Queue::restore_lease`].
+    pub fn load(&mut self, job: StoredJob, now: Time) -> Option<u32> {
+        let keeping = self.keeping.as_mut()?;
+        keeping.unread = keeping.unread.saturating_sub(1);
+        keeping.unread_from = job.sequence + 1;
+        keeping.read_bytes += job.message.cost_bytes();
+        let (record, expires) = (job.record, job.message.expires() < Time::MAX);
+        let key = self.jobs.insert(Job {
+            message: job.message,
+            sequence: job.sequence,
+            lease: 0,
+            member: 0,
+            links: Links::NONE,
+            deliveries: record.deliveries,
+            state: State::Ready,
+            stored: job.stored,
+        }) as u32; // wants_jobs sees to it.
+        match record.fate {
+            Fate::Delayed(due) if due > now => self.delay_unamended(key, due),
+            Fate::GivenAway => {
+                self.totals.done += 1;
+                self.forget(key);
+                return None;
+            }
+            Fate::Held(..) => {
+                self.jobs[key as usize].stored.is_held = true;
+                self.make_ready_unamended(key);
+                return Some(key);
+            }
+            Fate::Open | Fate::Delayed(_) if expires => self.make_ready_unamended(key),
+            Fate::Open | Fate::Delayed(_) => self.lane_of(key).push(key),
+        }
+        None
+    }
+
+    /// The job with that key of [`Queue::load`] is this member's, as it was
+    /// when the broker stopped. `None`: its session is gone.
+    pub fn restore_lease(
+        &mut self,
+        key: u32,
+        member: Option<SessionId>,
+        now: Time,
+    ) -> Option<LeaseId> {
+        let job = &self.jobs[key as usize];
+        let sequence = job.sequence;
+        self.lane_of(key).take_out(sequence);
+        self.unwatch(key);
+        let Some(member) = member else {
+            self.give_up_undecided(key);
+            return None;
+        };
+        let member_key = self.rota.find(member).unwrap_or_else(|| {
+            let membership = Membership {
+                qos: Qos::ExactlyOnce,
+                prefetch: None,
+                ack_timeout: None,
+            };
+            let member_key = self.rota.join(member, membership, self.next_lease);
+            self.rota.leave(member_key);
+            member_key
+        });
+        Some(self.lease(key, member_key, Qos::ExactlyOnce, now))
+    }
+
+    /// A row that could not be read: damaged. The job is lost.
+    pub fn lose(&mut self, sequence: u64) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.unread_from = sequence + 1;
+            self.lose_unread(1);
+        }
+    }
+
+    /// All jobs there are were read; so many are missing.
+    pub fn loaded_all(&mut self) -> usize {
+        let missing = self.keeping.as_ref().map_or(0, |keeping| keeping.unread);
+        self.lose_unread(missing);
+        missing
+    }
+
+    fn lose_unread(&mut self, count: usize) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.unread -= count.min(keeping.unread);
+        }
+        self.messages = self.messages.saturating_sub(count);
+        self.totals.lost += count as u64;
+        if self.messages == 0 {
+            self.bytes = 0;
+        }
+    }
+
+    /// The session took the lease: what is to be known of that after a crash.
+    /// `holder`: of a delivery at QoS 2.
+    pub fn store_lease(&mut self, id: LeaseId, holder: Option<(ListId, PacketId)>) {
+        let Some(keeping) = &mut self.keeping else {
+            return;
+        };
+        let job = &mut self.jobs[id.job as usize];
+        if !job.stored.is_stored {
+            return;
+        }
+        let fate = match (job.held().qos, holder) {
+            (Qos::AtMostOnce, _) => Fate::GivenAway,
+            (Qos::ExactlyOnce, Some((session, packet_id))) => Fate::Held(session, packet_id),
+            _ => Fate::Open,
+        };
+        job.stored.is_held = fate != Fate::Open;
+        let deliveries = job.deliveries;
+        keeping.amend(job.sequence, JobRecord { deliveries, fate });
+    }
+
+    /// The dead letter is stored elsewhere, or given up.
+    pub fn moved(&mut self, letter: &DeadLetter) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.remove(letter.sequence, letter.stored, &letter.message);
+        }
+    }
+
+    // ---- putting in
 
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -303,7 +496,7 @@ impl Queue {
     /// Puts a message in, behind all others.
     pub fn enqueue(&mut self, message: Arc<Message>, now: Time) -> Result<(), Full> {
         self.reserve(message.cost_bytes())?;
-        self.enqueue_reserved(message, now);
+        self.enqueue_reserved(message, Stored::NOT, now);
         Ok(())
     }
 
@@ -318,8 +511,28 @@ impl Queue {
     }
 
     /// Puts in a message for which there is a reservation of its cost.
-    pub fn enqueue_reserved(&mut self, message: Arc<Message>, now: Time) {
+    /// `stored`: in the row of [`Queue::next_sequence`], or not.
+    pub fn enqueue_reserved(&mut self, message: Arc<Message>, stored: Stored, now: Time) {
         let expires = message.expires() < Time::MAX;
+        let mut unordered = false;
+        if let Some(keeping) = &mut self.keeping {
+            let in_memory = keeping.unread == 0
+                && self.jobs.len() < Queue::READ_MAX
+                && keeping.read_bytes < Queue::READ_BYTES_MAX;
+            if stored.is_stored && !in_memory {
+                if keeping.unread == 0 {
+                    keeping.unread_from = self.next_sequence;
+                }
+                keeping.unread += 1;
+                self.next_sequence += 1;
+                self.totals.enqueued += 1;
+                self.last_used = now;
+                return;
+            }
+            keeping.read_bytes += message.cost_bytes();
+            // Before those that are read later, and come before it.
+            unordered = keeping.unread > 0;
+        }
         let key = self.jobs.insert(Job {
             message,
             sequence: self.next_sequence,
@@ -328,12 +541,13 @@ impl Queue {
             links: Links::NONE,
             deliveries: 0,
             state: State::Ready,
+            stored,
         }) as u32; // check_room sees to it.
         self.next_sequence += 1;
         self.totals.enqueued += 1;
         self.last_used = now;
-        match expires {
-            true => self.make_ready(key),
+        match expires || unordered {
+            true => self.make_ready_unamended(key),
             false => self.lane_of(key).push(key),
         }
     }
@@ -429,13 +643,34 @@ impl Queue {
             Some(second) if self.had_last(next, key) && !self.settings.exclusive => second,
             _ => next,
         };
-        let member = self.rota.get_mut(member_key);
+        let member = self.rota.get(member_key);
         let session = member.session;
-        let job = &mut self.jobs[key as usize];
+        let job = &self.jobs[key as usize];
         let qos = match self.settings.rules {
             Rules::Work => member.membership.qos,
             Rules::Share => member.membership.qos.min(job.message.qos()), // [MQTT-3.8.4-6]
         };
+        let id = self.lease(key, member_key, qos, now);
+        self.rota.rotate(member_key);
+        let job = &mut self.jobs[key as usize];
+        job.deliveries += 1;
+        self.totals.delivered += 1;
+        self.totals.redelivered += u64::from(job.deliveries > 1);
+        let job = &self.jobs[key as usize];
+        Some(Lease {
+            id,
+            member: session,
+            message: &job.message,
+            sequence: job.sequence,
+            qos,
+            deliveries: job.deliveries,
+        })
+    }
+
+    /// A job that is in no place is the member's from now on.
+    fn lease(&mut self, key: u32, member_key: u32, qos: Qos, now: Time) -> LeaseId {
+        let member = self.rota.get_mut(member_key);
+        let job = &mut self.jobs[key as usize];
         let id = LeaseId {
             job: key,
             member: member_key,
@@ -452,23 +687,12 @@ impl Queue {
         });
         job.lease = id.number;
         job.member = id.member;
-        job.deliveries += 1;
-        self.totals.delivered += 1;
-        self.totals.redelivered += u64::from(job.deliveries > 1);
         *member.held_mut(qos) += 1;
         member.leases.push_back(&mut self.jobs, key);
-        self.rota.rotate(member_key);
         if let Some(span) = self.span(member_key, qos) {
             self.arm(member_key, now + span);
         }
-        let job = &self.jobs[key as usize];
-        Some(Lease {
-            id,
-            member: session,
-            message: &job.message,
-            qos,
-            deliveries: job.deliveries,
-        })
+        id
     }
 
     /// The session did not take the lease, or is gone. The job is back in its
@@ -518,6 +742,11 @@ impl Queue {
 
     /// A job that is in no place waits until `due`.
     fn delay(&mut self, key: u32, due: Time) {
+        self.amend(key, Fate::Delayed(due));
+        self.delay_unamended(key, due);
+    }
+
+    fn delay_unamended(&mut self, key: u32, due: Time) {
         self.jobs[key as usize].state = State::Delayed { due };
         self.delayed += 1;
         self.timers.insert((due, Timer::Delay(key)));
@@ -748,12 +977,14 @@ impl Queue {
     }
 
     pub fn counts(&self) -> Counts {
-        let ready = self.ready.len() + self.fleeting.len();
+        let in_memory = self.ready.len() + self.fleeting.len();
+        let unread = self.keeping.as_ref().map_or(0, |keeping| keeping.unread);
+        let ready = in_memory + unread;
         let (members, members_connected) = self.rota.len();
         let oldest = self.first_ready();
         Counts {
             ready,
-            in_flight: self.jobs.len() - ready - self.delayed,
+            in_flight: self.jobs.len() - in_memory - self.delayed,
             delayed: self.delayed,
             bytes: self.bytes,
             members,
@@ -860,6 +1091,23 @@ impl Queue {
 
     /// Puts a job that is in no place into its place in the order.
     fn make_ready(&mut self, key: u32) {
+        if self.jobs[key as usize].stored.is_held {
+            self.amend(key, Fate::Open);
+        }
+        self.make_ready_unamended(key);
+    }
+
+    /// What is stored of the job says so.
+    fn amend(&mut self, key: u32, fate: Fate) {
+        let job = &mut self.jobs[key as usize];
+        job.stored.is_held = false;
+        if let Some(keeping) = self.keeping.as_mut().filter(|_| job.stored.is_stored) {
+            let deliveries = job.deliveries;
+            keeping.amend(job.sequence, JobRecord { deliveries, fate });
+        }
+    }
+
+    fn make_ready_unamended(&mut self, key: u32) {
         let job = &mut self.jobs[key as usize];
         job.state = State::Ready;
         let sequence = job.sequence;
@@ -959,11 +1207,12 @@ impl Queue {
     /// Makes a job that is in no place a dead letter, or discards it under
     /// rules that have none.
     fn bury(&mut self, key: u32, reason: DeadReason) {
-        let job = self.forget(key);
         if self.settings.rules == Rules::Share {
             self.totals.discarded += 1;
+            self.forget(key);
             return;
         }
+        let job = self.take_job(key);
         match reason {
             DeadReason::Rejected => self.totals.rejected += 1,
             DeadReason::Undecided => self.totals.undecided += 1,
@@ -972,13 +1221,26 @@ impl Queue {
             message: job.message,
             reason,
             deliveries: job.deliveries,
+            sequence: job.sequence,
+            stored: job.stored,
         });
     }
 
+    /// The job, which is in no place, is done with.
+    fn forget(&mut self, key: u32) {
+        let job = self.take_job(key);
+        if let Some(keeping) = &mut self.keeping {
+            keeping.remove(job.sequence, job.stored, &job.message);
+        }
+    }
+
     /// The job, which is in no place, is no longer the queue's.
-    fn forget(&mut self, key: u32) -> Job {
+    fn take_job(&mut self, key: u32) -> Job {
         self.unwatch(key);
         let job = self.jobs.remove(key as usize);
+        if let Some(keeping) = &mut self.keeping {
+            keeping.read_bytes -= job.message.cost_bytes();
+        }
         self.cancel_reservation(job.message.cost_bytes());
         if self.jobs.is_empty() && self.jobs.capacity() > Queue::JOBS_KEPT {
             self.jobs = Slab::new();

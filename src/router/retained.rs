@@ -108,17 +108,46 @@ impl RetainedStore {
         message: Option<Arc<Message>>,
         now: Time,
     ) -> Result<(), RetainedFull> {
+        self.set_and(topic, message, now, |_| ())
+    }
+
+    /// As [`RetainedStore::set`]. `changed` is called before anybody else can
+    /// change the store, with what is retained then, if that is another than
+    /// before.
+    ///
+    /// # Errors
+    /// Those of [`RetainedStore::set`].
+    pub fn set_and(
+        &self,
+        topic: TopicName<'_>,
+        message: Option<Arc<Message>>,
+        now: Time,
+        changed: impl FnOnce(Option<&Arc<Message>>),
+    ) -> Result<(), RetainedFull> {
         let key = key_of(topic);
         let mut held = self.held.write();
         match message.filter(|message| is_kept(message, now)) {
-            None => held.remove(&key),
+            None => {
+                if held.remove(&key) {
+                    changed(None);
+                }
+            }
             Some(message) => {
                 self.check_room(&held, &key, &message)?;
                 held.remove(&key);
+                changed(Some(&message));
                 held.insert(key, message);
             }
         }
         Ok(())
+    }
+
+    /// Takes back what was retained before, whatever the bounds are now.
+    pub fn restore(&self, message: Arc<Message>) {
+        let key = key_of(message.topic());
+        let mut held = self.held.write();
+        held.remove(&key);
+        held.insert(key, message);
     }
 
     /// Whether `set` would take this message now.
@@ -153,7 +182,15 @@ impl RetainedStore {
     /// Removes messages that have expired [MQTT-3.3.2-5], those first whose
     /// time was up first, and `steps_max` at most; how many it were. Where it
     /// were as many there may be more: see [`RetainedStore::next_expiry`].
-    pub fn remove_expired(&self, now: Time, steps_max: usize) -> usize {
+    ///
+    /// `each` is called with the topic of each, before anybody else can
+    /// change the store.
+    pub fn remove_expired(
+        &self,
+        now: Time,
+        steps_max: usize,
+        mut each: impl FnMut(&[u8]),
+    ) -> usize {
         let mut held = self.held.write();
         let mut removed = 0;
         while removed < steps_max
@@ -161,6 +198,9 @@ impl RetainedStore {
             && now > *expires
             && let Some((_, key)) = held.expiring.pop_first()
         {
+            if let Some(message) = held.messages.get(&key) {
+                each(message.topic_bytes());
+            }
             held.remove(&key);
             removed += 1;
         }
@@ -238,12 +278,14 @@ impl Held {
         self.messages.insert(key, message);
     }
 
-    /// If it is there.
-    fn remove(&mut self, key: &[u8]) {
-        if let Some((key, message)) = self.messages.remove_entry(key) {
-            self.bytes -= cost_bytes(&key, &message);
-            self.expiring.remove(&(message.expires(), key));
-        }
+    /// Whether it was there.
+    fn remove(&mut self, key: &[u8]) -> bool {
+        let Some((key, message)) = self.messages.remove_entry(key) else {
+            return false;
+        };
+        self.bytes -= cost_bytes(&key, &message);
+        self.expiring.remove(&(message.expires(), key));
+        true
     }
 
     fn from(&self, seek: &[u8]) -> btree_map::Range<'_, Box<[u8]>, Arc<Message>> {

@@ -1,7 +1,7 @@
 //! One client's conversation: what it is owed, and what it owes.
 //!
 //! Owns a session's state (MQTT 3.1.1, 4.1): what is in flight both ways, what
-//! waits, the outbox. Pure: a packet, a delivery or a moment goes in, effects
+//! waits, the outbox, and what of it is stored (`stored`). Pure: a packet, a delivery or a moment goes in, effects
 //! come out. Knows neither sockets nor who else is there: a PUBLISH comes from
 //! `broker`, and leaves through the outbox to the connection that writes it.
 
@@ -9,6 +9,7 @@ mod aliases;
 mod backlog;
 mod outbox;
 mod publication;
+mod stored;
 mod terms;
 mod window;
 
@@ -24,12 +25,15 @@ use rustc_hash::FxHashMap;
 
 pub use aliases::{Given, Named, Received as ReceivedAliases};
 pub use backlog::{Backlog, Pending};
-pub use outbox::Outbox;
+pub use outbox::{Mark, Outbox};
 pub use publication::{Form, Frames, Own, Publication};
+pub use stored::{Keeping, StoredMessage, StoredRow};
+pub(crate) use stored::{about, packet_key};
 pub use terms::{Accepted, Terms, Wire, refusal};
 pub use window::{Hold, Received, Sent, SentJob, Window};
 
-use crate::config::{Limits, SessionFull};
+use crate::config::{Limits, SessionFull, SessionSettings};
+use crate::journal::{Change, Journal, ListId, Receipt};
 use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, SubscriptionId, Time};
 use crate::protocol::{Ack, Packet, Property, ReasonCode, encode};
 
@@ -42,6 +46,12 @@ const NEW_ALIAS_BYTES: usize = 5;
 
 /// A subscription identifier as a property: its own, and up to four bytes.
 const IDENTIFIER_BYTES_MAX: usize = 5;
+
+/// Messages of a stored session that wait in memory; the others wait on disk.
+const WAITING_MAX: usize = 256;
+const WAITING_BYTES_MAX: usize = 256 << 10;
+/// With fewer, more are read.
+const WAITING_LOW: usize = 64;
 
 /// A full session is looked through for what has expired no more often.
 const EXPIRED_EVERY: Duration = Duration::from_millis(100);
@@ -82,6 +92,14 @@ pub struct Session {
     // Counts how often the outbox was taken to be written.
     filling: u32,
     waiting: VecDeque<Waiting>,
+    // Where it outlives the broker.
+    keeping: Option<Box<Keeping>>,
+    // Its messages of earlier connections are read when that is stored.
+    resuming: Option<Receipt>,
+    // What was put into the outbox since then waits until it is stored.
+    gate_from: Option<Mark>,
+    // Bytes of those that wait in memory.
+    waiting_bytes: usize,
     // Nothing that waits is to be looked for before, as having expired.
     first_expiry: Time,
     // Of the messages that are kept, waiting or in flight.
@@ -114,6 +132,8 @@ pub struct Granted {
     pub qos: Qos,
     pub retain_as_published: bool,
     pub id: Option<SubscriptionId>,
+    /// Of a queue or share group, where its jobs are stored.
+    pub list: Option<ListId>,
 }
 
 /// A will (3.1.2.5).
@@ -169,6 +189,7 @@ struct Waiting {
     own: Own,
     qos: Qos,
     retain: bool,
+    row: StoredRow,
 }
 
 impl Waiting {
@@ -223,6 +244,9 @@ pub enum Delivered {
     DroppedTooLarge,
     /// There is no room, and the session has to end.
     Overflow,
+    /// There may be room when more of what it keeps is read: to be done, and
+    /// tried again.
+    Unread,
 }
 
 /// What came of a job.
@@ -269,6 +293,10 @@ pub struct Detached {
 pub struct Effects {
     /// Connections that have something to write.
     pub wakers: Vec<Waker>,
+    /// What has to be stored before the lock of what has changed is given up.
+    pub journal: Journal,
+    /// When all is stored that was handed in for what is being handled.
+    pub receipt: Receipt,
     pub frames: Frames,
     /// Messages dropped because their time had passed, not counted yet.
     pub expired: usize,
@@ -317,6 +345,10 @@ impl Session {
             writing_len: 0,
             filling: 0,
             waiting: VecDeque::new(),
+            keeping: None,
+            resuming: None,
+            gate_from: None,
+            waiting_bytes: 0,
             first_expiry: Time::MAX,
             kept_bytes: 0,
             received: FxHashMap::default(),
@@ -355,9 +387,201 @@ impl Session {
         }
     }
 
-    /// Messages that wait for room in the window.
+    /// Messages that wait for room in the window, in memory or not.
     pub fn waiting_len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.unread()
+    }
+
+    // ---- what is stored
+
+    /// It outlives the broker from now on.
+    pub fn keep(&mut self, keeping: Keeping) {
+        self.keeping = Some(Box::new(keeping));
+    }
+
+    /// Where its messages are, if it outlives the broker.
+    pub fn keeping(&self) -> Option<&Keeping> {
+        self.keeping.as_deref()
+    }
+
+    /// What an earlier run of the broker kept of it: bytes of messages, ids
+    /// received, and ids to be released in their order.
+    pub fn restore(
+        &mut self,
+        kept_bytes: usize,
+        received: &[PacketId],
+        releasing: &[(u64, PacketId)],
+    ) {
+        self.kept_bytes = kept_bytes;
+        let number = self.link_number.wrapping_sub(1);
+        self.received
+            .extend(received.iter().map(|id| (*id, number)));
+        releasing
+            .iter()
+            .for_each(|(_, id)| self.window.release(*id));
+        if let (Some(keeping), Some((order, _))) = (&mut self.keeping, releasing.last()) {
+            keeping.released_until(*order);
+        }
+    }
+
+    /// A QoS 2 job that it had in hand then.
+    pub fn restore_job(
+        &mut self,
+        packet_id: PacketId,
+        message: Arc<Message>,
+        job: SentJob,
+        about: Option<About<'_>>,
+        effects: &mut Effects,
+    ) {
+        let mut own = Vec::new();
+        let subscribed = match about {
+            Some(_) => Subscribed::Queue(job.queue),
+            None => Subscribed::Group(job.queue),
+        };
+        let granted = self.subscriptions.get(&subscribed);
+        (granted.and_then(|granted| granted.id).into_iter())
+            .for_each(|id| Property::SubscriptionIdentifier(id).encode(&mut own));
+        if let Some(about) = about {
+            let publication = Publication::of(&message, message.received());
+            about.encode(&publication, &mut effects.text, &mut own);
+        }
+        let own = Own::of(&own);
+        let cost_bytes = message.cost_bytes() + own.cost_bytes();
+        self.kept_bytes += cost_bytes;
+        self.window.push(Sent {
+            packet_id,
+            qos: Qos::ExactlyOnce,
+            retain: false,
+            filling: self.filling.wrapping_sub(1),
+            cost_bytes,
+            message: Some(message),
+            own,
+            job: Some(job),
+            row: StoredRow::NONE,
+        });
+    }
+
+    /// What it put into the journal, or was given by a queue, is handed in:
+    /// what goes out because of it waits for `receipt`.
+    pub fn stored(&mut self, receipt: Receipt) {
+        if let Some(from) = self.gate_from.take() {
+            self.outbox.gate(from, receipt);
+        }
+        if let Some(keeping) = &mut self.keeping {
+            keeping.pushed = keeping.pushed.and(receipt);
+        }
+        if self.resuming == Some(Receipt::NONE) {
+            self.resuming = Some(receipt);
+        }
+    }
+
+    /// Its messages and packet ids are stored no more.
+    pub fn forget_stored(&mut self, journal: &mut Journal) {
+        if let Some(keeping) = &self.keeping {
+            let (list, durability) = (keeping.list, keeping.durability);
+            journal.add(durability, Change::Drop { list });
+            (self.received.keys()).for_each(|id| keeping.delete_received(*id, journal));
+            (self.window.releasing()).for_each(|id| keeping.delete_releasing(id, journal));
+        }
+    }
+
+    fn unread(&self) -> usize {
+        self.keeping.as_ref().map_or(0, |keeping| keeping.unread())
+    }
+
+    /// From which row on messages are to be read now, and when all of them
+    /// can be.
+    pub fn wants_rows(&self) -> Option<(ListId, u64, Receipt)> {
+        let keeping = self.keeping.as_ref()?;
+        self.link.as_ref()?;
+        let wants = keeping.unread() > 0 && self.waiting.len() < WAITING_LOW;
+        let receipt = self.resuming.unwrap_or(keeping.pushed);
+        wants.then(|| (keeping.list, keeping.unread_from(), receipt))
+    }
+
+    /// Where the messages begin that are not in memory.
+    pub fn next_unread(&self) -> Option<(ListId, u64)> {
+        let keeping = self.keeping.as_ref()?;
+        (keeping.unread() > 0).then(|| (keeping.list, keeping.unread_from()))
+    }
+
+    /// Whether all its messages are stored, as `has` says of their receipt.
+    pub fn is_all_stored(&self, has: impl Fn(Receipt) -> bool) -> bool {
+        self.keeping
+            .as_ref()
+            .is_none_or(|keeping| has(keeping.pushed))
+    }
+
+    /// Whether messages of earlier connections are to be read first.
+    pub fn is_resuming(&self) -> bool {
+        self.resuming.is_some()
+    }
+
+    /// A row that was read.
+    pub fn load(&mut self, stored: StoredMessage) {
+        let Some(keeping) = &mut self.keeping else {
+            return;
+        };
+        keeping.read(stored.row);
+        match stored.into_sent() {
+            Ok(sent) => self.window.push_held_back(sent),
+            Err(waiting) => {
+                self.first_expiry = self.first_expiry.min(waiting.message.expires());
+                self.push_waiting(Waiting {
+                    message: waiting.message,
+                    own: waiting.own,
+                    qos: waiting.qos,
+                    retain: waiting.retain,
+                    row: waiting.row,
+                });
+            }
+        }
+    }
+
+    /// A row that could not be read: damaged. It is done with.
+    pub fn lose(&mut self, row: u64) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.read(StoredRow::of(row));
+            keeping.lost(1);
+        }
+    }
+
+    /// All there are were read; so many are missing.
+    pub fn loaded_all(&mut self) -> usize {
+        self.keeping
+            .as_mut()
+            .map_or(0, |keeping| keeping.read_all())
+    }
+
+    /// What it had sent is read: it goes on.
+    pub fn resumed(&mut self, now: Time, effects: &mut Effects) {
+        self.resuming = None;
+        self.resend(now, effects);
+        self.release_again();
+        self.refill(now, effects);
+    }
+
+    /// Whether more of what it had sent may be on disk.
+    pub fn may_have_sent_more(&self) -> bool {
+        self.resuming.is_some() && self.unread() > 0 && self.waiting.is_empty()
+    }
+
+    fn push_waiting(&mut self, waiting: Waiting) {
+        self.waiting_bytes += waiting.cost_bytes();
+        self.waiting.push_back(waiting);
+    }
+
+    fn pop_waiting(&mut self) -> Option<Waiting> {
+        let waiting = self.waiting.pop_front()?;
+        self.waiting_bytes -= waiting.cost_bytes();
+        self.kept_bytes = self.kept_bytes.saturating_sub(waiting.cost_bytes());
+        Some(waiting)
+    }
+
+    fn remove_row(&mut self, row: StoredRow, journal: &mut Journal) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.remove(row, journal);
+        }
     }
 
     /// When the connection sent its last packet; `None` without connection.
@@ -391,11 +615,19 @@ impl Session {
             receiving: 0,
             aliases: NonZeroU16::new(terms.topic_aliases_out).map(|max| Box::new(Given::new(max))),
         });
-        self.append_answers(connack, effects);
+        // Its caller may have something to store, if only that an earlier session
+        // of the client is over, and tells the receipt.
+        self.gate_from = Some(self.outbox.mark());
+        if self.keeping.is_some() {
+            self.resuming = (self.unread() > 0).then_some(Receipt::NONE);
+        }
+        self.append_answers(connack, &[], effects);
         self.window.hold_back_all();
-        self.resend(now, effects);
-        self.release_again();
-        self.refill(now, effects);
+        if self.resuming.is_none() {
+            self.resend(now, effects);
+            self.release_again();
+            self.refill(now, effects);
+        }
         self.link_number
     }
 
@@ -406,14 +638,14 @@ impl Session {
         }
     }
 
-    /// Answers to what the connection read go out behind what is there.
-    /// Takes what there is to write into `writing` when that is empty. Without
+    /// Answers to what the connection read go out behind what is there; those
+    /// from the places of `gates` on wait for these. Takes what there is to write into `writing` when that is empty. Without
     /// `waker` the connection goes on by itself. By its number, and whether a
     /// packet came.
     pub fn exchange(
         &mut self,
         (number, heard): (u32, bool),
-        acks: &[u8],
+        (answers, gates): (&[u8], &[(usize, Receipt)]),
         writing: &mut Outbox,
         waker: Option<&Waker>,
         now: Time,
@@ -434,7 +666,7 @@ impl Session {
         if heard {
             link.last_packet = now;
         }
-        self.append_answers(acks, effects);
+        self.append_answers(answers, gates, effects);
         if writing.is_empty() && !self.outbox.is_empty() {
             effects.recycle(writing);
             std::mem::swap(writing, &mut self.outbox);
@@ -484,8 +716,11 @@ impl Session {
     /// it has one, still finds why.
     pub fn end(&mut self) {
         self.ended = true;
+        self.keeping = None;
+        self.resuming = None;
         self.window = Window::new(0, PacketId::MIN);
         self.waiting = VecDeque::new();
+        self.waiting_bytes = 0;
         self.kept_bytes = 0;
         self.received = FxHashMap::default();
         self.backlog = Backlog::default();
@@ -521,7 +756,8 @@ impl Session {
         let (filling, kept_bytes) = (self.filling, &mut self.kept_bytes);
         self.window.retain(|sent| {
             let Some(job) = sent.job else {
-                return true;
+                // What is stored is read again for the next connection.
+                return !sent.row.is_some();
             };
             lists.push(job.queue);
             match (sent.qos, sent.filling == filling, job.hold) {
@@ -534,12 +770,12 @@ impl Session {
                 (Qos::ExactlyOnce, false, _) => refused.push(sent.packet_id),
                 _ => {}
             }
-            if let Some(message) = &sent.message {
-                *kept_bytes -= message.cost_bytes() + sent.own.cost_bytes();
-            }
+            *kept_bytes = kept_bytes.saturating_sub(sent.cost_bytes);
             false
         });
-        refused.into_iter().for_each(|id| self.window.release(id));
+        refused
+            .into_iter()
+            .for_each(|id| self.release_sent(id, &mut effects.journal));
         lists.sort_unstable();
         lists.dedup();
         lists.retain(|list| {
@@ -548,6 +784,12 @@ impl Session {
                 .iter()
                 .any(|joined| self.subscriptions.contains_key(joined))
         });
+        if let Some(keeping) = &mut self.keeping {
+            keeping.forget_all();
+            self.waiting = VecDeque::new();
+            self.waiting_bytes = 0;
+            self.resuming = None;
+        }
         self.link = None;
         self.absent_since = now;
         self.unconfirmed = Vec::new();
@@ -570,7 +812,7 @@ impl Session {
         publication: &Publication<'_>,
         delivery: Delivery<'_>,
         limits: &Limits,
-        full: SessionFull,
+        settings: &SessionSettings,
         effects: &mut Effects,
     ) -> Delivered {
         let mut own = Vec::new(); // It takes memory for those few that have some.
@@ -578,10 +820,17 @@ impl Session {
         ids.filter_map(SubscriptionId::new)
             .for_each(|id| Property::SubscriptionIdentifier(id).encode(&mut own));
         match delivery.qos {
-            Qos::AtMostOnce => {
+            Qos::AtMostOnce if self.link.is_some() || !settings.store_qos0 => {
                 self.deliver_at_most_once(publication, delivery.retain, &mut own, limits, effects)
             }
-            _ => self.deliver_kept(publication, delivery, &mut own, limits, full, effects),
+            _ => self.deliver_kept(
+                publication,
+                delivery,
+                &mut own,
+                limits,
+                settings.full,
+                effects,
+            ),
         }
     }
 
@@ -597,17 +846,20 @@ impl Session {
         let (qos, retain) = (delivery.qos, delivery.retain);
         let cost = publication.cost_bytes() + Own::cost_bytes_of(own.len());
         if self.can_send(cost, limits) {
-            return match self.send(publication, qos, retain, None, own, effects) {
+            return match self.send(publication, (qos, retain), Source::New, own, effects) {
                 true => Delivered::Taken,
                 false => Delivered::DroppedTooLarge,
             };
         }
         let mut dropped = 0;
-        while self.waiting.len() >= limits.session_messages_max
+        while self.waiting_len() >= limits.session_messages_max
             || self.kept_bytes + cost > limits.session_bytes_max
         {
             if self.drop_expired(publication.now, effects) {
                 continue;
+            }
+            if self.may_have_expired(publication.now) {
+                return Delivered::Unread;
             }
             match full {
                 SessionFull::End => return Delivered::Overflow,
@@ -616,24 +868,49 @@ impl Session {
                 // a time may go beyond.
                 SessionFull::Refuse => break,
             }
-            let Some(oldest) = self.waiting.pop_front() else {
+            let Some(oldest) = self.pop_waiting() else {
+                if self.unread() > 0 {
+                    return Delivered::Unread;
+                }
                 return Delivered::DroppedOldest(dropped + 1);
             };
-            self.kept_bytes -= oldest.cost_bytes();
+            self.remove_row(oldest.row, &mut effects.journal);
             dropped += 1;
         }
         self.kept_bytes += cost;
-        self.first_expiry = self.first_expiry.min(publication.expires);
-        self.waiting.push_back(Waiting {
-            message: publication.message().clone(),
-            own: Own::of(own),
-            qos,
-            retain,
-        });
+        let row = match &mut self.keeping {
+            Some(keeping) => {
+                keeping.push(publication, (qos, retain), None, own, &mut effects.journal)
+            }
+            None => StoredRow::NONE,
+        };
+        let in_memory = self.unread() == 0
+            && self.link.is_some()
+            && self.waiting.len() < WAITING_MAX
+            && self.waiting_bytes + cost <= WAITING_BYTES_MAX;
+        match &mut self.keeping {
+            Some(keeping) if !in_memory => keeping.leave_unread(row, publication.expires),
+            _ => {
+                self.first_expiry = self.first_expiry.min(publication.expires);
+                self.push_waiting(Waiting {
+                    message: publication.message().clone(),
+                    own: Own::of(own),
+                    qos,
+                    retain,
+                    row,
+                });
+            }
+        }
         match dropped {
             0 => Delivered::Taken,
             dropped => Delivered::DroppedOldest(dropped),
         }
+    }
+
+    /// Whether messages that are not in memory may have expired.
+    fn may_have_expired(&self, now: Time) -> bool {
+        let keeping = self.keeping.as_ref();
+        keeping.is_some_and(|keeping| keeping.may_have_expired(now))
     }
 
     /// Makes room by dropping what waits in vain; whether there was any.
@@ -645,9 +922,14 @@ impl Session {
         self.first_expiry = Time::MAX;
         self.waiting.retain(|waiting| {
             let expired = waiting.message.has_expired(now);
-            match expired {
-                true => self.kept_bytes -= waiting.cost_bytes(),
-                false => self.first_expiry = self.first_expiry.min(waiting.message.expires()),
+            if expired {
+                self.waiting_bytes -= waiting.cost_bytes();
+                self.kept_bytes = self.kept_bytes.saturating_sub(waiting.cost_bytes());
+                if let Some(keeping) = &mut self.keeping {
+                    keeping.remove(waiting.row, &mut effects.journal);
+                }
+            } else {
+                self.first_expiry = self.first_expiry.min(waiting.message.expires());
             }
             !expired
         });
@@ -706,6 +988,7 @@ impl Session {
     /// and without keeping too much: one message always may be kept.
     pub fn can_send(&self, cost_bytes: usize, limits: &Limits) -> bool {
         self.waiting.is_empty()
+            && self.unread() == 0
             && self.has_room()
             && (self.kept_bytes == 0 || self.kept_bytes + cost_bytes <= limits.session_bytes_max)
     }
@@ -722,7 +1005,7 @@ impl Session {
         let cost = publication.cost_bytes() + Own::cost_bytes_of(ids_len * IDENTIFIER_BYTES_MAX);
         loop {
             if self.can_send(cost, limits)
-                || self.waiting.len() < limits.session_messages_max
+                || self.waiting_len() < limits.session_messages_max
                     && self.kept_bytes + cost <= limits.session_bytes_max
             {
                 return true;
@@ -731,6 +1014,11 @@ impl Session {
                 return false;
             }
         }
+    }
+
+    /// Whether reading what is not in memory may make room.
+    pub fn may_make_space(&self, now: Time) -> bool {
+        self.may_have_expired(now)
     }
 
     /// A job. Once there is no room, the queue is told when there is again.
@@ -788,14 +1076,16 @@ impl Session {
         effects: &mut Effects,
     ) -> bool {
         let queue_topic = delivery.about.is_some_and(|about| about.queue_topic);
+        // Its caller tells the receipt.
+        self.gate_from.get_or_insert(self.outbox.mark());
         if delivery.qos > Qos::AtMostOnce {
-            let job = SentJob {
+            let job = Source::Job(SentJob {
                 queue,
                 lease: delivery.lease,
                 queue_topic,
                 hold: Hold::Current,
-            };
-            return self.send(publication, delivery.qos, retain, Some(job), own, effects);
+            });
+            return self.send(publication, (delivery.qos, retain), job, own, effects);
         }
         let prefix = prefix(queue_topic);
         let taken = self.send_at_most_once(publication, retain, prefix, own, effects);
@@ -812,6 +1102,7 @@ impl Session {
                 Qos::AtMostOnce => self.outbox.len() < OUTBOX_READY_BYTES_MAX,
                 _ => self.has_room(),
             }
+            && self.resuming.is_none()
     }
 
     /// The queue is told when there is room.
@@ -832,23 +1123,31 @@ impl Session {
 
     /// Whether a QoS 1 or 2 message can go out now.
     pub fn has_room(&self) -> bool {
-        self.link.is_some() && self.window.has_room() && self.outbox.len() < OUTBOX_READY_BYTES_MAX
+        self.link.is_some()
+            && self.resuming.is_none()
+            && self.window.has_room()
+            && self.outbox.len() < OUTBOX_READY_BYTES_MAX
+    }
+
+    /// The id under which the last message went out.
+    pub fn last_packet_id(&self) -> Option<PacketId> {
+        self.window.last().map(|sent| sent.packet_id)
     }
 
     /// Sends what waits, as far as there is room. What has waited for too long
     /// is dropped [MQTT-3.3.2-5].
     pub fn refill(&mut self, now: Time, effects: &mut Effects) {
-        if self.window.is_holding_back() {
+        if self.window.is_holding_back() && self.resuming.is_none() {
             self.resend(now, effects);
         }
         while self.has_room() {
-            let Some(next) = self.waiting.pop_front() else {
+            let Some(next) = self.pop_waiting() else {
                 self.first_expiry = Time::MAX;
                 return;
             };
-            self.kept_bytes -= next.cost_bytes();
             if next.message.has_expired(now) {
                 effects.expired += 1;
+                self.remove_row(next.row, &mut effects.journal);
                 continue;
             }
             effects.frames.begin(1);
@@ -856,7 +1155,21 @@ impl Session {
             let mut own = std::mem::take(&mut effects.own);
             own.clear();
             own.extend_from_slice(next.own.as_bytes());
-            if !self.send(&publication, next.qos, next.retain, None, &mut own, effects) {
+            let how = (next.qos, next.retain);
+            let sent = if next.qos == Qos::AtMostOnce {
+                // Sent is done with.
+                self.remove_row(next.row, &mut effects.journal);
+                self.send_at_most_once(&publication, next.retain, "", &mut own, effects)
+            } else {
+                self.send(
+                    &publication,
+                    how,
+                    Source::Waiting(next.row),
+                    &mut own,
+                    effects,
+                )
+            };
+            if !sent {
                 effects.too_large += 1;
             }
             effects.own = own;
@@ -868,12 +1181,15 @@ impl Session {
     fn send(
         &mut self,
         publication: &Publication<'_>,
-        qos: Qos,
-        retain: bool,
-        job: Option<SentJob>,
+        (qos, retain): (Qos, bool),
+        source: Source,
         own: &mut Vec<u8>,
         effects: &mut Effects,
     ) -> bool {
+        let job = match source {
+            Source::Job(job) => Some(job),
+            Source::New | Source::Waiting(_) => None,
+        };
         let prefix = prefix(job.is_some_and(|job| job.queue_topic));
         let mut form = form(&self.terms, qos, retain, prefix);
         let own_len = own.len();
@@ -881,6 +1197,9 @@ impl Session {
         let aliases = self.link.as_mut().map(|link| &mut link.aliases);
         let aliases = aliases.unwrap_or(&mut none);
         if !fit(&self.terms, aliases, publication, &mut form, own) {
+            if let Source::Waiting(row) = source {
+                self.remove_row(row, &mut effects.journal);
+            }
             return false;
         }
         let packet_id = self.window.take_id();
@@ -888,25 +1207,65 @@ impl Session {
         // A job of QoS 1 is the queue's to give again, and a session that ends
         // with its connection is never asked again.
         let kept = self.terms.persists() && (job.is_none() || qos == Qos::ExactlyOnce);
-        if kept {
-            self.kept_bytes += publication.cost_bytes() + Own::cost_bytes_of(own_len);
-        }
+        let cost_bytes = match kept {
+            true => publication.cost_bytes() + Own::cost_bytes_of(own_len),
+            false => 0,
+        };
+        self.kept_bytes += cost_bytes;
+        let row = self.store_sent(
+            publication,
+            (qos, retain),
+            source,
+            packet_id,
+            &own[..own_len],
+            effects,
+        );
+        // What is stored is read again for another connection.
+        let in_memory = kept && !row.is_some();
         self.window.push(Sent {
             packet_id,
             qos,
             retain,
             filling: self.filling,
-            message: kept.then(|| publication.message().clone()),
-            own: match kept {
+            cost_bytes,
+            message: in_memory.then(|| publication.message().clone()),
+            own: match in_memory {
                 true => Own::of(&own[..own_len]),
                 false => Own::default(),
             },
             job,
+            row,
         });
         self.give_buffer(effects);
         publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
         self.wake(effects);
         true
+    }
+
+    /// A message, its session and its packet id are stored before it goes out.
+    fn store_sent(
+        &mut self,
+        publication: &Publication<'_>,
+        how: (Qos, bool),
+        source: Source,
+        packet_id: PacketId,
+        own: &[u8],
+        effects: &mut Effects,
+    ) -> StoredRow {
+        let Some(keeping) = &mut self.keeping else {
+            return StoredRow::NONE;
+        };
+        let journal = &mut effects.journal;
+        let row = match source {
+            Source::Job(_) => return StoredRow::NONE, // Its queue stores it.
+            Source::New => keeping.push(publication, how, Some(packet_id), own, journal),
+            Source::Waiting(row) => {
+                keeping.sent(row, how, packet_id, own, journal);
+                row
+            }
+        };
+        self.gate_from.get_or_insert(self.outbox.mark());
+        row
     }
 
     /// What the last connection left unacknowledged, with its old ids and in
@@ -924,9 +1283,9 @@ impl Session {
             if sent.job.is_some_and(|job| job.hold != Hold::Current) {
                 // Somebody else may have the job by now: as in `detach`.
                 if let Some(sent) = self.window.acknowledge(packet_id) {
-                    self.forget(sent);
+                    self.forget(sent, &mut effects.journal);
                 }
-                self.window.release(packet_id);
+                self.release_sent(packet_id, &mut effects.journal);
                 let pubrel = Packet::Pubrel(Ack::new(packet_id));
                 let wire = self.terms.wire;
                 self.outbox.append(|out| encode(&pubrel, wire, out));
@@ -948,12 +1307,20 @@ impl Session {
                 // As good as sent [MQTT-3.1.2-25]; a queue's job is undecided.
                 effects.too_large += 1;
                 if let Some(sent) = self.window.acknowledge(packet_id) {
-                    self.forget(sent);
+                    self.forget(sent, &mut effects.journal);
                 }
             }
         }
         effects.own = own;
         self.wake(effects);
+    }
+
+    /// PUBREL is due for an id whose PUBLISH the client has.
+    fn release_sent(&mut self, packet_id: PacketId, journal: &mut Journal) {
+        self.window.release(packet_id);
+        if let Some(keeping) = &mut self.keeping {
+            keeping.put_releasing(packet_id, journal);
+        }
     }
 
     /// PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4].
@@ -972,7 +1339,7 @@ impl Session {
     ///
     /// # Errors
     /// The client has as many on their way as it may [MQTT-3.3.4-7].
-    pub fn receive(&mut self, packet_id: PacketId) -> Result<bool, Close> {
+    pub fn receive(&mut self, packet_id: PacketId, journal: &mut Journal) -> Result<bool, Close> {
         let number = self.link_number;
         let known = self.received.get(&packet_id).copied();
         // What came on an earlier connection counts when it comes again (4.9).
@@ -985,13 +1352,23 @@ impl Session {
             }
             link.receiving += 1;
             self.received.insert(packet_id, number);
+            if known.is_none()
+                && let Some(keeping) = &self.keeping
+            {
+                keeping.put_received(packet_id, journal);
+            }
         }
         Ok(known.is_none())
     }
 
     /// PUBREL: the id is new again [MQTT-4.3.3-12]; whether it was in use.
-    pub fn release(&mut self, packet_id: PacketId) -> bool {
+    pub fn release(&mut self, packet_id: PacketId, journal: &mut Journal) -> bool {
         let known = self.received.remove(&packet_id);
+        if known.is_some()
+            && let Some(keeping) = &self.keeping
+        {
+            keeping.delete_received(packet_id, journal);
+        }
         if known == Some(self.link_number)
             && let Some(link) = &mut self.link
         {
@@ -1004,12 +1381,18 @@ impl Session {
     ///
     /// # Errors
     /// The PUBLISH was of QoS 2, which PUBREC answers.
-    pub fn acknowledge(&mut self, packet_id: PacketId) -> Result<Answered, Close> {
+    pub fn acknowledge(
+        &mut self,
+        packet_id: PacketId,
+        journal: &mut Journal,
+    ) -> Result<Answered, Close> {
         match self.window.get(packet_id).map(|sent| sent.qos) {
             None => Ok(Answered::Nothing),
             Some(Qos::AtLeastOnce) => {
                 let sent = self.window.acknowledge(packet_id);
-                Ok(Answered::Publish(sent.and_then(|sent| self.forget(sent))))
+                Ok(Answered::Publish(
+                    sent.and_then(|sent| self.forget(sent, journal)),
+                ))
             }
             Some(_) => Err(Close::new(
                 ReasonCode::ProtocolError,
@@ -1023,7 +1406,12 @@ impl Session {
     ///
     /// # Errors
     /// The PUBLISH was of QoS 1, which PUBACK answers.
-    pub fn received(&mut self, packet_id: PacketId, refused: bool) -> Result<Answered, Close> {
+    pub fn received(
+        &mut self,
+        packet_id: PacketId,
+        refused: bool,
+        journal: &mut Journal,
+    ) -> Result<Answered, Close> {
         if (self.window.get(packet_id)).is_some_and(|sent| sent.qos != Qos::ExactlyOnce) {
             return Err(Close::new(
                 ReasonCode::ProtocolError,
@@ -1033,22 +1421,35 @@ impl Session {
         if refused {
             let sent = self.window.acknowledge(packet_id);
             return Ok(match sent {
-                Some(sent) => Answered::Publish(self.forget(sent)),
+                Some(sent) => Answered::Publish(self.forget(sent, journal)),
                 None => Answered::Nothing,
             });
         }
         Ok(match self.window.receive(packet_id) {
-            Received::Sent(sent) => Answered::Publish(self.forget(sent)),
+            Received::Sent(sent) => {
+                if let Some(keeping) = &mut self.keeping {
+                    keeping.put_releasing(packet_id, journal);
+                }
+                Answered::Publish(self.forget(sent, journal))
+            }
             Received::Again => Answered::Publish(None),
             Received::Unknown => Answered::Nothing,
         })
     }
 
-    /// The job of an acknowledged PUBLISH that still counts.
-    fn forget(&mut self, sent: Sent) -> Option<SentJob> {
-        if let Some(message) = &sent.message {
-            self.kept_bytes -= message.cost_bytes() + sent.own.cost_bytes();
+    /// PUBCOMP.
+    pub fn complete(&mut self, packet_id: PacketId, journal: &mut Journal) {
+        if self.window.complete(packet_id)
+            && let Some(keeping) = &self.keeping
+        {
+            keeping.delete_releasing(packet_id, journal);
         }
+    }
+
+    /// The job of an acknowledged PUBLISH that still counts.
+    fn forget(&mut self, sent: Sent, journal: &mut Journal) -> Option<SentJob> {
+        self.kept_bytes = self.kept_bytes.saturating_sub(sent.cost_bytes);
+        self.remove_row(sent.row, journal);
         if self.stale_until.is_some() && !self.window.is_full_of_stale() {
             self.stale_until = None;
         }
@@ -1058,10 +1459,15 @@ impl Session {
     // ---- small parts
 
     /// Appends encoded answers to what the client sent.
-    pub fn append_answers(&mut self, answers: &[u8], effects: &mut Effects) {
+    fn append_answers(
+        &mut self,
+        answers: &[u8],
+        gates: &[(usize, Receipt)],
+        effects: &mut Effects,
+    ) {
         if !answers.is_empty() {
             self.give_buffer(effects);
-            self.outbox.append_bytes(answers);
+            self.outbox.append_gated(answers, gates);
         }
     }
 
@@ -1080,6 +1486,17 @@ impl Session {
             effects.wakers.extend(link.waker.take());
         }
     }
+}
+
+/// Where a message comes from that is sent.
+#[derive(Clone, Copy)]
+enum Source {
+    /// From its publisher.
+    New,
+    /// From among those that wait.
+    Waiting(StoredRow),
+    /// From a queue.
+    Job(SentJob),
 }
 
 impl About<'_> {

@@ -4,13 +4,15 @@
 //! the first who must makes it a [`Message`], and all others share that.
 //! Encoded once for all receivers alike. Routes nothing.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::outbox::{COPY_MAX, Outbox};
 use super::terms::Wire;
-use crate::message::{Envelope, Identity, Message, MessageId, PacketId, Qos, Time};
+use crate::config::Durability;
+use crate::journal::{Body, Change, Journal, ListId};
+use crate::message::{Envelope, Identity, Message, MessageId, PacketId, Qos, Time, encode_stored};
 use crate::protocol::{PublishHead, encode_message_expiry, encode_publish_head};
 use crate::topic::TopicName;
 
@@ -29,7 +31,21 @@ pub struct Publication<'a> {
     pub id: MessageId,
     /// When it is handled: what is left of its time is counted from then.
     pub now: Time,
+    /// What its publisher's listener asks for; receivers may ask for more.
+    pub durability: Durability,
     message: OnceCell<Arc<Message>>,
+    body: Cell<StoredBody>,
+}
+
+/// How its body is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StoredBody {
+    /// In each receiver's row.
+    Own,
+    /// Once for all, by the first receiver that stores it.
+    ToShare,
+    /// So it was, with so many bytes.
+    Shared(u32),
 }
 
 /// How one receiver gets it.
@@ -96,7 +112,9 @@ impl<'a> Publication<'a> {
             expires: Time::MAX,
             id,
             now: received,
+            durability: Durability::Memory,
             message: OnceCell::new(),
+            body: Cell::new(StoredBody::Own),
         }
     }
 
@@ -113,7 +131,9 @@ impl<'a> Publication<'a> {
             expires: message.expires(),
             id: message.id(),
             now,
+            durability: Durability::Memory,
             message: OnceCell::from(message.clone()),
+            body: Cell::new(StoredBody::Own),
         }
     }
 
@@ -124,21 +144,76 @@ impl<'a> Publication<'a> {
                 self.topic,
                 self.properties,
                 self.payload,
-                Envelope {
-                    id: self.id,
-                    qos: self.qos,
-                    retain: self.retain,
-                    publisher: self.publisher.clone(),
-                    received: self.received,
-                    expires: self.expires,
-                },
+                self.envelope(),
             ))
         })
     }
 
+    fn envelope(&self) -> Envelope {
+        Envelope {
+            id: self.id,
+            qos: self.qos,
+            retain: self.retain,
+            publisher: self.publisher.clone(),
+            received: self.received,
+            expires: self.expires,
+        }
+    }
+
+    /// Several are to store it: its body is then stored once.
+    pub fn share_body(&self) {
+        self.body.set(StoredBody::ToShare);
+    }
+
+    /// Its row in a list; the id of its body where others have that too, or 0.
+    pub fn store(
+        &self,
+        journal: &mut Journal,
+        durability: Durability,
+        (list, row): (ListId, u64),
+        about: &[u8],
+    ) -> u64 {
+        let id = self.id.0;
+        if let StoredBody::Shared(len) = self.body.get() {
+            let body = Body::Shared { id, len };
+            journal.add(
+                durability,
+                Change::Push {
+                    list,
+                    row,
+                    about,
+                    body,
+                },
+            );
+            return id;
+        }
+        let mut head = Vec::with_capacity(128);
+        let topic = self.topic.as_str().as_bytes();
+        encode_stored(&self.envelope(), self.topic, self.properties, &mut head);
+        let pieces = [&head[..], topic, self.properties, self.payload];
+        if self.body.get() == StoredBody::Own || id == 0 {
+            journal.push(durability, (list, row), about, &pieces);
+            return 0;
+        }
+        journal.share(durability, id, &pieces);
+        let len = pieces.iter().map(|piece| piece.len()).sum::<usize>() as u32;
+        self.body.set(StoredBody::Shared(len));
+        self.store(journal, durability, (list, row), about)
+    }
+
     /// What it takes of a limit in bytes, as [`Message::cost_bytes`].
     pub fn cost_bytes(&self) -> usize {
-        Message::cost_bytes_of(self.topic, self.properties, self.payload)
+        Message::cost_bytes_of(self.publisher, self.topic, self.properties, self.payload)
+    }
+
+    /// Stores it by a key of its own.
+    pub fn store_value(&self, journal: &mut Journal, durability: Durability, key: &[u8]) {
+        let mut value = Vec::with_capacity(128 + self.payload.len());
+        encode_stored(&self.envelope(), self.topic, self.properties, &mut value);
+        value.extend_from_slice(self.topic.as_str().as_bytes());
+        value.extend_from_slice(self.properties);
+        value.extend_from_slice(self.payload);
+        journal.add(durability, Change::Put { key, value: &value });
     }
 
     /// Encodes it into `outbox`, with properties of this delivery's own.

@@ -130,6 +130,23 @@ impl Terms {
         Ok(terms)
     }
 
+    /// Of a session whose client has not come back since the broker started.
+    pub fn of_absent(session_expiry: Duration, limits: &Limits) -> Terms {
+        Terms {
+            wire: Version::V3_1_1, // Nothing is written before a CONNECT says.
+            session_expiry,
+            asked_to_persist: true,
+            inflight_max: limits.inflight_max,
+            receive_max: u16::MAX,
+            silence_max: None,
+            has_reasons: false,
+            wants_words: false,
+            packet_bytes_max: PACKET_BYTES_MAX,
+            topic_aliases_in: 0,
+            topic_aliases_out: 0,
+        }
+    }
+
     /// Whether the session may be resumed by a later connection.
     pub fn persists(&self) -> bool {
         !self.session_expiry.is_zero()

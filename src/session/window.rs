@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::publication::Own;
+use super::stored::StoredRow;
 use crate::message::{LeaseId, Message, PacketId, Qos, QueueId};
 
 /// The window.
@@ -33,11 +34,15 @@ pub struct Sent {
     pub retain: bool,
     /// The filling of the outbox into which it was encoded.
     pub filling: u32,
-    /// `None` where nobody could ever ask for it again.
+    /// What it takes of the session's limit in bytes.
+    pub cost_bytes: usize,
+    /// `None` where nobody could ever ask for it again, and where it is read
+    /// again for whoever does.
     pub message: Option<Arc<Message>>,
     /// What was sent with it, and is sent again.
     pub own: Own,
     pub job: Option<SentJob>,
+    pub row: StoredRow,
 }
 
 /// The job that was sent.
@@ -131,6 +136,17 @@ impl Window {
 
     pub fn push(&mut self, sent: Sent) {
         self.sent.push_back(sent);
+    }
+
+    pub fn last(&self) -> Option<&Sent> {
+        self.sent.back()
+    }
+
+    /// One of an earlier connection, that has to be sent again.
+    pub fn push_held_back(&mut self, sent: Sent) {
+        self.sent.push_back(sent);
+        self.held_back += 1;
+        self.known_free = 0;
     }
 
     /// Another connection: all has to be sent again.
@@ -262,9 +278,11 @@ mod tests {
             qos: Qos::AtLeastOnce,
             retain: false,
             filling: 0,
+            cost_bytes: 0,
             message: None,
             own: Own::default(),
             job: None,
+            row: StoredRow::NONE,
         });
         packet_id.get()
     }

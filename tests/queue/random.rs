@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rotamq::config::Undecided;
 use rotamq::message::{LeaseId, Qos, SessionId, Time};
-use rotamq::queue::{Membership, Queue, Rules, Settings, Settlement};
+use rotamq::queue::{Membership, Queue, Rules, Settings, Settlement, Stored};
 
 use super::model::{Model, Turn};
 use super::{expiring, job_of, message, session};
@@ -168,7 +168,7 @@ impl World {
                 if let Some(padding) = self.paddings.pop() {
                     let expires = self.expires(lifetime);
                     let message = expiring(self.jobs, qos, padding, expires);
-                    self.queue.enqueue_reserved(message, now);
+                    self.queue.enqueue_reserved(message, Stored::NOT, now);
                     self.model.enqueue_reserved(self.jobs, qos, expires);
                     self.jobs += 1;
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rotamq::config::Undecided;
 use rotamq::message::{LeaseId, Qos, SessionId, Time};
-use rotamq::queue::{DeadReason, Full, Membership, Queue, Rules, Settings, Settlement};
+use rotamq::queue::{DeadReason, Full, Membership, Queue, Rules, Settings, Settlement, Stored};
 
 use super::{expiring, job_of, membership, message, session, settings};
 
@@ -631,7 +631,7 @@ fn a_reservation_keeps_its_room() {
     world.queue.cancel_reservation(cost);
     world
         .queue
-        .enqueue_reserved(message(1, QOS_1, 1), world.now);
+        .enqueue_reserved(message(1, QOS_1, 1), Stored::NOT, world.now);
     assert_eq!(world.queue.counts().bytes, bytes_max / 2);
     assert_eq!(world.queue.reserve(cost), Ok(()));
 }

@@ -114,7 +114,7 @@ impl Model {
             }
             Change::Wait(micros) => self.now = now + Duration::from_micros(micros),
             Change::RemoveExpired(steps_max) => {
-                let removed = store.remove_expired(now, steps_max);
+                let removed = store.remove_expired(now, steps_max, |_| ());
                 let of = |(text, m): (&String, &Arc<Message>)| (m.expires(), key(text));
                 let mut expired: Vec<_> = self.messages.iter().map(of).collect();
                 expired.retain(|(expires, _)| *expires < now);
@@ -206,7 +206,7 @@ proptest! {
             prop_assert!(got.contains(topic), "{} is missing", topic);
         }
         model.check(&store);
-        store.remove_expired(Time::MAX, usize::MAX);
+        store.remove_expired(Time::MAX, usize::MAX, |_| ());
         model.messages.retain(|_, message| message.expires() == Time::MAX);
         model.check(&store);
     }
@@ -228,7 +228,7 @@ fn what_has_expired_goes_oldest_first_and_a_few_at_a_time() {
     set("e", Time::MAX);
     set("d", Time::MAX); // the entry of the one before goes with it
     assert_eq!(store.next_expiry(), Some(at(11)));
-    assert_eq!(store.remove_expired(at(10), 9), 0);
+    assert_eq!(store.remove_expired(at(10), 9, |_| ()), 0);
     assert!(store.get(topic("b"), at(10)).is_some());
     assert!(store.get(topic("b"), at(11)).is_none());
     let page = |now| {
@@ -241,9 +241,9 @@ fn what_has_expired_goes_oldest_first_and_a_few_at_a_time() {
     };
     assert_eq!((page(at(10)), page(at(21))), ("abcde".into(), "ade".into()));
     assert_eq!(store.counts().0, 5);
-    assert_eq!(store.remove_expired(at(100), 2), 2);
+    assert_eq!(store.remove_expired(at(100), 2, |_| ()), 2);
     assert_eq!(store.next_expiry(), Some(at(31)));
-    assert_eq!(store.remove_expired(at(100), 2), 1);
+    assert_eq!(store.remove_expired(at(100), 2, |_| ()), 1);
     assert_eq!((store.next_expiry(), store.counts().0), (None, 2));
     // One that comes too late takes the place of none, and leaves none.
     assert!(RetainedStore::new(0, 0).has_room(topic("d"), &expiring("d", b"x", at(40)), at(41)));

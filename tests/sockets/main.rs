@@ -16,4 +16,5 @@ mod pubsub;
 mod queues;
 mod raw;
 mod sessions;
+mod store;
 mod wait;

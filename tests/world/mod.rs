@@ -9,6 +9,7 @@ mod authentication;
 mod bounds;
 mod connecting;
 mod delivery;
+mod durable;
 mod expiry;
 mod groups;
 mod limits;
@@ -30,19 +31,27 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use rotamq::broker::{Admission, Core, Counts, Link, Stop, Worker};
-use rotamq::config::{Config, QueueSettings};
+use rotamq::config::{Config, Durability, QueueSettings};
 use rotamq::message::{Qos, Time};
 use rotamq::protocol::{
     Ack, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, ReasonCode,
     Subscribe, SubscribeOptions, Unsubscribe, Version, Will, decode, decode_connect, encode,
 };
 use rotamq::session::{Close, Exchange, Outbox};
+use rotamq::store::twin::Twin;
+use rotamq::store::{Failed, OpenError, Settings, Store};
 
 /// The versions that sessions are tested with.
 const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5];
 
 /// Timers may be so much late, and never early.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Small enough that a short story fills many segments.
+const SEGMENT_BYTES: u64 = 8 << 10;
+const LOG_BYTES_MAX: u64 = 3 * SEGMENT_BYTES;
+/// Below, nothing new is stored.
+const FREE_BYTES_MIN: u64 = 1 << 20;
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -53,11 +62,18 @@ fn in_each_version(story: impl Fn(World)) {
     in_each_version_with(|_| (), story);
 }
 
+/// And each of them twice: by a broker that keeps nothing, and by one that
+/// stores it.
 fn in_each_version_with(configure: impl Fn(&mut Config), story: impl Fn(World)) {
     for version in VERSIONS {
-        let mut world = World::with(&configure);
-        world.version = version;
-        story(world);
+        for is_stored in [false, true] {
+            let mut world = World::with(&configure);
+            if is_stored {
+                world = world.stored(&Twin::new());
+            }
+            world.version = version;
+            story(world);
+        }
     }
 }
 
@@ -94,7 +110,23 @@ struct World {
     now: Time,
     /// Of the clients that connect without saying which.
     version: Version,
+    /// What the listener asks for through which they connect.
+    durability: Option<Durability>,
     clients: Vec<Client>,
+    config: Config,
+    seed: u64,
+    /// What outlives the broker, if anything does.
+    disk: Option<Twin>,
+    commits: Commits,
+}
+
+/// When the store commits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Commits {
+    /// As soon as somebody waits for it, and when all is done.
+    AtOnce,
+    /// When the test says so.
+    ByHand,
 }
 
 /// One connection; a client that connects again has another.
@@ -263,13 +295,70 @@ impl World {
     fn seeded(seed: u64, configure: impl FnOnce(&mut Config)) -> World {
         let mut config = Config::default();
         configure(&mut config);
+        let core = Core::new(&config, seed);
         World {
-            core: Core::new(&config, seed),
-            worker: Worker::new(&config.limits),
+            worker: Worker::new(&core),
+            core,
             now: Time::ZERO + secs(1),
             version: Version::V3_1_1,
+            durability: None,
             clients: Vec::new(),
+            config,
+            seed,
+            disk: None,
+            commits: Commits::AtOnce,
         }
+    }
+
+    /// What outlives the broker is on this disk.
+    fn stored(mut self, disk: &Twin) -> World {
+        self.start_on(disk).expect("it opens");
+        self
+    }
+
+    /// A broker begins, with what is on this disk. No client is connected.
+    fn start_on(&mut self, disk: &Twin) -> Result<(), OpenError> {
+        self.clients
+            .iter_mut()
+            .for_each(|client| client.link = None);
+        self.core = stored(Core::new(&self.config, self.seed), disk, self.now)?;
+        self.worker = Worker::new(&self.core);
+        self.disk = Some(disk.clone());
+        Ok(())
+    }
+
+    fn disk(&self) -> &Twin {
+        self.disk.as_ref().expect("it is stored")
+    }
+
+    /// The machine loses its power, and the broker is started again.
+    fn restart(&mut self) {
+        let disk = self.disk().cut();
+        self.restart_as(&disk);
+    }
+
+    /// The broker is gone without a word; another one starts on what is left.
+    fn restart_as(&mut self, disk: &Twin) {
+        self.start_on(disk).expect("it opens");
+    }
+
+    /// The broker stops in order, and is started again.
+    fn stop_and_start(&mut self) {
+        for at in 0..self.clients.len() {
+            if self.is_open(C(at)) {
+                self.leave(C(at), Stop::BrokerStops);
+            }
+        }
+        self.core.store().close().expect("the disk is well");
+        self.restart();
+    }
+
+    /// What waits to be stored is, and who waited for it goes on.
+    fn commit(&mut self) -> Result<(), Failed> {
+        while self.core.store().commit(false)? {
+            self.drive();
+        }
+        Ok(())
     }
 
     /// How many timers wait.
@@ -316,7 +405,8 @@ impl World {
         let (connect, _) = decode_connect(&bytes, usize::MAX)
             .expect("valid")
             .expect("whole");
-        let admission = self.core.connect(&mut self.worker, &connect, self.now);
+        let (durability, now) = (self.durability, self.now);
+        let admission = (self.core).connect_through(&mut self.worker, &connect, durability, now);
         self.worker.effects.wake_all();
         match admission? {
             Admission::Admitted(link) => Ok(self.add(link)),
@@ -450,12 +540,10 @@ impl World {
         *turns = wakes.0.load(Ordering::Relaxed);
         let waker = Waker::from(wakes.clone());
         let mut heard = heard;
-        let (core, worker, now) = (&self.core, &mut self.worker, self.now);
+        let (core, worker, now, commits) = (&self.core, &mut self.worker, self.now, self.commits);
         let stop = loop {
             let mut idle = true;
-            if !*clogged {
-                write(writing, stream);
-            }
+            let blocked = !*clogged && write(core, commits, writing, stream, &waker);
             match core.exchange(
                 worker,
                 link,
@@ -481,7 +569,7 @@ impl World {
                 }
             }
             worker.effects.wake_all();
-            if idle && (*clogged || writing.is_empty()) {
+            if idle && (*clogged || blocked || writing.is_empty()) {
                 return;
             }
         };
@@ -495,7 +583,7 @@ impl World {
         let at = &mut self.clients[client.0];
         let mut link = at.link.take().expect("open");
         if stop == Stop::Lost {
-            self.worker.answers.clear();
+            self.worker.drop_answers();
         } else {
             self.core.exchange(
                 &mut self.worker,
@@ -506,6 +594,11 @@ impl World {
                 self.now,
             );
         }
+        if self.commits == Commits::ByHand {
+            let store = self.core.store();
+            at.writing.open_gates(|receipt| store.has(receipt));
+            at.writing.drop_gated();
+        }
         if let Some(close) = link.last_word(&stop) {
             let settings = self.core.session_settings();
             at.writing
@@ -514,7 +607,8 @@ impl World {
         self.core
             .disconnect(&mut self.worker, link, &stop, self.now);
         if stop != Stop::Lost && !at.clogged {
-            write(&mut at.writing, &mut at.stream);
+            let (commits, waker) = (self.commits, Waker::noop());
+            write(&self.core, commits, &mut at.writing, &mut at.stream, waker);
         }
         at.stop = Some(stop);
         self.worker.effects.wake_all();
@@ -531,7 +625,11 @@ impl World {
                     idle = false;
                 }
             }
-            if idle {
+            let waits = || match self.commits {
+                Commits::AtOnce => self.core.store().commit(false).expect("the disk is well"),
+                Commits::ByHand => false,
+            };
+            if idle && !waits() {
                 return;
             }
         }
@@ -732,8 +830,9 @@ impl World {
     fn expect(&mut self, client: C, expected: Got) {
         assert!(
             self.has_got(client, &expected),
-            "{expected:?} has not come, but {:?}",
-            self.clients[client.0].got
+            "{expected:?} has not come, but {:?}; {:?}",
+            self.clients[client.0].got,
+            self.stop(client)
         );
     }
 
@@ -818,9 +917,39 @@ fn shown<'a>(properties: impl IntoIterator<Item = Property<'a>>) -> Vec<String> 
     properties.map(|property| format!("{property:?}")).collect()
 }
 
-/// The client reads all there is.
-fn write(writing: &mut Outbox, stream: &mut Vec<u8>) {
+/// A broker that has not begun stores what it has to on this disk.
+fn stored(core: Core, disk: &Twin, now: Time) -> Result<Core, OpenError> {
+    let settings = Settings {
+        log_bytes_max: LOG_BYTES_MAX,
+        free_bytes_min: FREE_BYTES_MIN,
+    };
+    let disk = Arc::new(disk.clone());
+    let (store, report) = Store::open_with_segments(disk, settings, SEGMENT_BYTES)?;
+    assert_eq!(report.damage, []);
+    let (core, restored) = core.with_store(store, now).expect("it can be read");
+    assert_eq!(restored.unknown, 0);
+    Ok(core)
+}
+
+/// Writes until the client has read all there is; whether what is next has to
+/// be stored first, which is done where nobody else does it.
+fn write(
+    core: &Core,
+    commits: Commits,
+    writing: &mut Outbox,
+    stream: &mut Vec<u8>,
+    waker: &Waker,
+) -> bool {
     while !writing.is_empty() {
+        let store = core.store();
+        if let Some(receipt) = writing.open_gates(|receipt| store.has(receipt)) {
+            if commits == Commits::AtOnce {
+                store.commit(false).expect("the disk is well");
+            } else if store.wake_at(receipt, waker) {
+                return true;
+            }
+            continue;
+        }
         let mut pieces = [IoSlice::new(&[]); 4];
         let count = writing.pieces(&mut pieces);
         let before = stream.len();
@@ -829,6 +958,7 @@ fn write(writing: &mut Outbox, stream: &mut Vec<u8>) {
         }
         writing.advance(stream.len() - before);
     }
+    false
 }
 
 // ---- packets

@@ -933,7 +933,7 @@ fn the_keep_alive_of_the_server_counts() {
 #[test]
 fn the_core_asks_for_the_version_in_one_place() {
     let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut folders = ["session", "router", "queue", "store", "broker"]
+    let mut folders = ["session", "router", "queue", "broker"]
         .map(|name| src.join(name))
         .to_vec();
     let mut naming = Vec::new();

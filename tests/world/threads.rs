@@ -9,8 +9,8 @@ const ROUNDS: usize = 5_000;
 const IDS: [&str; 3] = ["a", "b", "c"];
 
 /// One connection after the other; how many jobs were taken from it.
-fn come_and_go(core: &Core, config: &Config, thread: usize) -> usize {
-    let mut worker = Worker::new(&config.limits);
+fn come_and_go(core: &Core, thread: usize) -> usize {
+    let mut worker = Worker::new(core);
     let mut jobs = 0;
     for round in 0..ROUNDS {
         // Without a pattern that the threads share.
@@ -65,14 +65,10 @@ fn come_and_go(core: &Core, config: &Config, thread: usize) -> usize {
 #[test]
 fn whoever_takes_over_whom_nothing_stays_behind() {
     let mut world = World::new();
-    let config = Config::default();
     let core = &world.core;
     let jobs: usize = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
-            .map(|thread| {
-                let config = &config;
-                scope.spawn(move || come_and_go(core, config, thread))
-            })
+            .map(|thread| scope.spawn(move || come_and_go(core, thread)))
             .collect();
         threads
             .into_iter()

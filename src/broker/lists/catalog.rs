@@ -9,22 +9,24 @@ use std::sync::atomic::Ordering;
 
 use super::{Kind, List};
 use crate::broker::Core;
+use crate::broker::record::{ListRecord, list_key};
 use crate::broker::timers::Timer;
-use crate::config::{QueueSettings, QueueTopic, Undecided};
+use crate::config::{Durability, QueueSettings, QueueTopic, Undecided};
+use crate::journal::{Change, ListId};
 use crate::message::{Qos, QueueId, Time};
 use crate::protocol::ReasonCode;
 use crate::queue::{Queue, Rules, Settings};
 use crate::router::{Receiver, Subscription};
-use crate::session::Close;
+use crate::session::{Close, Effects};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 impl Core {
-    pub(in crate::broker) fn create_configured_queues(&self) {
+    pub(in crate::broker) fn create_configured_queues(&self, effects: &mut Effects, now: Time) {
         for settings in &self.queue_settings {
             let name = TopicFilter::parse(&settings.name, TopicLimits::NONE);
             if let Ok(name) = name
                 && (name.is_plain() || !settings.filters.is_empty())
-                && let Err(close) = self.create_queue(name, false, Time::ZERO)
+                && let Err(close) = self.create_queue(effects, name, false, now)
             {
                 tracing::error!(queue = ?settings.name, why = %close.why, "a configured queue could not be made");
             }
@@ -34,16 +36,23 @@ impl Core {
     /// The queue that `$queue/` and a topic names, which nothing feeds yet.
     pub(in crate::broker) fn create_queue_for(
         &self,
+        effects: &mut Effects,
         topic: TopicName<'_>,
         now: Time,
     ) -> Result<QueueId, Close> {
         let name = TopicFilter::parse(topic.as_str(), TopicLimits::NONE);
-        self.create_queue(name.expect("a topic name is a filter too"), false, now)
+        self.create_queue(
+            effects,
+            name.expect("a topic name is a filter too"),
+            false,
+            now,
+        )
     }
 
     /// The queue of that name, made if it does not exist and may be.
-    pub(super) fn create_queue(
+    pub(in crate::broker) fn create_queue(
         &self,
+        effects: &mut Effects,
         name: TopicFilter<'_>,
         dead_letters: bool,
         now: Time,
@@ -86,6 +95,27 @@ impl Core {
         if queues >= self.limits.queues_max && !dead_letters {
             return refused(ReasonCode::QuotaExceeded, "there are queues_max queues");
         }
+        let id = self.add_queue(Arc::from(full_name), name, settings, now);
+        self.begin_storing(effects, id, now);
+        if !configured {
+            self.schedule(
+                now,
+                now + self.queues_settings.auto_delete_after,
+                Timer::Unused(id),
+            );
+        }
+        Ok(id)
+    }
+
+    /// A queue that is not there yet, with what feeds it.
+    fn add_queue(
+        &self,
+        full_name: Arc<str>,
+        name: TopicFilter<'_>,
+        settings: Arc<QueueSettings>,
+        now: Time,
+    ) -> QueueId {
+        let dead = name.as_str().starts_with("$dead/");
         let queue = Queue::new(Settings {
             prefetch: settings.prefetch,
             ack_timeout: settings.ack_timeout,
@@ -106,20 +136,70 @@ impl Core {
             settings,
             queue_topic,
         };
-        let id = self.add_list(Arc::from(full_name), queue, kind, now);
+        let id = self.add_list(full_name, queue, kind, now);
         self.queues_len.fetch_add(1, Ordering::Relaxed);
         self.feed_from(id, Receiver::Queue(id), name);
         (filters.iter())
             .filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
             .for_each(|filter| self.feed_from(id, Receiver::Queue(id), filter));
-        if !configured {
-            self.schedule(
-                now,
-                now + self.queues_settings.auto_delete_after,
-                Timer::Unused(id),
-            );
+        id
+    }
+
+    /// From now on it outlives the broker, if anything does.
+    pub(in crate::broker) fn begin_storing(&self, effects: &mut Effects, id: QueueId, now: Time) {
+        if !self.store.is_on() {
+            return;
         }
-        Ok(id)
+        if let Some(mut list) = self.lists.lock(id.0)
+            && list.queue.kept_in().is_none()
+        {
+            let durability = self.durability_of(&list);
+            list.queue.keep(self.store.new_list(), durability);
+            list.store(&mut effects.journal, now);
+            effects.receipt = effects.receipt.and(self.store.append(&mut effects.journal));
+        }
+    }
+
+    /// What an earlier run of the broker stored of a list: it is there again.
+    /// `None`: its name is none any more.
+    pub(in crate::broker) fn restore_list(
+        &self,
+        stored_in: ListId,
+        record: &ListRecord,
+        now: Time,
+    ) -> Option<QueueId> {
+        let id = match self.list_named(&record.name) {
+            Some(id) => id,
+            None => self.add_list_named(&record.name, record.last_used, now)?,
+        };
+        let mut list = self.lists.lock(id.0)?;
+        let durability = self.durability_of(&list);
+        list.queue.keep(stored_in, durability);
+        list.stored_used = record.last_used;
+        Some(id)
+    }
+
+    fn add_list_named(&self, full_name: &str, last_used: Time, now: Time) -> Option<QueueId> {
+        if let Some(name) = full_name.strip_prefix("$queue/") {
+            let name = TopicFilter::parse(name, TopicLimits::NONE).ok()?;
+            let (settings, configured) = self.settings_of(name);
+            let id = self.add_queue(Arc::from(full_name), name, settings, last_used);
+            if !configured {
+                self.schedule(now, now, Timer::Unused(id));
+            }
+            return Some(id);
+        }
+        let (_, filter) = full_name.strip_prefix("$share/")?.split_once('/')?;
+        let filter = TopicFilter::parse(filter, TopicLimits::NONE).ok()?;
+        Some(self.create_group(full_name, filter, now))
+    }
+
+    /// A share group is stored for the sessions that are.
+    fn durability_of(&self, list: &List) -> Durability {
+        match &list.kind {
+            Kind::Work { settings, .. } => settings.durability.unwrap_or(self.durability),
+            Kind::Share => self.durability.max(Durability::Flushed),
+        }
     }
 
     pub(super) fn create_group(&self, text: &str, filter: TopicFilter<'_>, now: Time) -> QueueId {
@@ -150,12 +230,14 @@ impl Core {
             queue,
             name: name.clone(),
             kind,
+            receipts: VecDeque::new(),
             feeders: Vec::new(),
             waiters: VecDeque::new(),
             aside: VecDeque::new(),
             aside_due: Time::ZERO,
             counted: (0, 0),
             last_used: now,
+            stored_used: now,
             alarm: Time::MAX,
         }));
         self.names.insert(name, id);
@@ -172,7 +254,12 @@ impl Core {
     }
 
     /// Removes a list if `still` says so when nobody else can change that.
-    pub(super) fn remove_list(&self, id: QueueId, still: impl FnOnce(&List) -> bool) {
+    pub(super) fn remove_list(
+        &self,
+        effects: &mut Effects,
+        id: QueueId,
+        still: impl FnOnce(&List) -> bool,
+    ) {
         let _changes = self.list_changes.lock();
         let Some(list) = self.lists.lock(id.0).filter(|list| still(list)) else {
             return;
@@ -181,6 +268,9 @@ impl Core {
         self.names.remove(&list.name);
         for (node, receiver) in &list.feeders {
             self.router.remove(*node, *receiver);
+        }
+        if let Some((stored_in, _)) = list.queue.kept_in() {
+            self.forget_stored_list(effects, stored_in);
         }
         let counts = list.queue.counts();
         let messages = counts.ready + counts.in_flight + counts.delayed + list.aside.len();
@@ -192,6 +282,14 @@ impl Core {
             }
             Kind::Share => self.counters.dropped_group.add(messages),
         }
+    }
+
+    /// Nothing of a list is stored any more.
+    pub(in crate::broker) fn forget_stored_list(&self, effects: &mut Effects, list: ListId) {
+        let (key, journal) = (&list_key(list), &mut effects.journal);
+        journal.add(Durability::Flushed, Change::Delete { key });
+        journal.add(Durability::Flushed, Change::Drop { list });
+        effects.receipt = effects.receipt.and(self.store.append(journal));
     }
 
     /// What feeds the queue of that name.

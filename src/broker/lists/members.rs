@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use super::{DEAD_QUEUE_BACKOFF, FAILED_BACKOFF, Kind, List};
 use crate::broker::link::Link;
+use crate::broker::record::{SubscriptionRecord, Target as Stored};
 use crate::broker::subscribe::Asked;
 use crate::broker::timers::Timer;
 use crate::broker::{Core, Worker};
-use crate::message::{LeaseId, PacketId, Qos, QueueId, SessionId, Time};
+use crate::config::QueueSettings;
+use crate::message::{Identity, LeaseId, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::{Ack, Properties, Property, ReasonCode};
 use crate::queue::{Membership, Settlement};
-use crate::session::{Close, Granted, Hold, Subscribed};
+use crate::session::{Close, Effects, Granted, Hold, Subscribed};
 use crate::topic::TopicFilter;
 
 /// The longest that a client may put a job off: a year.
@@ -26,6 +28,7 @@ impl Core {
     /// Why the queue cannot be joined, for the SUBACK.
     pub(in crate::broker) fn join_queue(
         &self,
+        effects: &mut Effects,
         link: &Link,
         name: TopicFilter<'_>,
         asked: Asked,
@@ -41,7 +44,7 @@ impl Core {
         let granted = asked.options.qos.min(link.terms.queue_qos_max());
         let client = link.identity.client.as_str();
         loop {
-            let id = self.create_queue(name, false, now)?;
+            let id = self.create_queue(effects, name, false, now)?;
             let Some(mut list) = self.lists.lock(id.0) else {
                 continue; // deleted in between
             };
@@ -52,15 +55,14 @@ impl Core {
                 let why = "this queue takes no members of QoS 0; see qos0_members";
                 return Err(Close::new(ReasonCode::ImplementationSpecificError, why));
             }
-            let mut members = settings.members.iter();
-            let own = members.find(|member| fits_client(&member.client, client));
-            let membership = Membership {
-                qos: granted,
-                prefetch: prefetch.or(own.and_then(|own| own.prefetch)),
-                ack_timeout: ack_timeout.or(own.and_then(|own| own.ack_timeout)),
-            };
-            let granting = asked.granted(granted);
-            self.add_member(&mut list, id, link, membership, granting, now)?;
+            let membership = membership_of(settings, client, (granted, prefetch, ack_timeout));
+            let joining = (
+                link,
+                membership,
+                asked.granted(granted),
+                asked.record(granted),
+            );
+            self.add_member(&mut list, id, effects, joining, now)?;
             return Ok(granted);
         }
     }
@@ -71,6 +73,7 @@ impl Core {
     /// Why it cannot, for the SUBACK.
     pub(in crate::broker) fn join_group(
         &self,
+        effects: &mut Effects,
         link: &Link,
         text: &str,
         filter: TopicFilter<'_>,
@@ -80,6 +83,9 @@ impl Core {
         let qos = asked.options.qos;
         loop {
             let id = self.create_group(text, filter, now);
+            if (self.session_to_subscribe(link)?).keeping().is_some() {
+                self.begin_storing(effects, id, now);
+            }
             let Some(mut list) = self.lists.lock(id.0) else {
                 continue; // its last member left in between
             };
@@ -88,11 +94,11 @@ impl Core {
                 prefetch: None,
                 ack_timeout: None,
             };
-            let granted = asked.granted(qos);
-            let joined = self.add_member(&mut list, id, link, membership, granted, now);
+            let joining = (link, membership, asked.granted(qos), asked.record(qos));
+            let joined = self.add_member(&mut list, id, effects, joining, now);
             drop(list);
             if joined.is_err() {
-                self.remove_list(id, |list| list.queue.counts().members == 0);
+                self.remove_list(effects, id, |list| list.queue.counts().members == 0);
             }
             return joined.map(|()| qos);
         }
@@ -105,9 +111,8 @@ impl Core {
         &self,
         list: &mut List,
         id: QueueId,
-        link: &Link,
-        membership: Membership,
-        granted: Granted,
+        effects: &mut Effects,
+        (link, membership, mut granted, record): (&Link, Membership, Granted, SubscriptionRecord),
         now: Time,
     ) -> Result<(), Close> {
         let subscribed = match list.kind {
@@ -116,10 +121,17 @@ impl Core {
         };
         let mut session = self.session_to_subscribe(link)?;
         self.check_subscriptions(&session, Some(subscribed))?;
+        if let Some((stored_in, _)) = list.queue.kept_in() {
+            granted.list = Some(stored_in);
+            let stored = (Stored::List(stored_in), Some(record));
+            self.store_subscription(&mut session, effects, stored);
+        }
         session.subscribed(subscribed, granted);
         session.pass_over(id);
         drop(session);
-        list.last_used = now;
+        list.used(effects, now);
+        let sequence = list.queue.next_sequence();
+        self.store_list(list, effects, sequence);
         list.queue.join(link.session, membership, now);
         list.queue.pass_over(link.session);
         Ok(())
@@ -140,16 +152,17 @@ impl Core {
         gone: bool,
         now: Time,
     ) {
-        let last_of_group = self.change_list(worker, id, now, |list| {
+        let effects = &mut worker.effects;
+        let last_of_group = self.change_list_with(effects, id, now, |list, effects| {
             match gone {
                 true => list.queue.remove(session, now),
                 false => list.queue.leave(session, now),
             }
-            list.last_used = now;
+            list.used(effects, now);
             matches!(list.kind, Kind::Share) && list.queue.counts().members == 0
         });
         if last_of_group == Some(true) {
-            self.remove_list(id, |list| list.queue.counts().members == 0);
+            self.remove_list(effects, id, |list| list.queue.counts().members == 0);
         }
     }
 
@@ -287,6 +300,40 @@ impl List {
             },
         };
         self.settle(lease, settlement, now);
+    }
+}
+
+impl List {
+    /// As it was stored, of a work queue.
+    pub(in crate::broker) fn membership(
+        &self,
+        identity: &Identity,
+        record: SubscriptionRecord,
+    ) -> Membership {
+        let asked = (record.qos, record.prefetch, record.ack_timeout);
+        match &self.kind {
+            Kind::Work { settings, .. } => membership_of(settings, identity.client.as_str(), asked),
+            Kind::Share => Membership {
+                qos: record.qos,
+                prefetch: None,
+                ack_timeout: None,
+            },
+        }
+    }
+}
+
+/// What a client asks for counts more than what is configured for it.
+fn membership_of(
+    settings: &QueueSettings,
+    client: &str,
+    (qos, prefetch, ack_timeout): (Qos, Option<u32>, Option<Duration>),
+) -> Membership {
+    let mut members = settings.members.iter();
+    let own = members.find(|member| fits_client(&member.client, client));
+    Membership {
+        qos,
+        prefetch: prefetch.or(own.and_then(|own| own.prefetch)),
+        ack_timeout: ack_timeout.or(own.and_then(|own| own.ack_timeout)),
     }
 }
 

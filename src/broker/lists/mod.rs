@@ -16,21 +16,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::publish::Refused;
+use super::record::{ListRecord, list_key};
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
-use crate::config::QueueSettings;
+use crate::config::{Durability, QueueSettings};
+use crate::journal::{Change, Journal, Receipt};
 use crate::message::{Message, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
-use crate::queue::{DeadLetter, Queue};
+use crate::queue::{DeadLetter, Full, JobRecord, Queue, Stored, StoredJob};
 use crate::router::{NodeId, Receiver, Target};
 use crate::session::{
     About, Close, Effects, Hold, JobDelivered, JobDelivery, Publication, Subscribed,
 };
+use crate::store::Row;
 use crate::topic::{TopicFilter, TopicLimits};
 
 /// What is refused in a dead-letter queue comes again after so long.
 const DEAD_QUEUE_BACKOFF: Duration = Duration::from_secs(1);
+/// That a queue is used is stored no more often.
+const USED_EVERY: Duration = Duration::from_secs(60 * 60);
+/// When nothing could be read because it is only about to be stored, it is
+/// tried again after so long.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// Bytes of messages read at a time.
+const READ_BYTES_MAX: usize = 512 << 10;
 /// How long a job waits that a member could not do, and said no delay for.
 const FAILED_BACKOFF: Duration = Duration::from_secs(1);
 
@@ -40,6 +50,8 @@ pub(super) struct List {
     /// `$queue/NAME` or `$share/GROUP/FILTER`.
     name: Arc<str>,
     kind: Kind,
+    // When its jobs from these sequences on are stored.
+    receipts: VecDeque<(u64, Receipt)>,
     // Where in the topic tree it stands, and as what.
     feeders: Vec<(NodeId, Receiver)>,
     /// Connections that hold PUBLISHes back until there is room.
@@ -53,6 +65,8 @@ pub(super) struct List {
     // counted.
     counted: (u64, u64),
     last_used: Time,
+    // As the store knows it.
+    stored_used: Time,
     // When the timer that is set for it is due.
     alarm: Time,
 }
@@ -67,7 +81,7 @@ enum Kind {
 
 impl List {
     /// The name without `$queue/`; `None` for a share group.
-    fn queue_name(&self) -> Option<&str> {
+    pub fn queue_name(&self) -> Option<&str> {
         match self.kind {
             Kind::Work { .. } => self.name.strip_prefix("$queue/"),
             Kind::Share => None,
@@ -76,6 +90,72 @@ impl List {
 
     fn is_dead_letters(&self) -> bool {
         self.name.starts_with("$queue/$dead/")
+    }
+
+    /// With `$queue/` or `$share/`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is a work queue.
+    pub fn is_work(&self) -> bool {
+        matches!(self.kind, Kind::Work { .. })
+    }
+
+    /// Whether members see `$queue/` before the topic.
+    pub fn shows_queue_topic(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Work {
+                queue_topic: true,
+                ..
+            }
+        )
+    }
+
+    /// Somebody puts something in, joins or leaves.
+    fn used(&mut self, effects: &mut Effects, now: Time) {
+        self.last_used = now;
+        if self.last_used.since(self.stored_used) >= USED_EVERY {
+            self.store(&mut effects.journal, now);
+        }
+    }
+
+    /// That it is there, and when it was used.
+    fn store(&mut self, journal: &mut Journal, now: Time) {
+        self.stored_used = now;
+        if let Some((list, durability)) = self.queue.kept_in() {
+            let key = &list_key(list);
+            let value = &ListRecord::encode(&self.name, self.last_used);
+            journal.add(
+                durability.max(Durability::Flushed),
+                Change::Put { key, value },
+            );
+        }
+    }
+
+    /// Puts a message in for which there is a reservation.
+    fn put_in(&mut self, effects: &mut Effects, publication: &Publication<'_>, now: Time) {
+        let fleeting = matches!(self.kind, Kind::Share) && publication.qos == Qos::AtMostOnce;
+        let mut stored = Stored::NOT;
+        if let Some((list, durability)) = self.queue.kept_in().filter(|_| !fleeting) {
+            let durability = durability.max(publication.durability);
+            let row = (list, self.queue.next_sequence());
+            let record = JobRecord::NEW.encode();
+            let shared = publication.store(&mut effects.journal, durability, row, &record);
+            if durability > Durability::Memory {
+                stored = Stored::row(shared > 0);
+            }
+        }
+        let message = publication.message().clone();
+        self.queue.enqueue_reserved(message, stored, now);
+    }
+
+    /// When a job is stored.
+    fn receipt_of(&self, sequence: u64) -> Receipt {
+        let mut receipts = self.receipts.iter().rev();
+        let found = receipts.find(|(first, _)| *first <= sequence);
+        found.map_or(Receipt::NONE, |(_, receipt)| *receipt)
     }
 }
 
@@ -118,9 +198,11 @@ impl Core {
         }
         for target in targets {
             if let Receiver::Group(group) = target.receiver {
-                let message = publication.message().clone();
-                let taken = self
-                    .change_list_with(effects, group, now, |list| list.queue.enqueue(message, now));
+                let taken = self.change_list_with(effects, group, now, |list, effects| {
+                    list.queue.reserve(publication.cost_bytes())?;
+                    list.put_in(effects, publication, now);
+                    Ok::<_, Full>(())
+                });
                 if matches!(taken, Some(Err(_))) {
                     self.counters.dropped_group.increment();
                 }
@@ -138,12 +220,13 @@ impl Core {
         publication: &Publication<'_>,
         now: Time,
     ) -> Result<bool, Refused> {
-        let message = publication.message().clone();
-        let taken = self.change_list_with(effects, queue, now, |list| {
+        let taken = self.change_list_with(effects, queue, now, |list, effects| {
             if feed == Feed::Direct {
-                list.last_used = now;
+                list.used(effects, now);
             }
-            list.queue.enqueue(message, now)
+            list.queue.reserve(publication.cost_bytes())?;
+            list.put_in(effects, publication, now);
+            Ok::<_, Full>(())
         });
         match taken {
             Some(Err(_)) => Err(Refused::QueueFull {
@@ -185,12 +268,11 @@ impl Core {
         }
         let mut fed = false;
         for queue in queues() {
-            let message = publication.message().clone();
-            let put_in = self.change_list_with(effects, queue, now, |list| {
+            let put_in = self.change_list_with(effects, queue, now, |list, effects| {
                 if feed == Feed::Direct {
-                    list.last_used = now;
+                    list.used(effects, now);
                 }
-                list.queue.enqueue_reserved(message, now);
+                list.put_in(effects, publication, now);
             });
             fed |= put_in.is_some();
         }
@@ -226,7 +308,7 @@ impl Core {
         now: Time,
         change: impl FnOnce(&mut List) -> R,
     ) -> Option<R> {
-        self.change_list_with(&mut worker.effects, id, now, change)
+        self.change_list_with(&mut worker.effects, id, now, |list, _| change(list))
     }
 
     /// Changes a list, then gives out what can be given, and sees to what came
@@ -236,11 +318,16 @@ impl Core {
         effects: &mut Effects,
         id: QueueId,
         now: Time,
-        change: impl FnOnce(&mut List) -> R,
+        change: impl FnOnce(&mut List, &mut Effects) -> R,
     ) -> Option<R> {
         let mut list = self.lists.lock(id.0)?;
-        let result = change(&mut list);
+        let sequence = list.queue.next_sequence();
+        let result = change(&mut list, effects);
+        self.store_list(&mut list, effects, sequence);
         self.give_out(&mut list, id, effects, now);
+        while self.read_jobs(&mut list, id, effects, now) {
+            self.give_out(&mut list, id, effects, now);
+        }
         let totals = list.queue.totals();
         // A work queue drops none so.
         let (dropped, expired) = (totals.dropped + totals.discarded, totals.expired);
@@ -263,6 +350,8 @@ impl Core {
                 break;
             }
         }
+        let sequence = list.queue.next_sequence();
+        self.store_list(&mut list, effects, sequence);
         if let Some(due) = list.queue.next_timeout()
             && due < list.alarm
         {
@@ -277,15 +366,91 @@ impl Core {
         Some(result)
     }
 
+    /// Hands in what has to be stored of a list, before it is let go; jobs from
+    /// `sequence` on are new.
+    fn store_list(&self, list: &mut List, effects: &mut Effects, sequence: u64) {
+        if let Some(journal) = list.queue.journal() {
+            effects.journal.append(journal);
+        }
+        if effects.journal.is_empty() {
+            return;
+        }
+        let receipt = self.store.append(&mut effects.journal);
+        effects.receipt = effects.receipt.and(receipt);
+        while (list.receipts.front()).is_some_and(|(_, receipt)| self.store.has(*receipt)) {
+            list.receipts.pop_front();
+        }
+        let same = |(_, last): &(u64, Receipt)| *last == receipt;
+        if list.queue.next_sequence() > sequence && !list.receipts.back().is_some_and(same) {
+            list.receipts.push_back((sequence, receipt));
+        }
+    }
+
+    /// Jobs that are not in memory, if the queue wants some now; whether any
+    /// came.
+    fn read_jobs(&self, list: &mut List, id: QueueId, effects: &mut Effects, now: Time) -> bool {
+        let Some((stored_in, from, jobs_max)) = list.queue.wants_jobs() else {
+            return false;
+        };
+        let rows = self.store.read(stored_in, from, jobs_max, READ_BYTES_MAX);
+        let rows = rows.unwrap_or_else(|error| {
+            tracing::error!(queue = ?list.name, %error, "jobs could not be read; they are tried again");
+            Vec::new()
+        });
+        let found = !rows.is_empty();
+        for row in rows {
+            let Some(job) = stored_job(&row) else {
+                list.queue.lose(row.row);
+                self.lost_damaged(&list.name, 1);
+                continue;
+            };
+            list.queue.load(job, now);
+        }
+        let sequence = list.queue.next_sequence();
+        self.store_list(list, effects, sequence);
+        if !found {
+            match list.receipts.back() {
+                // What was put in last is not stored yet.
+                Some((_, receipt)) if !self.store.has(*receipt) => {
+                    self.timers
+                        .schedule(now + READ_AGAIN_AFTER, Timer::Queue(id));
+                }
+                _ if self.store.failure().is_some() => {}
+                _ => {
+                    let missing = list.queue.loaded_all();
+                    self.lost_damaged(&list.name, missing);
+                }
+            }
+        }
+        found
+    }
+
+    /// Messages that were damaged on disk are lost, and that is said.
+    pub(super) fn lost_damaged(&self, whose: &str, count: usize) {
+        if count > 0 {
+            self.counters.lost_damaged.add(count);
+            tracing::error!(
+                whose,
+                count,
+                "stored messages could not be read: they are lost"
+            );
+        }
+    }
+
+    /// Whether messages for this receiver are stored.
+    pub(super) fn stores(&self, receiver: Receiver) -> bool {
+        let (Receiver::Queue(list) | Receiver::Group(list)) = receiver else {
+            return false;
+        };
+        let list = self.lists.lock(list.0);
+        let kept = list.and_then(|list| list.queue.kept_in());
+        kept.is_some_and(|(_, durability)| durability > Durability::Memory)
+    }
+
     /// Turns, as long as there are jobs and members with room.
     fn give_out(&self, list: &mut List, id: QueueId, effects: &mut Effects, now: Time) {
-        let List {
-            queue: jobs,
-            name,
-            kind,
-            ..
-        } = list;
-        let queue = match *kind {
+        let name = list.name.clone();
+        let queue = match list.kind {
             Kind::Work { queue_topic, .. } => {
                 let name = name.strip_prefix("$queue/").unwrap_or_default();
                 Some((name, queue_topic))
@@ -296,35 +461,54 @@ impl Core {
             Some(_) => Subscribed::Queue(id),
             None => Subscribed::Group(id),
         };
-        while let Some(lease) = jobs.poll_lease(now) {
-            let (lease_id, member) = (lease.id, lease.member);
+        while let Some(lease) = list.queue.poll_lease(now) {
+            let (lease_id, member, sequence) = (lease.id, lease.member, lease.sequence);
             let session = self.sessions.lock(member.0);
-            let delivered = session.map_or(JobDelivered::NoRoom, |mut session| {
+            let session = session.filter(|session| {
                 let topic = lease.message.topic_bytes();
                 let action = Action::Deliver { topic };
-                if self.access.decide(&session.identity, action) == Decision::Deny {
-                    return JobDelivered::NoRoom;
-                }
-                effects.frames.begin(1);
-                let publication = Publication::of(lease.message, now);
-                let delivery = JobDelivery {
-                    qos: lease.qos,
-                    list: subscribed,
-                    lease: lease_id,
-                    about: queue.map(|(queue, queue_topic)| About {
-                        queue,
-                        queue_topic,
-                        delivery: lease.deliveries,
-                        enqueued_at_ms: publication.received.as_micros() / 1000,
-                    }),
-                };
-                session.deliver_job(&publication, delivery, effects)
+                self.access.decide(&session.identity, action) == Decision::Allow
             });
+            let Some(mut session) = session else {
+                list.queue.refuse_lease(lease_id);
+                continue;
+            };
+            effects.frames.begin(1);
+            let publication = Publication::of(lease.message, now);
+            let delivery = JobDelivery {
+                qos: lease.qos,
+                list: subscribed,
+                lease: lease_id,
+                about: queue.map(|(queue, queue_topic)| About {
+                    queue,
+                    queue_topic,
+                    delivery: lease.deliveries,
+                    enqueued_at_ms: publication.received.as_micros() / 1000,
+                }),
+            };
+            let qos = lease.qos;
+            let delivered = session.deliver_job(&publication, delivery, effects);
+            let mut receipt = Receipt::NONE;
+            if matches!(delivered, JobDelivered::Taken | JobDelivered::TakenLast) {
+                let kept_in = session.keeping().map(|keeping| keeping.list);
+                let holder = kept_in.zip(session.last_packet_id());
+                list.queue.store_lease(lease_id, holder);
+                // It goes out when it is stored; at QoS 0 and 2 also, to whom.
+                receipt = list.receipt_of(sequence);
+                if let Some(journal) = list.queue.journal() {
+                    let leased = self.store.append(journal);
+                    if qos != Qos::AtLeastOnce {
+                        receipt = receipt.and(leased);
+                    }
+                }
+            }
+            session.stored(receipt);
+            drop(session);
             match delivered {
                 JobDelivered::Taken => {}
-                JobDelivered::TakenLast => jobs.pass_over(member),
-                JobDelivered::NoRoom => jobs.refuse_lease(lease_id),
-                JobDelivered::TooLarge => jobs.skip_lease(lease_id, now),
+                JobDelivered::TakenLast => list.queue.pass_over(member),
+                JobDelivered::NoRoom => list.queue.refuse_lease(lease_id),
+                JobDelivered::TooLarge => list.queue.skip_lease(lease_id, now),
             }
         }
     }
@@ -344,29 +528,35 @@ impl Core {
         };
         let dead_name = format!("$dead/{name}");
         let mut room = Vec::new();
+        let mut moved = Vec::new();
         while let Some((letter, reserved)) = letters.front() {
             // A person is to see it, however late.
             let message = Message::without_expiry(&letter.message);
             let cost_bytes = message.cost_bytes();
             let taken = TopicFilter::parse(&dead_name, TopicLimits::NONE)
                 .map_err(|error| Close::new(ReasonCode::TopicNameInvalid, error.to_string()))
-                .and_then(|filter| self.create_queue(filter, true, now))
+                .and_then(|filter| self.create_queue(effects, filter, true, now))
                 .map(|queue| {
-                    self.change_list_with(effects, queue, now, |list| {
-                        list.last_used = now;
-                        list.queue.enqueue(message, now)
+                    self.change_list_with(effects, queue, now, |list, effects| {
+                        list.used(effects, now);
+                        list.queue.reserve(cost_bytes)?;
+                        list.put_in(effects, &Publication::of(&message, now), now);
+                        Ok::<_, Full>(())
                     })
                 });
             if !matches!(taken, Ok(Some(Ok(())))) {
                 break;
             }
+            moved.push(letter.clone());
             tracing::debug!(queue = ?name, reason = ?letter.reason, deliveries = letter.deliveries, "dead letter");
             self.counters.dead_letters.increment();
             room.extend(reserved.then_some(cost_bytes));
             letters.pop_front();
         }
         let left = letters.len();
-        let returned = self.change_list_with(effects, id, now, |list| {
+        let returned = self.change_list_with(effects, id, now, |list, _| {
+            // Stored with what they became.
+            moved.iter().for_each(|letter| list.queue.moved(letter));
             room.into_iter()
                 .for_each(|cost_bytes| list.queue.cancel_reservation(cost_bytes));
             if left > 0 && list.aside_due == Time::ZERO {
@@ -412,7 +602,7 @@ impl Core {
     }
 
     /// A queue that nobody configured goes when nobody used it for long.
-    pub(super) fn handle_unused(&self, id: QueueId, now: Time) {
+    pub(super) fn handle_unused(&self, worker: &mut Worker, id: QueueId, now: Time) {
         let after = self.queues_settings.auto_delete_after;
         let due = match self.lists.lock(id.0) {
             Some(list) if list.queue.counts().members == 0 => list.last_used + after,
@@ -422,9 +612,19 @@ impl Core {
         if due > now {
             self.schedule(now, due, Timer::Unused(id));
         } else {
-            self.remove_list(id, |list| {
+            self.remove_list(&mut worker.effects, id, |list| {
                 list.queue.counts().members == 0 && list.last_used + after <= now
             });
         }
     }
+}
+
+/// A job as its row has it; `None`: the row is none of a job's.
+pub(super) fn stored_job(row: &Row) -> Option<StoredJob> {
+    Some(StoredJob {
+        sequence: row.row,
+        message: Arc::new(Message::decode_stored(&row.body)?),
+        stored: Stored::row(row.shared > 0),
+        record: JobRecord::decode(&row.about)?,
+    })
 }

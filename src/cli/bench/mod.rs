@@ -238,6 +238,8 @@ struct Job {
     persistent: bool,
     /// What the work queue's topic has behind `$queue/`.
     queue: String,
+    /// It is not of its own: others may use it.
+    queue_is_given: bool,
     window: usize,
     rate: f64,
     duration: Duration,
@@ -353,6 +355,7 @@ impl Job {
             form,
             persistent: args.persistent,
             queue,
+            queue_is_given: args.queue.is_some(),
             window: args.window as usize,
             rate: f64::from(rate),
             duration: Duration::from_secs_f64(args.seconds),

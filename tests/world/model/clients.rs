@@ -16,7 +16,7 @@ use rotamq::protocol::{
 use rotamq::session::{Close, Exchange, Outbox};
 use rotamq::topic::{TopicLimits, TopicName};
 
-use super::super::{Wakes, write};
+use super::super::{Commits, Twin, Wakes, stored, write};
 use super::broker::{Answer, Connecting, Content, Publication};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
@@ -64,9 +64,13 @@ struct Connection {
 
 impl Clients {
     pub fn new(config: &Config, seed: u64) -> Clients {
+        let core = match seed.is_multiple_of(2) {
+            true => stored(Core::new(config, seed), &Twin::new(), Time::ZERO).expect("it opens"),
+            false => Core::new(config, seed),
+        };
         Clients {
-            core: Core::new(config, seed),
-            worker: Worker::new(&config.limits),
+            worker: Worker::new(&core),
+            core,
             now: Time::ZERO + Duration::from_secs(1),
             connections: Vec::new(),
             count: 0,
@@ -223,7 +227,8 @@ impl Clients {
         let (core, worker, now) = (&self.core, &mut self.worker, self.now);
         let stop = loop {
             let mut idle = true;
-            write(&mut connection.writing, &mut connection.stream);
+            let (writing, stream) = (&mut connection.writing, &mut connection.stream);
+            write(core, Commits::AtOnce, writing, stream, Waker::noop());
             let writing = &mut connection.writing;
             match core.exchange(
                 worker,
@@ -257,7 +262,7 @@ impl Clients {
         let connection = &mut self.connections[number];
         let mut link = connection.link.take().expect("open");
         if stop == Stop::Lost {
-            worker.answers.clear();
+            worker.drop_answers();
         } else {
             core.exchange(worker, &mut link, &mut connection.writing, None, false, now);
         }
@@ -267,7 +272,8 @@ impl Clients {
         }
         core.disconnect(worker, link, &stop, now);
         if stop != Stop::Lost {
-            write(&mut connection.writing, &mut connection.stream);
+            let (writing, stream) = (&mut connection.writing, &mut connection.stream);
+            write(core, Commits::AtOnce, writing, stream, Waker::noop());
             connection.read(now, &mut self.count);
         }
         if let Stop::Closed(close) = &stop {
