@@ -465,9 +465,9 @@ mod tests {
         let store = open(&disk);
         for n in 1..600 {
             step(&store, n);
-            if n % 7 == 0 {
+            if n.is_multiple_of(7) {
                 store.commit(false).unwrap();
-                while n % 21 == 0 && store.move_oldest().unwrap() {}
+                while n.is_multiple_of(21) && store.move_oldest().unwrap() {}
                 store.compact().unwrap();
             }
             // Also of what was only appended.
@@ -516,11 +516,22 @@ mod tests {
                 let before = acknowledged.load(Ordering::SeqCst);
                 let to = Twin::new();
                 store.backup(&to).unwrap();
-                let values = all(&open(&to)).1;
-                let newest = values
+                let (lists, values) = all(&open(&to));
+                let numbers = values
                     .iter()
-                    .map(|(_, value)| u64::from_be_bytes(value[..].try_into().unwrap()));
-                assert!(newest.max().unwrap_or(0) >= before);
+                    .map(|(_, value)| value[..].try_into().unwrap());
+                let last = numbers.map(u64::from_be_bytes).max().unwrap_or(0);
+                assert!(last >= before);
+                // All of the first `last` steps, and nothing of another.
+                let removed_by = |n: u64| Some(n + 30).filter(|by| by.is_multiple_of(4));
+                let alive = (1..=last).filter(|n| removed_by(*n).is_none_or(|by| by > last));
+                let mut found: Vec<_> = lists.iter().flat_map(|(_, rows)| rows).collect();
+                found.sort_unstable_by_key(|row| row.row);
+                assert!(found.iter().map(|row| row.row).eq(alive));
+                for row in found {
+                    let text = format!("{} ", row.row);
+                    assert!(row.body.starts_with(text.as_bytes()));
+                }
                 copies += 1;
             }
             assert!(copies > 0);
