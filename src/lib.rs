@@ -20,18 +20,21 @@
 //! | [`router`] | who gets a message: the topic tree, retained messages |
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
+//! | [`journal`], [`store`] | what is to be stored; the files that hold it |
 //! | [`topic`], [`message`], `slots` | the nouns and the table that all use |
 //!
 //! # Invariants
 //!
 //! - Dependencies point one way: `main → cli → run → net → broker → {session →
-//!   protocol, router, queue} → topic, message`. Session, router and queue do
-//!   not name each other, and nothing names `net`.
-//! - Everything but `net`, `run` and `cli` is pure: no sockets, no clock, no
-//!   files but the one that `config` reads. A moment is an argument.
-//! - Locks are taken in this order: list changes, router, queue, session; never
-//!   two of a kind at once, never across an await.
-//! - A message is acknowledged after everybody who must have it has it.
+//!   protocol, router, queue, store} → journal, topic, message`. Session,
+//!   router, queue and store do not name each other, and nothing names `net`.
+//! - Everything but `net`, `run`, `store` and `cli` is pure: no sockets, no
+//!   clock, no files but the one that `config` reads. A moment is an argument.
+//! - Locks are taken in this order: the worker's pin, list changes, router,
+//!   queue, session, the store's open batch; never two of a kind at once, never
+//!   across an await.
+//! - A message is acknowledged after everybody who must have it has it, on
+//!   disk where that outlives the broker.
 
 #![forbid(unsafe_code)]
 
