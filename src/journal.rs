@@ -101,6 +101,9 @@ const PUT: u8 = 5;
 const DELETE: u8 = 6;
 const SHARE: u8 = 7;
 
+/// What an empty journal keeps of its memory.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
 /// Changes on their way to the store.
 #[derive(Debug, Default)]
 pub struct Journal {
@@ -125,6 +128,7 @@ impl Journal {
 
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.durability = None;
     }
 

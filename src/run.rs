@@ -26,6 +26,8 @@ use clock::{Calendar, CalendarRecord};
 use control::Control;
 use storage::Threads;
 
+/// How long clients may take to be told that the disk failed.
+const FAILED_STOP_MAX: Duration = Duration::from_secs(2);
 /// How often a stopping broker looks whether all connections are closed.
 const STOP_POLL: Duration = Duration::from_millis(5);
 
@@ -196,10 +198,14 @@ impl Broker {
                 format!("the broker's disk failed: {failed}"),
             ),
         };
+        let has_failed = self.failure().is_some();
         if let Some(runtime) = self.runtime.take() {
             self.stopping.send_replace(true);
             let shared = self.shared.clone();
-            let timeout = shared.core.limits().stop_timeout;
+            let mut timeout = shared.core.limits().stop_timeout;
+            if has_failed {
+                timeout = timeout.min(FAILED_STOP_MAX);
+            }
             runtime.block_on(async move {
                 let mut worker = Worker::new(&shared.core);
                 let closed = async {
@@ -219,7 +225,7 @@ impl Broker {
             });
             self.control.take();
             runtime.shutdown_background();
-            self.storage.stop(&self.shared, true);
+            self.storage.stop(&self.shared, !has_failed);
         }
     }
 }

@@ -266,6 +266,7 @@ impl Core {
         now: Time,
     ) -> Result<(), Refused> {
         let targets = matches.targets;
+        let mut to_retain = publication.retain;
         if self.store.is_on() {
             if targets.len() > 1 {
                 publication.share_body();
@@ -276,10 +277,7 @@ impl Core {
                 }
                 // Nobody waits for it: who is online gets it.
                 self.counters.dropped_disk_low.increment();
-                if publication.retain {
-                    return Ok(());
-                }
-                to_lists = false;
+                (to_lists, to_retain) = (false, false);
             }
         }
         if self.session_settings.full == SessionFull::Refuse {
@@ -287,7 +285,7 @@ impl Core {
         }
         if to_lists {
             // Refused whole: before a queue has it.
-            if publication.retain
+            if to_retain
                 && !publication.payload.is_empty()
                 && !(self.retained).has_room(publication.topic, publication.message(), now)
             {
@@ -302,7 +300,7 @@ impl Core {
                 fed => _ = fed?,
             }
         }
-        if publication.retain {
+        if to_retain {
             self.retain(effects, publication, now)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
         }
         effects.frames.begin(targets.len());
