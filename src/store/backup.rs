@@ -387,6 +387,7 @@ pub(super) fn check_finished(disk: &dyn Disk) -> Result<(), OpenError> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
 
     use super::super::base::{Base, BaseChange};
     use super::super::twin::{Fault, Twin};
@@ -492,53 +493,98 @@ mod tests {
         assert_eq!(all(&open(&to)), all(&open(&disk)));
     }
 
+    /// A disk on which something happens before each file is made.
+    struct Slow<'a> {
+        disk: &'a Twin,
+        meanwhile: &'a (dyn Fn() + Sync),
+    }
+
+    impl Disk for Slow<'_> {
+        fn names(&self) -> io::Result<Vec<String>> {
+            self.disk.names()
+        }
+
+        fn create(&self, name: &str, len: u64) -> io::Result<Box<dyn File>> {
+            (self.meanwhile)();
+            self.disk.create(name, len)
+        }
+
+        fn open(&self, name: &str) -> io::Result<Box<dyn File>> {
+            self.disk.open(name)
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.disk.rename(from, to)
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.disk.remove(name)
+        }
+
+        fn free_bytes(&self) -> io::Result<u64> {
+            self.disk.free_bytes()
+        }
+
+        fn salt(&self) -> u64 {
+            self.disk.salt()
+        }
+    }
+
     #[test]
     fn commits_go_on_beside_it() {
-        let disk = Twin::new();
-        let store = open(&disk);
-        let acknowledged = std::sync::atomic::AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                for n in 1..3000 {
-                    step(&store, n);
-                    store.commit(false).unwrap();
-                    acknowledged.store(n, Ordering::SeqCst);
-                }
-            });
-            let mover = scope.spawn(|| {
+        let store = open(&Twin::new());
+        let steps = AtomicU64::new(0);
+        let go_on = || {
+            for _ in 0..20 {
+                step(&store, steps.fetch_add(1, Ordering::SeqCst) + 1);
+                store.commit(false).unwrap();
+            }
+        };
+        go_on();
+        let copies = std::thread::scope(|scope| {
+            scope.spawn(|| {
                 while !store.is_stopped() {
                     store.move_oldest().unwrap();
                     store.compact().unwrap();
+                    std::thread::yield_now();
                 }
             });
-            let mut copies = 0;
-            while !writer.is_finished() {
-                let before = acknowledged.load(Ordering::SeqCst);
-                let to = Twin::new();
-                store.backup(&to).unwrap();
-                let (lists, values) = all(&open(&to));
-                let numbers = values
-                    .iter()
-                    .map(|(_, value)| value[..].try_into().unwrap());
-                let last = numbers.map(u64::from_be_bytes).max().unwrap_or(0);
-                assert!(last >= before);
-                // All of the first `last` steps, and nothing of another.
-                let removed_by = |n: u64| Some(n + 30).filter(|by| by.is_multiple_of(4));
-                let alive = (1..=last).filter(|n| removed_by(*n).is_none_or(|by| by > last));
-                let mut found: Vec<_> = lists.iter().flat_map(|(_, rows)| rows).collect();
-                found.sort_unstable_by_key(|row| row.row);
-                assert!(found.iter().map(|row| row.row).eq(alive));
-                for row in found {
-                    let text = format!("{} ", row.row);
-                    assert!(row.body.starts_with(text.as_bytes()));
-                }
-                copies += 1;
-            }
-            assert!(copies > 0);
+            let copies = [(); 30].map(|()| {
+                while store.move_oldest().unwrap() {}
+                let disk = Twin::new();
+                let before = steps.load(Ordering::SeqCst);
+                let to = Slow {
+                    disk: &disk,
+                    meanwhile: &go_on,
+                };
+                let copied = store.backup(&to);
+                (disk, before, steps.load(Ordering::SeqCst), copied)
+            });
             store.stop();
-            writer.join().unwrap();
-            mover.join().unwrap();
+            copies
         });
+        for (disk, before, after, copied) in copies {
+            copied.unwrap();
+            assert!(after > before + 20);
+            check_steps(&open(&disk), before);
+        }
+    }
+
+    /// It has all that so many steps have made, and nothing of another.
+    fn check_steps(store: &Store, steps: u64) {
+        let (lists, values) = all(store);
+        let numbers = values.iter();
+        let numbers = numbers.map(|(_, value)| u64::from_be_bytes(value[..].try_into().unwrap()));
+        assert_eq!(numbers.max(), Some(steps));
+        let removed_by = |n: u64| Some(n + 30).filter(|by| by.is_multiple_of(4));
+        let alive = (1..=steps).filter(|n| removed_by(*n).is_none_or(|by| by > steps));
+        let mut found: Vec<_> = lists.iter().flat_map(|(_, rows)| rows).collect();
+        found.sort_unstable_by_key(|row| row.row);
+        assert!(found.iter().map(|row| row.row).eq(alive));
+        for row in found {
+            let text = format!("{} ", row.row);
+            assert!(row.body.starts_with(text.as_bytes()));
+        }
     }
 
     #[test]
