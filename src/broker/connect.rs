@@ -287,9 +287,10 @@ impl Core {
         }
         self.sessions_len.fetch_add(1, Ordering::Relaxed);
         if let Some(mut session) = self.sessions.lock(id.0) {
-            // CONNACK waits for it, and for the end of the session before.
+            // CONNACK waits for it, and for the end of the session before, which
+            // may be some connections ago.
             self.store_head(&mut session, &mut worker.effects, Time::MAX);
-            session.stored(worker.effects.receipt);
+            session.stored(worker.effects.receipt.and(*self.last_end.lock()));
         }
         Ok(Some((id, number)))
     }
@@ -508,7 +509,10 @@ impl Core {
         session.forget_stored(journal);
         let key = &session_key(list);
         journal.add(durability, Change::Delete { key });
-        self.store_session(session, effects);
+        let receipt = self.store.append(journal);
+        effects.receipt = effects.receipt.and(receipt);
+        let mut last_end = self.last_end.lock();
+        *last_end = last_end.and(receipt);
     }
 
     /// Sees to it that an absent session is looked at when it expires.

@@ -67,6 +67,8 @@ pub struct Core {
     sessions: Slots<Session>,
     sessions_len: AtomicUsize,
     clients: DashMap<ClientId, SessionId, ahash::RandomState>,
+    // When the end of the last stored session is stored.
+    last_end: Mutex<Receipt>,
     lists: Slots<List>,
     // Of the lists, those that are queues.
     queues_len: AtomicUsize,
@@ -162,6 +164,7 @@ impl Core {
             sessions: Slots::new(),
             sessions_len: AtomicUsize::new(0),
             clients: DashMap::default(),
+            last_end: Mutex::new(Receipt::NONE),
             lists: Slots::new(),
             queues_len: AtomicUsize::new(0),
             names: DashMap::default(),

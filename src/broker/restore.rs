@@ -75,6 +75,11 @@ impl Core {
     /// The store cannot be read at all.
     pub fn with_store(mut self, store: Store, now: Time) -> std::io::Result<(Core, Restored)> {
         self.store = store;
+        // Bodies are stored by them: also where the clock stands at a moment
+        // that an earlier run has seen, they are unlike those that are there.
+        let unused = self.store.new_body();
+        let first = self.message_ids.get_mut();
+        *first = unused.max(*first);
         let mut worker = Worker::new(&self);
         let restored = match self.store.is_on() {
             true => self.restore(&mut worker, now)?,

@@ -554,7 +554,11 @@ impl Queue {
 
     pub fn cancel_reservation(&mut self, cost_bytes: usize) {
         self.messages -= 1;
-        self.bytes -= cost_bytes + Queue::JOB_BYTES;
+        // What was not read when the broker started is known about.
+        self.bytes = match self.messages {
+            0 => 0,
+            _ => self.bytes.saturating_sub(cost_bytes + Queue::JOB_BYTES),
+        };
     }
 
     /// Whether [`Queue::reserve`] would succeed now.

@@ -448,7 +448,7 @@ impl Session {
         let own = Own::of(&own);
         let cost_bytes = message.cost_bytes() + own.cost_bytes();
         self.kept_bytes += cost_bytes;
-        self.window.push(Sent {
+        self.window.restore(Sent {
             packet_id,
             qos: Qos::ExactlyOnce,
             retain: false,
@@ -767,7 +767,7 @@ impl Session {
                 }
                 // Somebody else may have the job: the client gets PUBREL for
                 // the id, and no second PUBLISH.
-                (Qos::ExactlyOnce, false, _) => refused.push(sent.packet_id),
+                (Qos::ExactlyOnce, _, _) => refused.push(sent.packet_id),
                 _ => {}
             }
             *kept_bytes = kept_bytes.saturating_sub(sent.cost_bytes);
@@ -1315,6 +1315,25 @@ impl Session {
         self.wake(effects);
     }
 
+    /// Weakens the client's hold on a job; the job, if it was held better
+    /// before. An id of QoS 2 stays taken until PUBCOMP, whoever runs the broker
+    /// then: the client may have it for one that it has received.
+    pub fn weaken(
+        &mut self,
+        packet_id: PacketId,
+        hold: Hold,
+        journal: &mut Journal,
+    ) -> Option<SentJob> {
+        let job = self.window.weaken(packet_id, hold)?;
+        let sent = self.window.get(packet_id);
+        if sent.is_some_and(|sent| sent.qos == Qos::ExactlyOnce)
+            && let Some(keeping) = &mut self.keeping
+        {
+            keeping.put_releasing(packet_id, journal);
+        }
+        Some(job)
+    }
+
     /// PUBREL is due for an id whose PUBLISH the client has.
     fn release_sent(&mut self, packet_id: PacketId, journal: &mut Journal) {
         self.window.release(packet_id);
@@ -1420,6 +1439,11 @@ impl Session {
         }
         if refused {
             let sent = self.window.acknowledge(packet_id);
+            if sent.as_ref().is_some_and(Sent::is_stale)
+                && let Some(keeping) = &self.keeping
+            {
+                keeping.delete_releasing(packet_id, journal);
+            }
             return Ok(match sent {
                 Some(sent) => Answered::Publish(self.forget(sent, journal)),
                 None => Answered::Nothing,

@@ -67,7 +67,8 @@ pub enum Hold {
 }
 
 impl Sent {
-    fn is_stale(&self) -> bool {
+    /// Whether the client no longer holds the job that it was.
+    pub fn is_stale(&self) -> bool {
         self.job.is_some_and(|job| job.hold != Hold::Current)
     }
 }
@@ -225,6 +226,13 @@ impl Window {
     /// PUBREL is due for an id whose PUBLISH is no longer here.
     pub fn release(&mut self, packet_id: PacketId) {
         self.releasing.push_back(packet_id);
+        self.known_free = 0;
+    }
+
+    /// What an earlier run of the broker had sent.
+    pub fn restore(&mut self, sent: Sent) {
+        self.sent.push_back(sent);
+        self.known_free = 0;
     }
 
     /// Keeps what `keep` says; the connection is gone.
@@ -270,12 +278,10 @@ fn distance(from: u16, to: u16) -> u16 {
 mod tests {
     use super::*;
 
-    fn push(window: &mut Window) -> u16 {
-        let packet_id = window.take_id();
-        assert!(window.get(packet_id).is_none(), "id {packet_id} is in use");
-        window.push(Sent {
+    fn sent(packet_id: PacketId) -> Sent {
+        Sent {
             packet_id,
-            qos: Qos::AtLeastOnce,
+            qos: Qos::ExactlyOnce,
             retain: false,
             filling: 0,
             cost_bytes: 0,
@@ -283,6 +289,28 @@ mod tests {
             own: Own::default(),
             job: None,
             row: StoredRow::NONE,
+        }
+    }
+
+    #[test]
+    fn ids_of_an_earlier_run_are_not_given_again() {
+        let id = |id| PacketId::new(id).unwrap();
+        let mut window = Window::new(10, id(7));
+        window.restore(sent(id(7)));
+        window.release(id(8));
+        window.push_held_back(sent(id(9)));
+        assert_eq!(window.take_id(), id(10));
+        let mut window = Window::new(10, id(7));
+        window.release(id(7));
+        assert_eq!(window.take_id(), id(8));
+    }
+
+    fn push(window: &mut Window) -> u16 {
+        let packet_id = window.take_id();
+        assert!(window.get(packet_id).is_none(), "id {packet_id} is in use");
+        window.push(Sent {
+            qos: Qos::AtLeastOnce,
+            ..sent(packet_id)
         });
         packet_id.get()
     }

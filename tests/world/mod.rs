@@ -925,7 +925,9 @@ fn stored(core: Core, disk: &Twin, now: Time) -> Result<Core, OpenError> {
     };
     let disk = Arc::new(disk.clone());
     let (store, report) = Store::open_with_segments(disk, settings, SEGMENT_BYTES)?;
-    assert_eq!(report.damage, []);
+    // But for what was not written to its end.
+    let mut damage = report.damage.iter();
+    assert!(damage.all(|damage| damage.unfinished), "{report:?}");
     let (core, restored) = core.with_store(store, now).expect("it can be read");
     assert_eq!(restored.unknown, 0);
     Ok(core)

@@ -228,6 +228,7 @@ impl Core {
             let why = format!("the payload of $queue/{name} is PACKET-ID [SECONDS]");
             return Err(Close::new(ReasonCode::PayloadFormatInvalid, why));
         };
+        let effects = &mut worker.effects;
         let job = self
             .sessions
             .lock(link.session.0)
@@ -236,7 +237,12 @@ impl Core {
                     .window
                     .get(packet_id)
                     .and_then(|sent| sent.job.filter(|job| job.hold == Hold::Current)),
-                _ => session.window.weaken(packet_id, Hold::Settled),
+                _ => {
+                    let journal = &mut effects.journal;
+                    let job = session.weaken(packet_id, Hold::Settled, journal);
+                    self.store_session(&mut session, effects);
+                    job
+                }
             });
         let Some(job) = job else {
             return Ok(()); // Settled before: the first settlement wins.

@@ -595,7 +595,9 @@ impl Core {
             if let Some(mut session) = self.sessions.lock(session.0)
                 && let Some(packet_id) = session.window.id_of(id, lease)
             {
-                session.window.weaken(packet_id, Hold::TimedOut);
+                let effects = &mut worker.effects;
+                session.weaken(packet_id, Hold::TimedOut, &mut effects.journal);
+                self.store_session(&mut session, effects);
             }
             self.watch_stale(session, id, now);
         }

@@ -147,6 +147,10 @@ fn a_job_in_hand_at_qos_2_waits_for_its_members_session() {
         }
         let a = world.back("a");
         world.receive(a);
+        fill(&mut world, "$queue/q", 4..5);
+        let new = world.messages(a).remove(0);
+        assert!(got[1..].iter().all(|message| message.id != new.id));
+        world.acknowledge(a, &new);
         world.send(a, &pubcomp(got[1].id));
         for at in [2, 3] {
             world.send(a, &pubrec(got[at].id));
@@ -160,6 +164,36 @@ fn a_job_in_hand_at_qos_2_waits_for_its_members_session() {
         for queue in ["$queue/q", "$queue/$dead/q"] {
             assert_eq!(payloads_of(&mut world, queue), [""; 0]);
         }
+    });
+}
+
+#[test]
+fn the_id_of_a_job_that_was_refused_stays_taken() {
+    through_each_end(|mut world, end| {
+        let a = world.connect("a").clean(false).go();
+        world.subscribe(a, "$queue/q", 2);
+        fill(&mut world, "$queue/q", 0..2);
+        let got = world.messages(a);
+        world.control(a, "reject", &got[0].id.to_string());
+        end(&mut world);
+        let a = world.back("a");
+        let pubrel = Got::Pubrel(got[0].id);
+        assert_eq!(world.receive(a), [Got::Publish(again(&got[1])), pubrel]);
+        fill(&mut world, "$queue/q", 2..3);
+        let new = world.messages(a).remove(0);
+        assert!(got.iter().all(|message| message.id != new.id));
+        world.send(a, &pubcomp(got[0].id));
+        end(&mut world);
+        let a = world.back("a");
+        let expected = [&got[1], &new].map(|message| Got::Publish(again(message)));
+        assert_eq!(world.receive(a), expected);
+        world.control(a, "nack", &got[1].id.to_string());
+        world.connect("a").clean(true).go();
+        for queue in ["$queue/q", "$queue/$dead/q"] {
+            payloads_of(&mut world, queue);
+        }
+        // The queues alone.
+        assert_eq!(world.stored_len(), (2, 0));
     });
 }
 

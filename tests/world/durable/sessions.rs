@@ -206,6 +206,11 @@ fn pubrels_come_again_in_the_order_of_the_pubrecs() {
         let a = world.back("a");
         let expected = [3, 1, 4, 2, 0].map(|at: usize| Got::Pubrel(got[at].id));
         assert_eq!(world.receive(a), expected);
+        // Their ids are taken still.
+        let p = world.connect("p").go();
+        world.publish(p, "t", "new", 2);
+        let new = world.messages(a).remove(0).id;
+        assert!(got.iter().all(|message| message.id != new));
     });
 }
 
@@ -534,5 +539,29 @@ fn a_large_message_is_stored_once_for_all() {
         assert_eq!(world.work(c).payload, payload);
         let rows = world.stored_len().1;
         assert_eq!(rows, 0);
+    });
+}
+
+#[test]
+fn messages_of_two_runs_are_never_mixed_up_whatever_the_clock_shows() {
+    through_each_end(|mut world, end| {
+        for id in ["a", "b"] {
+            let client = world.connect(id).clean(false).go();
+            world.subscribe(client, "t", 1);
+            world.disconnect(client);
+        }
+        let now = world.now;
+        for run in 0..3 {
+            let p = world.connect("p").go();
+            for number in 0..3 {
+                world.publish(p, "t", &(3 * run + number).to_string(), 1);
+            }
+            end(&mut world);
+            world.now = now;
+        }
+        for id in ["a", "b"] {
+            let client = world.back(id);
+            assert_eq!(world.payloads(client), numbers(0..9));
+        }
     });
 }
