@@ -101,14 +101,14 @@ impl Broker {
         let (stopping, stopped) = watch::channel(false);
         // The system's randomness, by way of the standard library's.
         let seed = RandomState::new().hash_one(0);
-        let store = storage::open(&config.store)?;
+        let (store, is_whole) = storage::open(&config.store)?;
         let unreadable = |error| ServeError(format!("what is stored cannot be read: {error}"));
         let before = Core::stored_calendar(&store).map_err(unreadable)?;
         let before = before.and_then(|bytes| CalendarRecord::decode(&bytes));
         let calendar = Calendar::starting(before);
         let now = calendar.shown();
         let core = Core::new(config, seed).started(now);
-        let (mut core, restored) = core.with_store(store, now).map_err(unreadable)?;
+        let (mut core, restored) = core.with_store(store, is_whole, now).map_err(unreadable)?;
         if core.store().is_on() {
             tracing::info!("restored: {restored}");
         }

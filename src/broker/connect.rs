@@ -177,7 +177,9 @@ impl Core {
             self.schedule(now, now + silence_max, Timer::Silence(session, number));
         }
         let durability = durability.unwrap_or(Durability::Memory);
-        Ok(Link::new(session, number, identity, terms, durability))
+        let mut link = Link::new(session, number, identity, terms, durability);
+        link.is_resuming = (self.session_of(&link)).is_some_and(|session| session.is_resuming());
+        Ok(link)
     }
 
     /// Hands in that the session is there, or how it is now.
@@ -189,10 +191,11 @@ impl Core {
         let expiry = session.terms.session_expiry;
         let value = &SessionRecord::encode(&session.identity, expiry, absent_since, will);
         let key = &session_key(keeping.list);
-        effects
-            .journal
-            .add(keeping.durability, Change::Put { key, value });
-        self.store_session(session, effects);
+        let journal = &mut effects.journal;
+        journal.add(keeping.durability, Change::Put { key, value });
+        effects.receipt = effects.receipt.and(self.store.append(journal));
+        // What goes out now waits for all that was stored until here.
+        session.stored(effects.receipt);
     }
 
     /// Whether clients are sent elsewhere, all of them.
@@ -289,8 +292,10 @@ impl Core {
         if let Some(mut session) = self.sessions.lock(id.0) {
             // CONNACK waits for it, and for the end of the session before, which
             // may be some connections ago.
-            self.store_head(&mut session, &mut worker.effects, Time::MAX);
-            session.stored(worker.effects.receipt.and(*self.last_end.lock()));
+            let effects = &mut worker.effects;
+            effects.receipt = effects.receipt.and(*self.last_end.lock());
+            self.store_head(&mut session, effects, Time::MAX);
+            session.stored(effects.receipt);
         }
         Ok(Some((id, number)))
     }

@@ -36,6 +36,9 @@ pub struct Link {
     aliases: Option<Box<ReceivedAliases>>,
     // CONNACK is on its way.
     pub(super) greeted: bool,
+    /// What the client has from earlier connections is not read yet: nothing
+    /// is to be read from it.
+    pub is_resuming: bool,
 }
 
 /// Why a connection stops.
@@ -132,6 +135,7 @@ impl Link {
             durability,
             aliases: None,
             greeted: false,
+            is_resuming: false,
         }
     }
 

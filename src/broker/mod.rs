@@ -281,6 +281,7 @@ impl Core {
         {
             waker.wake_by_ref(); // It is stored by now.
         }
+        link.is_resuming &= session.is_resuming();
         let connection = (link.number, heard);
         let exchange = session.exchange(connection, (answers, gates), writing, waker, now, effects);
         self.store_session(&mut session, effects);

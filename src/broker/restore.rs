@@ -71,9 +71,17 @@ impl Core {
     /// From now on what outlives it is stored, and what is stored there is
     /// back. To be called before the first client comes.
     ///
+    /// `is_whole`: nothing in the store was damaged, so that what nothing leads
+    /// to there is of no use.
+    ///
     /// # Errors
     /// The store cannot be read at all.
-    pub fn with_store(mut self, store: Store, now: Time) -> std::io::Result<(Core, Restored)> {
+    pub fn with_store(
+        mut self,
+        store: Store,
+        is_whole: bool,
+        now: Time,
+    ) -> std::io::Result<(Core, Restored)> {
         self.store = store;
         // Bodies are stored by them: also where the clock stands at a moment
         // that an earlier run has seen, they are unlike those that are there.
@@ -82,7 +90,7 @@ impl Core {
         *first = unused.max(*first);
         let mut worker = Worker::new(&self);
         let restored = match self.store.is_on() {
-            true => self.restore(&mut worker, now)?,
+            true => self.restore(&mut worker, is_whole, now)?,
             false => Restored::default(),
         };
         Ok((self, restored))
@@ -106,7 +114,7 @@ impl Core {
         self.store.append(&mut journal);
     }
 
-    fn restore(&self, worker: &mut Worker, now: Time) -> std::io::Result<Restored> {
+    fn restore(&self, worker: &mut Worker, is_whole: bool, now: Time) -> std::io::Result<Restored> {
         let mut found = Found {
             summaries: self.store.lists().into_iter().collect(),
             ..Found::default()
@@ -119,7 +127,7 @@ impl Core {
         for (stored_in, id) in &found.queues {
             self.restore_jobs(worker, (*stored_in, *id), &found.sessions, now);
         }
-        self.drop_orphans(worker, &found);
+        self.drop_orphans(worker, &found, is_whole);
         self.store_unstored_queues(worker, now);
         Ok(found.restored)
     }
@@ -358,11 +366,29 @@ impl Core {
         self.change_list(worker, id, now, |_| ());
     }
 
-    /// Lists that nothing leads to: what made them was never stored.
-    fn drop_orphans(&self, worker: &mut Worker, found: &Found) {
+    /// Lists that nothing leads to: what made them was never stored, or is
+    /// damaged. Then they stay where they are, for `rotamq store export`.
+    fn drop_orphans(&self, worker: &mut Worker, found: &Found, is_whole: bool) {
+        if found.restored.unknown > 0 {
+            tracing::error!(
+                count = found.restored.unknown,
+                "records of the store mean nothing to this broker; they stay there"
+            );
+        }
+        let is_whole = is_whole && found.restored.unknown == 0;
         let journal = &mut worker.effects.journal;
-        for list in found.summaries.keys() {
-            if !found.sessions.contains_key(list) && !found.queues.contains_key(list) {
+        for (list, summary) in &found.summaries {
+            if found.sessions.contains_key(list) || found.queues.contains_key(list) {
+                continue;
+            }
+            if !is_whole {
+                let (list, messages) = (list.0, summary.rows);
+                tracing::error!(
+                    list,
+                    messages,
+                    "nothing leads to these stored messages; they stay there"
+                );
+            } else {
                 journal.add(Durability::Flushed, Change::Drop { list: *list });
             }
         }
@@ -407,9 +433,15 @@ impl Core {
 
     /// Reads the next messages that are not in memory; whether any came.
     pub(super) fn read_page(&self, session: &mut Session, effects: &mut Effects) -> bool {
-        let Some((list, from)) = session.next_unread() else {
+        let Some((list, from, settled)) = session.next_unread() else {
             return false;
         };
+        // What was settled is not to be read again.
+        if !self.store.has(settled) {
+            return false;
+        }
+        // Asked before: what is stored from now on may be missed by the reading.
+        let is_all_stored = session.is_all_stored(|receipt| self.store.has(receipt));
         let rows = self
             .store
             .read(list, from, MESSAGES_MAX, MESSAGES_BYTES_MAX);
@@ -425,9 +457,7 @@ impl Core {
             }
         };
         if rows.is_empty() {
-            if session.is_all_stored(|receipt| self.store.has(receipt))
-                && self.store.failure().is_none()
-            {
+            if is_all_stored && self.store.failure().is_none() {
                 let missing = session.loaded_all();
                 self.lost_damaged(session.identity.client.as_str(), missing);
                 return missing > 0;

@@ -81,7 +81,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         for _ in 0..TURNS_MAX {
             let blocked = self.write(cx)?.is_pending();
             let mut idle = true;
-            let may_read = self.may_read();
+            let link = self.link.as_ref().expect("it is given up only at the end");
+            let was_resuming = link.is_resuming;
+            let may_read = !was_resuming && self.may_read();
             if !may_read && core.store().is_behind() {
                 let store = core.store();
                 if !store.wake_at(store.next_receipt(), cx.waker()) {
@@ -110,6 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 Exchange::Open { retry, backlog } => {
+                    idle &= link.is_resuming == was_resuming;
                     if backlog && core.send_backlog(worker, link.session, now) {
                         idle = false;
                     }

@@ -310,7 +310,10 @@ impl Queue {
 
     /// It outlives the broker from now on.
     pub fn keep(&mut self, list: ListId, durability: Durability) {
-        self.keeping = Some(Box::new(Keeping::new(list, durability)));
+        let mut keeping = Keeping::new(list, durability);
+        let in_memory = self.jobs.iter();
+        keeping.read_bytes = in_memory.map(|(_, job)| job.message.cost_bytes()).sum();
+        self.keeping = Some(Box::new(keeping));
         self.next_sequence = self.next_sequence.max(1);
     }
 
@@ -340,6 +343,7 @@ impl Queue {
         self.totals.enqueued += jobs as u64;
         if let Some(keeping) = &mut self.keeping {
             keeping.unread = jobs;
+            keeping.unread_bytes = cost_bytes;
             keeping.unread_from = 0;
         }
     }
@@ -359,9 +363,11 @@ impl Queue {
     /// to take it up again with [`Queue::restore_lease`].
     pub fn load(&mut self, job: StoredJob, now: Time) -> Option<u32> {
         let keeping = self.keeping.as_mut()?;
-        keeping.unread = keeping.unread.saturating_sub(1);
+        // What it takes is known now; before it was as much as others on average.
+        let cost_bytes = job.message.cost_bytes();
+        self.bytes = self.bytes - keeping.read_one() + cost_bytes;
         keeping.unread_from = job.sequence + 1;
-        keeping.read_bytes += job.message.cost_bytes();
+        keeping.read_bytes += cost_bytes;
         let (record, expires) = (job.record, job.message.expires() < Time::MAX);
         let key = self.jobs.insert(Job {
             message: job.message,
@@ -436,14 +442,15 @@ impl Queue {
     }
 
     fn lose_unread(&mut self, count: usize) {
-        if let Some(keeping) = &mut self.keeping {
-            keeping.unread -= count.min(keeping.unread);
+        let Some(keeping) = &mut self.keeping else {
+            return;
+        };
+        let count = count.min(keeping.unread);
+        for _ in 0..count {
+            self.bytes -= keeping.read_one() + Queue::JOB_BYTES;
         }
-        self.messages = self.messages.saturating_sub(count);
+        self.messages -= count;
         self.totals.lost += count as u64;
-        if self.messages == 0 {
-            self.bytes = 0;
-        }
     }
 
     /// The session took the lease: what is to be known of that after a crash.
@@ -524,6 +531,7 @@ impl Queue {
                     keeping.unread_from = self.next_sequence;
                 }
                 keeping.unread += 1;
+                keeping.unread_bytes += message.cost_bytes();
                 self.next_sequence += 1;
                 self.totals.enqueued += 1;
                 self.last_used = now;
@@ -554,11 +562,7 @@ impl Queue {
 
     pub fn cancel_reservation(&mut self, cost_bytes: usize) {
         self.messages -= 1;
-        // What was not read when the broker started is known about.
-        self.bytes = match self.messages {
-            0 => 0,
-            _ => self.bytes.saturating_sub(cost_bytes + Queue::JOB_BYTES),
-        };
+        self.bytes -= cost_bytes + Queue::JOB_BYTES;
     }
 
     /// Whether [`Queue::reserve`] would succeed now.

@@ -17,6 +17,8 @@ pub(super) struct Keeping {
     pub journal: Journal,
     /// Jobs that are not in memory, from `unread_from` on.
     pub unread: usize,
+    /// What they take of the queue's bytes; of an earlier run about so much.
+    pub unread_bytes: usize,
     pub unread_from: u64,
     /// Of the messages in memory.
     pub read_bytes: usize,
@@ -59,9 +61,22 @@ impl Keeping {
             durability,
             journal: Journal::default(),
             unread: 0,
+            unread_bytes: 0,
             unread_from: 0,
             read_bytes: 0,
         }
+    }
+
+    /// One that was unread is not any more; what it took.
+    pub fn read_one(&mut self) -> usize {
+        let bytes = match self.unread {
+            0 => 0,
+            1 => self.unread_bytes,
+            unread => self.unread_bytes / unread,
+        };
+        self.unread = self.unread.saturating_sub(1);
+        self.unread_bytes -= bytes;
+        bytes
     }
 
     pub fn amend(&mut self, sequence: u64, record: JobRecord) {

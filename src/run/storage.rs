@@ -25,18 +25,20 @@ const CLOCK_EVERY: Duration = Duration::from_secs(60);
 /// The thread that moves looks so often whether files are mostly dead.
 const COMPACT_EVERY: Duration = Duration::from_secs(1);
 
-/// The data folder, opened, or no store at all.
+/// The data folder, opened, or no store at all; and whether nothing in it was
+/// damaged.
 ///
 /// # Errors
 /// A sentence for the person who starts the broker.
-pub(super) fn open(settings: &StoreSettings) -> Result<Store, ServeError> {
+pub(super) fn open(settings: &StoreSettings) -> Result<(Store, bool), ServeError> {
     if settings.ephemeral {
-        return Ok(Store::none());
+        return Ok((Store::none(), true));
     }
     let (store, report) = open_folder(settings)?;
     log_report(&report);
     tracing::info!(folder = %settings.data.display(), lists = report.lists, rows = report.rows, "the store is open");
-    Ok(store)
+    let is_whole = report.damage.iter().all(|damage| damage.unfinished);
+    Ok((store, is_whole))
 }
 
 /// As [`open`], without a word in the log.

@@ -468,7 +468,7 @@ impl Session {
             self.outbox.gate(from, receipt);
         }
         if let Some(keeping) = &mut self.keeping {
-            keeping.pushed = keeping.pushed.and(receipt);
+            keeping.stored(receipt);
         }
         if self.resuming == Some(Receipt::NONE) {
             self.resuming = Some(receipt);
@@ -500,9 +500,10 @@ impl Session {
     }
 
     /// Where the messages begin that are not in memory.
-    pub fn next_unread(&self) -> Option<(ListId, u64)> {
+    /// And when they can be read.
+    pub fn next_unread(&self) -> Option<(ListId, u64, Receipt)> {
         let keeping = self.keeping.as_ref()?;
-        (keeping.unread() > 0).then(|| (keeping.list, keeping.unread_from()))
+        (keeping.unread() > 0).then(|| (keeping.list, keeping.unread_from(), keeping.settled))
     }
 
     /// Whether all its messages are stored, as `has` says of their receipt.
@@ -581,6 +582,10 @@ impl Session {
     fn remove_row(&mut self, row: StoredRow, journal: &mut Journal) {
         if let Some(keeping) = &mut self.keeping {
             keeping.remove(row, journal);
+            // What an earlier run has left was known about so much.
+            if keeping.is_empty() && self.window.is_empty() {
+                self.kept_bytes = 0;
+            }
         }
     }
 

@@ -173,6 +173,9 @@ impl<'a> Publication<'a> {
         (list, row): (ListId, u64),
         about: &[u8],
     ) -> u64 {
+        if durability == Durability::Memory {
+            return 0;
+        }
         let id = self.id.0;
         if let StoredBody::Shared(len) = self.body.get() {
             let body = Body::Shared { id, len };

@@ -25,8 +25,11 @@ pub struct Keeping {
     unread_expires: Time,
     // Orders the ids that wait for PUBCOMP.
     next_release: u64,
-    /// When the last row is stored.
+    /// When all is stored that it was handed in.
     pub pushed: Receipt,
+    /// When all is that it was before its rows left memory.
+    pub settled: Receipt,
+    settling: bool,
 }
 
 /// A message that a session keeps, as it was stored.
@@ -83,7 +86,14 @@ impl Keeping {
             unread_expires: Time::ZERO,
             next_release: 1,
             pushed: Receipt::NONE,
+            settled: Receipt::NONE,
+            settling: false,
         }
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
     }
 
     /// Rows that are not in memory.
@@ -147,8 +157,17 @@ impl Keeping {
         missing
     }
 
-    /// All rows leave memory.
+    /// Something was handed in.
+    pub fn stored(&mut self, receipt: Receipt) {
+        self.pushed = self.pushed.and(receipt);
+        if std::mem::take(&mut self.settling) {
+            self.settled = self.pushed;
+        }
+    }
+
+    /// All rows leave memory. Something is handed in afterwards.
     pub fn forget_all(&mut self) {
+        self.settling = true;
         self.unread = self.rows;
         self.unread_from = 0;
         self.unread_expires = Time::ZERO;

@@ -139,6 +139,11 @@ impl Window {
         self.sent.push_back(sent);
     }
 
+    /// Whether nothing waits for its PUBACK or PUBREC.
+    pub fn is_empty(&self) -> bool {
+        self.sent.is_empty()
+    }
+
     pub fn last(&self) -> Option<&Sent> {
         self.sent.back()
     }

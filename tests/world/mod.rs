@@ -928,7 +928,7 @@ fn stored(core: Core, disk: &Twin, now: Time) -> Result<Core, OpenError> {
     // But for what was not written to its end.
     let mut damage = report.damage.iter();
     assert!(damage.all(|damage| damage.unfinished), "{report:?}");
-    let (core, restored) = core.with_store(store, now).expect("it can be read");
+    let (core, restored) = core.with_store(store, true, now).expect("it can be read");
     assert_eq!(restored.unknown, 0);
     Ok(core)
 }

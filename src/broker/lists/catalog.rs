@@ -95,8 +95,10 @@ impl Core {
         if queues >= self.limits.queues_max && !dead_letters {
             return refused(ReasonCode::QuotaExceeded, "there are queues_max queues");
         }
-        let id = self.add_queue(Arc::from(full_name), name, settings, now);
-        self.begin_storing(effects, id, now);
+        let full_name = Arc::from(full_name);
+        let id = self.add_queue(full_name, name, settings, now, |list| {
+            self.keep_list(list, effects, now);
+        });
         if !configured {
             self.schedule(
                 now,
@@ -107,13 +109,15 @@ impl Core {
         Ok(id)
     }
 
-    /// A queue that is not there yet, with what feeds it.
+    /// A queue that is not there yet, with what feeds it; `prepare`d before
+    /// anybody can find it.
     fn add_queue(
         &self,
         full_name: Arc<str>,
         name: TopicFilter<'_>,
         settings: Arc<QueueSettings>,
         now: Time,
+        prepare: impl FnOnce(&mut List),
     ) -> QueueId {
         let dead = name.as_str().starts_with("$dead/");
         let queue = Queue::new(Settings {
@@ -136,7 +140,7 @@ impl Core {
             settings,
             queue_topic,
         };
-        let id = self.add_list(full_name, queue, kind, now);
+        let id = self.add_list(full_name, queue, kind, now, prepare);
         self.queues_len.fetch_add(1, Ordering::Relaxed);
         self.feed_from(id, Receiver::Queue(id), name);
         (filters.iter())
@@ -145,15 +149,17 @@ impl Core {
         id
     }
 
-    /// From now on it outlives the broker, if anything does.
+    /// From now on a list that is there outlives the broker, if anything does:
+    /// a share group that a stored session joins, a configured queue.
     pub(in crate::broker) fn begin_storing(&self, effects: &mut Effects, id: QueueId, now: Time) {
-        if !self.store.is_on() {
-            return;
+        if let Some(mut list) = self.lists.lock(id.0) {
+            self.keep_list(&mut list, effects, now);
         }
-        if let Some(mut list) = self.lists.lock(id.0)
-            && list.queue.kept_in().is_none()
-        {
-            let durability = self.durability_of(&list);
+    }
+
+    fn keep_list(&self, list: &mut List, effects: &mut Effects, now: Time) {
+        if self.store.is_on() && list.queue.kept_in().is_none() {
+            let durability = self.durability_of(list);
             list.queue.keep(self.store.new_list(), durability);
             list.store(&mut effects.journal, now);
             effects.receipt = effects.receipt.and(self.store.append(&mut effects.journal));
@@ -183,7 +189,7 @@ impl Core {
         if let Some(name) = full_name.strip_prefix("$queue/") {
             let name = TopicFilter::parse(name, TopicLimits::NONE).ok()?;
             let (settings, configured) = self.settings_of(name);
-            let id = self.add_queue(Arc::from(full_name), name, settings, last_used);
+            let id = self.add_queue(Arc::from(full_name), name, settings, last_used, |_| ());
             if !configured {
                 self.schedule(now, now, Timer::Unused(id));
             }
@@ -220,13 +226,20 @@ impl Core {
             bytes_max: self.limits.session_bytes_max,
             rules: Rules::Share,
         });
-        let id = self.add_list(Arc::from(text), queue, Kind::Share, now);
+        let id = self.add_list(Arc::from(text), queue, Kind::Share, now, |_| ());
         self.feed_from(id, Receiver::Group(id), filter);
         id
     }
 
-    fn add_list(&self, name: Arc<str>, queue: Queue, kind: Kind, now: Time) -> QueueId {
-        let id = QueueId(self.lists.insert(List {
+    fn add_list(
+        &self,
+        name: Arc<str>,
+        queue: Queue,
+        kind: Kind,
+        now: Time,
+        prepare: impl FnOnce(&mut List),
+    ) -> QueueId {
+        let mut list = List {
             queue,
             name: name.clone(),
             kind,
@@ -239,7 +252,9 @@ impl Core {
             last_used: now,
             stored_used: now,
             alarm: Time::MAX,
-        }));
+        };
+        prepare(&mut list);
+        let id = QueueId(self.lists.insert(list));
         self.names.insert(name, id);
         id
     }

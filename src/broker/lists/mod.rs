@@ -39,6 +39,8 @@ const USED_EVERY: Duration = Duration::from_secs(60 * 60);
 /// When nothing could be read because it is only about to be stored, it is
 /// tried again after so long.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// And so long, when the disk could not be read.
+const READ_FAILED_AFTER: Duration = Duration::from_secs(1);
 /// Bytes of messages read at a time.
 const READ_BYTES_MAX: usize = 512 << 10;
 /// How long a job waits that a member could not do, and said no delay for.
@@ -392,9 +394,14 @@ impl Core {
         let Some((stored_in, from, jobs_max)) = list.queue.wants_jobs() else {
             return false;
         };
-        let rows = self.store.read(stored_in, from, jobs_max, READ_BYTES_MAX);
+        // Asked before: what is stored from now on may be missed by the reading.
+        let last = list.receipts.back().map(|(_, receipt)| *receipt);
+        let is_all_stored = last.is_none_or(|receipt| self.store.has(receipt));
+        let rows = (self.store).read(stored_in, from, jobs_max, READ_BYTES_MAX);
+        let has_failed = rows.is_err();
         let rows = rows.unwrap_or_else(|error| {
             tracing::error!(queue = ?list.name, %error, "jobs could not be read; they are tried again");
+            self.timers.schedule(now + READ_FAILED_AFTER, Timer::Queue(id));
             Vec::new()
         });
         let found = !rows.is_empty();
@@ -409,17 +416,13 @@ impl Core {
         let sequence = list.queue.next_sequence();
         self.store_list(list, effects, sequence);
         if !found {
-            match list.receipts.back() {
-                // What was put in last is not stored yet.
-                Some((_, receipt)) if !self.store.has(*receipt) => {
-                    self.timers
-                        .schedule(now + READ_AGAIN_AFTER, Timer::Queue(id));
-                }
-                _ if self.store.failure().is_some() => {}
-                _ => {
-                    let missing = list.queue.loaded_all();
-                    self.lost_damaged(&list.name, missing);
-                }
+            if !is_all_stored {
+                // What was put in last.
+                self.timers
+                    .schedule(now + READ_AGAIN_AFTER, Timer::Queue(id));
+            } else if !has_failed && self.store.failure().is_none() {
+                let missing = list.queue.loaded_all();
+                self.lost_damaged(&list.name, missing);
             }
         }
         found

@@ -35,7 +35,6 @@ const FILTERS: [&str; 4] = ["t/+", "t/1", "both", "u"];
 /// the fly.
 const QUEUES: [&str; 4] = ["a", "b", "c", "d"];
 const GROUP: &str = "$share/g/g/+";
-const GRACE: Duration = secs(30);
 
 fn fed(topic: &str) -> &'static [&'static str] {
     match topic {
