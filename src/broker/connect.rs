@@ -314,6 +314,7 @@ impl Core {
         session.will = entry.will.take();
         let (terms, connack) = (entry.accepted.terms, entry.accepted.connack(true));
         session.will_due = Time::MAX;
+        session.raise_durability(entry.durability);
         let number = session.attach(terms, &connack, now, &mut worker.effects);
         self.store_head(&mut session, &mut worker.effects, Time::MAX);
         session.stored(worker.effects.receipt);

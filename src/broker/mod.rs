@@ -291,7 +291,8 @@ impl Core {
         ] {
             counter.add(std::mem::take(dropped));
         }
-        link.greeted |= matches!(exchange, Exchange::Open { .. });
+        link.greeted |= matches!(exchange, Exchange::Open { .. })
+            && !writing.is_gated_whole(|receipt| self.store.has(receipt));
         answers.clear();
         gates.clear();
         let written = session.take_taken_jobs();

@@ -20,6 +20,9 @@ use crate::topic::{TopicError, TopicName};
 /// Expired retained messages removed before others get their turn.
 const EXPIRED_PAGE_MAX: usize = 1024;
 
+/// How often a full session is looked at for one PUBLISH.
+const LOOKS_MAX: usize = 2;
+
 /// Why a PUBLISH was not taken.
 #[derive(Debug)]
 pub(super) enum Refused {
@@ -207,7 +210,8 @@ impl Core {
     ) -> Result<(), Refused> {
         let Worker { effects, cache, .. } = worker;
         let targets = self.router.queues(TopicName::of_valid(full_topic), cache);
-        if self.store.is_low() {
+        let stores = |target: &Target| self.stores(target.receiver, publication);
+        if self.store.is_low() && (targets.is_empty() || targets.iter().any(stores)) {
             return Err(Refused::DiskLow);
         }
         if targets.len() > 1 && self.store.is_on() {
@@ -314,7 +318,8 @@ impl Core {
 
     /// Whether it would have to be stored by anybody.
     fn would_store(&self, matches: Matches<'_>, publication: &Publication<'_>) -> bool {
-        publication.retain
+        // What takes a retained message away makes room.
+        publication.retain && !publication.payload.is_empty()
             || (matches.targets.iter()).any(|target| match target.receiver {
                 Receiver::Session(id) => {
                     let qos = publication.qos.min(target.subscription.qos);
@@ -322,7 +327,9 @@ impl Core {
                     (qos > Qos::AtMostOnce || self.session_settings.store_qos0)
                         && session.is_some_and(|session| session.keeping().is_some())
                 }
-                Receiver::Group(_) | Receiver::Queue(_) => self.stores(target.receiver),
+                Receiver::Group(_) | Receiver::Queue(_) => {
+                    self.stores(target.receiver, publication)
+                }
             })
     }
 
@@ -380,13 +387,14 @@ impl Core {
     ) -> Delivered {
         let (limits, settings) = (&self.limits, &self.session_settings);
         let mut delivered = session.deliver(publication, delivery, limits, settings, effects);
+        let mut looks = 0;
         while delivered == Delivered::Unread {
-            delivered = match self.read_page(session, effects) {
-                true => session.deliver(publication, delivery, limits, settings, effects),
-                // All that fills it came this very moment.
-                false if settings.full == SessionFull::End => Delivered::Overflow,
-                false => Delivered::DroppedOldest(1),
-            };
+            // It takes one more for the time being rather than all of its time.
+            effects.may_exceed =
+                looks == LOOKS_MAX || !self.make_room(session, effects, publication.now);
+            looks += 1;
+            delivered = session.deliver(publication, delivery, limits, settings, effects);
+            effects.may_exceed = false;
         }
         self.store_session(session, effects);
         delivered

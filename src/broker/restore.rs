@@ -32,6 +32,10 @@ use crate::topic::{TopicFilter, TopicLimits};
 /// Messages of a session that are read at a time, and their bytes.
 const MESSAGES_MAX: usize = 128;
 const MESSAGES_BYTES_MAX: usize = 128 << 10;
+/// And those that a full session is looked through for at a time.
+const LOOK_MAX: usize = 1024;
+/// Of a queue's jobs, at a start.
+const JOBS_BYTES_MAX: usize = 512 << 10;
 
 /// What a start has found in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -318,8 +322,8 @@ impl Core {
             return;
         };
         let mut held = Vec::new();
-        while let Some((_, from, jobs_max)) = list.queue.wants_jobs() {
-            let rows = self.store.read(stored_in, from, jobs_max, usize::MAX);
+        while let Some((_, from, jobs_max)) = list.queue.wants_jobs_at_start() {
+            let rows = (self.store).read(stored_in, from, jobs_max, JOBS_BYTES_MAX);
             let rows = rows.unwrap_or_default();
             if rows.is_empty() {
                 let missing = list.queue.loaded_all();
@@ -429,6 +433,47 @@ impl Core {
             self.store_session(session, effects);
         }
         None
+    }
+
+    /// Makes room in a full session by what is not in memory: drops what has
+    /// expired, looking at a page at a time, or else the oldest. Whether there
+    /// may be room now, or after another look.
+    pub(super) fn make_room(
+        &self,
+        session: &mut Session,
+        effects: &mut Effects,
+        now: Time,
+    ) -> bool {
+        let Some((list, first, settled)) = session.next_unread() else {
+            return false;
+        };
+        if !self.store.has(settled) {
+            return false;
+        }
+        let look_from = session.look_from(now);
+        let (from, rows_max) = match look_from {
+            Some(from) => (from, LOOK_MAX),
+            None => (first, 1),
+        };
+        let rows = (self.store).read(list, from, rows_max, MESSAGES_BYTES_MAX);
+        let rows = rows.unwrap_or_default();
+        if rows.is_empty() && look_from.is_some() {
+            session.looked_through();
+            return true;
+        }
+        for row in &rows {
+            let stored = StoredMessage::decode(row.row, row.shared, &row.about, &row.body);
+            match (stored, look_from) {
+                (Some(stored), Some(_)) => session.look_at(&stored, now, effects),
+                (Some(stored), None) => session.drop_oldest(&stored, effects),
+                (None, _) => {
+                    session.lose(row.row);
+                    self.lost_damaged(session.identity.client.as_str(), 1);
+                }
+            }
+        }
+        self.store_session(session, effects);
+        !rows.is_empty()
     }
 
     /// Reads the next messages that are not in memory; whether any came.

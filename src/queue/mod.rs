@@ -350,11 +350,20 @@ impl Queue {
 
     /// From which row on jobs are to be read, and how many.
     pub fn wants_jobs(&self) -> Option<(ListId, u64, usize)> {
+        self.wants_jobs_within(Queue::READ_BYTES_MAX)
+    }
+
+    /// At a start, so that all are read that a member may have had in hand.
+    pub fn wants_jobs_at_start(&self) -> Option<(ListId, u64, usize)> {
+        self.wants_jobs_within(2 * Queue::READ_BYTES_MAX)
+    }
+
+    fn wants_jobs_within(&self, bytes_max: usize) -> Option<(ListId, u64, usize)> {
         let keeping = self.keeping.as_ref()?;
         let room = Queue::READ_MAX.saturating_sub(self.jobs.len());
         let wants = keeping.unread > 0
             && room > 0
-            && keeping.read_bytes < Queue::READ_BYTES_MAX
+            && keeping.read_bytes < bytes_max
             && self.ready.len() < Queue::READ_LOW;
         wants.then_some((keeping.list, keeping.unread_from, room.min(keeping.unread)))
     }

@@ -141,6 +141,7 @@ fn commit(shared: &Shared, mut calendar: Calendar) -> Result<(), Failed> {
     let store = shared.core.store();
     let mut last_sync = Instant::now();
     let mut last_clock = Instant::now();
+    shared.core.store_calendar(&calendar.record().encode());
     while !store.is_stopped() {
         store.wait(SYNC_EVERY);
         let sync = last_sync.elapsed() >= SYNC_EVERY;

@@ -32,7 +32,7 @@ pub(crate) use stored::{about, packet_key};
 pub use terms::{Accepted, Terms, Wire, refusal};
 pub use window::{Hold, Received, Sent, SentJob, Window};
 
-use crate::config::{Limits, SessionFull, SessionSettings};
+use crate::config::{Durability, Limits, SessionFull, SessionSettings};
 use crate::journal::{Change, Journal, ListId, Receipt};
 use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, SubscriptionId, Time};
 use crate::protocol::{Ack, Packet, Property, ReasonCode, encode};
@@ -244,8 +244,8 @@ pub enum Delivered {
     DroppedTooLarge,
     /// There is no room, and the session has to end.
     Overflow,
-    /// There may be room when more of what it keeps is read: to be done, and
-    /// tried again.
+    /// There may be room when what is not in memory is looked at: to be done,
+    /// and tried again.
     Unread,
 }
 
@@ -298,6 +298,10 @@ pub struct Effects {
     /// When all is stored that was handed in for what is being handled.
     pub receipt: Receipt,
     pub frames: Frames,
+    /// Messages dropped to make room, not counted yet.
+    dropped_oldest: usize,
+    /// The session that gets the next message may be too full for it.
+    pub may_exceed: bool,
     /// Messages dropped because their time had passed, not counted yet.
     pub expired: usize,
     /// And because they were larger than their client takes.
@@ -309,6 +313,10 @@ pub struct Effects {
 }
 
 impl Effects {
+    fn take_dropped(&mut self) -> usize {
+        std::mem::take(&mut self.dropped_oldest)
+    }
+
     /// Wakes each connection once.
     pub fn wake_all(&mut self) {
         self.wakers.drain(..).for_each(Waker::wake);
@@ -397,6 +405,13 @@ impl Session {
     /// It outlives the broker from now on.
     pub fn keep(&mut self, keeping: Keeping) {
         self.keeping = Some(Box::new(keeping));
+    }
+
+    /// The strongest that was asked for counts.
+    pub fn raise_durability(&mut self, durability: Durability) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.durability = keeping.durability.max(durability);
+        }
     }
 
     /// Where its messages are, if it outlives the broker.
@@ -497,6 +512,44 @@ impl Session {
         let wants = keeping.unread() > 0 && self.waiting.len() < WAITING_LOW;
         let receipt = self.resuming.unwrap_or(keeping.pushed);
         wants.then(|| (keeping.list, keeping.unread_from(), receipt))
+    }
+
+    /// From which row on to look for what has expired and is not in memory;
+    /// `None`: there is no such row.
+    pub fn look_from(&self, now: Time) -> Option<u64> {
+        let keeping = self.keeping.as_ref()?;
+        (keeping.may_have_expired(now)).then(|| keeping.look_from())
+    }
+
+    /// A row that is not in memory: it goes if it has expired.
+    pub fn look_at(&mut self, stored: &StoredMessage, now: Time, effects: &mut Effects) {
+        if stored.message.has_expired(now) {
+            self.drop_unread(stored, &mut effects.journal);
+            effects.expired += 1;
+        } else if let Some(keeping) = &mut self.keeping {
+            keeping.looked(stored.row, stored.message.expires());
+        }
+    }
+
+    /// All that is not in memory was looked at.
+    pub fn looked_through(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.looked_through();
+        }
+    }
+
+    /// Makes room by the oldest message, which is not in memory.
+    pub fn drop_oldest(&mut self, stored: &StoredMessage, effects: &mut Effects) {
+        self.drop_unread(stored, &mut effects.journal);
+        effects.dropped_oldest += 1;
+    }
+
+    fn drop_unread(&mut self, stored: &StoredMessage, journal: &mut Journal) {
+        let cost_bytes = stored.message.cost_bytes() + stored.own.cost_bytes();
+        self.kept_bytes = self.kept_bytes.saturating_sub(cost_bytes);
+        if let Some(keeping) = &mut self.keeping {
+            keeping.drop_unread(stored.row, journal);
+        }
     }
 
     /// Where the messages begin that are not in memory.
@@ -856,9 +909,9 @@ impl Session {
                 false => Delivered::DroppedTooLarge,
             };
         }
-        let mut dropped = 0;
-        while self.waiting_len() >= limits.session_messages_max
-            || self.kept_bytes + cost > limits.session_bytes_max
+        while !effects.may_exceed
+            && (self.waiting_len() >= limits.session_messages_max
+                || self.kept_bytes + cost > limits.session_bytes_max)
         {
             if self.drop_expired(publication.now, effects) {
                 continue;
@@ -877,10 +930,10 @@ impl Session {
                 if self.unread() > 0 {
                     return Delivered::Unread;
                 }
-                return Delivered::DroppedOldest(dropped + 1);
+                return Delivered::DroppedOldest(effects.take_dropped() + 1);
             };
             self.remove_row(oldest.row, &mut effects.journal);
-            dropped += 1;
+            effects.dropped_oldest += 1;
         }
         self.kept_bytes += cost;
         let row = match &mut self.keeping {
@@ -894,7 +947,7 @@ impl Session {
             && self.waiting.len() < WAITING_MAX
             && self.waiting_bytes + cost <= WAITING_BYTES_MAX;
         match &mut self.keeping {
-            Some(keeping) if !in_memory => keeping.leave_unread(row, publication.expires),
+            Some(keeping) if !in_memory => keeping.leave_unread(row),
             _ => {
                 self.first_expiry = self.first_expiry.min(publication.expires);
                 self.push_waiting(Waiting {
@@ -906,7 +959,7 @@ impl Session {
                 });
             }
         }
-        match dropped {
+        match effects.take_dropped() {
             0 => Delivered::Taken,
             dropped => Delivered::DroppedOldest(dropped),
         }

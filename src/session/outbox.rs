@@ -140,6 +140,12 @@ impl Outbox {
         written.then_some(gate.receipt)
     }
 
+    /// Whether nothing of it was written, or may be.
+    pub fn is_gated_whole(&self, has: impl Fn(Receipt) -> bool) -> bool {
+        let first = self.gates.as_ref().and_then(|gates| gates.0.front());
+        first.is_some_and(|gate| (gate.at.bytes, gate.at.payloads) == (0, 0) && !has(gate.receipt))
+    }
+
     /// Gives up what waits behind a gate.
     pub fn drop_gated(&mut self) {
         if let Some(at) = self.first_gate() {

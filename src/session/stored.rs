@@ -21,8 +21,12 @@ pub struct Keeping {
     // So many of them are not in memory: those from `unread_from` on.
     unread: usize,
     unread_from: u64,
-    // None of these expires before.
-    unread_expires: Time,
+    // No row expires before.
+    expires: Time,
+    // How far those not in memory were looked through for what has expired,
+    // and the first moment at which one of these does.
+    looked_to: u64,
+    looked_expires: Time,
     // Orders the ids that wait for PUBCOMP.
     next_release: u64,
     /// When all is stored that it was handed in.
@@ -82,8 +86,13 @@ impl Keeping {
             rows,
             unread: rows,
             unread_from: 0,
-            // Nobody has looked.
-            unread_expires: Time::ZERO,
+            // Of an earlier run it is not known.
+            expires: match rows {
+                0 => Time::MAX,
+                _ => Time::ZERO,
+            },
+            looked_to: 0,
+            looked_expires: Time::MAX,
             next_release: 1,
             pushed: Receipt::NONE,
             settled: Receipt::NONE,
@@ -108,7 +117,7 @@ impl Keeping {
 
     /// Whether some of them may have expired.
     pub fn may_have_expired(&self, now: Time) -> bool {
-        self.unread > 0 && now > self.unread_expires
+        self.unread > 0 && now > self.expires
     }
 
     /// Another row for a message.
@@ -122,6 +131,10 @@ impl Keeping {
     ) -> StoredRow {
         let number = self.next_row;
         self.next_row += 1;
+        self.expires = match self.rows {
+            0 => publication.expires,
+            _ => self.expires.min(publication.expires),
+        };
         self.rows += 1;
         let about = about(qos, retain, packet_id, own);
         let durability = self.durability.max(publication.durability);
@@ -130,13 +143,37 @@ impl Keeping {
     }
 
     /// The row just pushed stays out of memory.
-    pub fn leave_unread(&mut self, row: StoredRow, expires: Time) {
+    pub fn leave_unread(&mut self, row: StoredRow) {
         if self.unread == 0 {
             self.unread_from = row.number;
-            self.unread_expires = Time::MAX;
         }
         self.unread += 1;
-        self.unread_expires = self.unread_expires.min(expires);
+    }
+
+    /// From where on to look for what has expired.
+    pub fn look_from(&self) -> u64 {
+        self.looked_to.max(self.unread_from)
+    }
+
+    /// A row was looked at that is not in memory, and stays.
+    pub fn looked(&mut self, row: StoredRow, expires: Time) {
+        self.looked_to = row.number + 1;
+        self.looked_expires = self.looked_expires.min(expires);
+    }
+
+    /// There are no more to be looked at: what expires next is known.
+    pub fn looked_through(&mut self) {
+        self.expires = std::mem::replace(&mut self.looked_expires, Time::MAX);
+        self.looked_to = 0;
+    }
+
+    /// A row that is not in memory is done with.
+    pub fn drop_unread(&mut self, row: StoredRow, journal: &mut Journal) {
+        self.unread = self.unread.saturating_sub(1);
+        if row.number == self.unread_from {
+            self.unread_from += 1;
+        }
+        self.remove(row, journal);
     }
 
     /// A row has come into memory.
@@ -170,7 +207,7 @@ impl Keeping {
         self.settling = true;
         self.unread = self.rows;
         self.unread_from = 0;
-        self.unread_expires = Time::ZERO;
+        (self.looked_to, self.looked_expires) = (0, Time::MAX);
     }
 
     /// The message is under way, by this id.

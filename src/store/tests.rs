@@ -736,23 +736,23 @@ fn without_a_folder_nothing_is_waited_for() {
 fn what_is_appended_under_a_pin_is_in_one_batch() {
     let (store, _) = open(&Twin::new());
     let list = store.new_list();
-    let working = AtomicUsize::new(3);
     let pins: Vec<_> = (0..3).map(|_| store.pin().unwrap()).collect();
     thread::scope(|scope| {
-        for (worker, pin) in pins.iter().enumerate() {
-            let (store, working) = (&store, &working);
+        let begin = |(worker, pin): (usize, &Arc<Mutex<()>>)| {
+            let (store, pin) = (&store, pin.clone());
             let list = ListId(list.0 + worker as u64);
             scope.spawn(move || {
                 for row in 0..3000 {
                     let _pinned = pin.lock();
                     let first = push(store, Durability::Synced, list, 2 * row, b"");
+                    thread::yield_now();
                     let second = push(store, Durability::Synced, list, 2 * row + 1, b"");
                     assert_eq!(first, second);
                 }
-                working.fetch_sub(1, Ordering::Release);
-            });
-        }
-        while working.load(Ordering::Acquire) > 0 {
+            })
+        };
+        let workers: Vec<_> = pins.iter().enumerate().map(begin).collect();
+        while workers.iter().any(|worker| !worker.is_finished()) {
             store.commit(false).unwrap();
         }
     });
@@ -957,6 +957,85 @@ fn a_full_disk_is_said_and_room_is_given_back_without_new_batches() {
     while store.compact().unwrap() {}
     store.watch_free();
     assert!(!store.is_low(), "{before}");
+}
+
+#[test]
+fn what_changes_on_its_way_to_the_base_is_as_it_was_said_last() {
+    // Changed before the base has it, or before the index knows.
+    for moment in 0..2 {
+        let disk = Twin::new();
+        let (store, _) = open(&disk);
+        let running = store.running.as_ref().unwrap();
+        let list = store.new_list();
+        let add = |changes: &[Change<'_>]| {
+            let mut journal = Journal::default();
+            for change in changes {
+                journal.add(Durability::Synced, *change);
+            }
+            store.append(&mut journal);
+            store.commit(false).unwrap();
+        };
+        let amend = |row, about| Change::Amend { list, row, about };
+        let put = |key, value| Change::Put { key, value };
+        for row in 0..4 {
+            push(&store, Durability::Synced, list, row, b"body");
+        }
+        let (one, two): (&[u8], &[u8]) = (b"1", b"2");
+        add(&[amend(0, b"first"), amend(1, b"first")]);
+        add(&[put(one, b"first"), put(two, b"first")]);
+        push(
+            &store,
+            Durability::Synced,
+            list,
+            9,
+            &[0; SEGMENT_BYTES as usize],
+        );
+        store.commit(false).unwrap();
+
+        let segment = running.segments.oldest();
+        let change = || {
+            let (row, shared) = (3, 0);
+            add(&[amend(0, b"second"), Change::Remove { list, row, shared }]);
+            add(&[put(one, b"second"), Change::Delete { key: two }]);
+        };
+        let mut moved = running.gather(Some(segment)).unwrap();
+        if moment == 0 {
+            change();
+        }
+        running.write_to_base(&mut moved).unwrap();
+        if moment == 1 {
+            change();
+        }
+        running.finish_move(moved, Some(segment)).unwrap();
+        assert_eq!(running.index.lock().lists[&list].moved_to, 4);
+
+        let check = |store: &Store| {
+            let rows = store.read(list, 0, 4, 1 << 20).unwrap();
+            let rows: Vec<_> = rows.iter().map(|row| (row.row, &row.about[..])).collect();
+            let said: [&[u8]; 4] = [b"second", b"first", b"about", b"about"];
+            assert!(rows.into_iter().eq([0, 1, 2, 9].into_iter().zip(said)));
+            let mut values = Vec::new();
+            let each = &mut |key: &[u8], value: &[u8]| values.push((key.to_vec(), value.to_vec()));
+            store.scan(b"", each).unwrap();
+            assert_eq!(values, [(one.to_vec(), b"second".to_vec())]);
+        };
+        check(&store);
+        // What was said of them goes the same way.
+        push(
+            &store,
+            Durability::Synced,
+            list,
+            10,
+            &[0; SEGMENT_BYTES as usize],
+        );
+        store.commit(false).unwrap();
+        while running.segments.oldest() < running.segments.active() {
+            let segment = running.segments.oldest();
+            running.move_to_base(Some(segment)).unwrap();
+            check(&store);
+        }
+        check(&open(&disk.cut()).0);
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod properties;
 mod putting_in;
 mod random;
 mod retained;
+mod storing;
 mod threads;
 mod wills;
 

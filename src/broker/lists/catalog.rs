@@ -176,7 +176,7 @@ impl Core {
     ) -> Option<QueueId> {
         let id = match self.list_named(&record.name) {
             Some(id) => id,
-            None => self.add_list_named(&record.name, record.last_used, now)?,
+            None => self.add_list_named(&record.name, now)?,
         };
         let mut list = self.lists.lock(id.0)?;
         let durability = self.durability_of(&list);
@@ -185,13 +185,15 @@ impl Core {
         Some(id)
     }
 
-    fn add_list_named(&self, full_name: &str, last_used: Time, now: Time) -> Option<QueueId> {
+    /// Nobody can have used it while the broker was away: its time starts anew.
+    fn add_list_named(&self, full_name: &str, now: Time) -> Option<QueueId> {
         if let Some(name) = full_name.strip_prefix("$queue/") {
             let name = TopicFilter::parse(name, TopicLimits::NONE).ok()?;
             let (settings, configured) = self.settings_of(name);
-            let id = self.add_queue(Arc::from(full_name), name, settings, last_used, |_| ());
+            let id = self.add_queue(Arc::from(full_name), name, settings, now, |_| ());
             if !configured {
-                self.schedule(now, now, Timer::Unused(id));
+                let due = now + self.queues_settings.auto_delete_after;
+                self.schedule(now, due, Timer::Unused(id));
             }
             return Some(id);
         }

@@ -362,8 +362,13 @@ impl Core {
         if !list.aside.is_empty() && list.aside_due <= now {
             let letters = std::mem::take(&mut list.aside);
             let name = list.queue_name().map(Arc::<str>::from);
+            let kept_in = list.queue.kept_in();
+            // As safe as it was, whatever was asked for then.
+            let durability = kept_in.map_or(Durability::Memory, |(_, durability)| {
+                durability.max(Durability::Flushed)
+            });
             drop(list);
-            self.bury(effects, id, name, letters, now);
+            self.bury(effects, (id, durability), name, letters, now);
         }
         Some(result)
     }
@@ -417,9 +422,11 @@ impl Core {
         self.store_list(list, effects, sequence);
         if !found {
             if !is_all_stored {
-                // What was put in last.
-                self.timers
-                    .schedule(now + READ_AGAIN_AFTER, Timer::Queue(id));
+                // What was put in last. One timer for all that comes meanwhile.
+                let due = now + READ_AGAIN_AFTER;
+                if due < list.alarm {
+                    list.alarm = self.schedule(now, due, Timer::Queue(id));
+                }
             } else if !has_failed && self.store.failure().is_none() {
                 let missing = list.queue.loaded_all();
                 self.lost_damaged(&list.name, missing);
@@ -440,14 +447,18 @@ impl Core {
         }
     }
 
-    /// Whether messages for this receiver are stored.
-    pub(super) fn stores(&self, receiver: Receiver) -> bool {
-        let (Receiver::Queue(list) | Receiver::Group(list)) = receiver else {
-            return false;
+    /// Whether this receiver would store the message.
+    pub(super) fn stores(&self, receiver: Receiver, publication: &Publication<'_>) -> bool {
+        let (list, fleeting) = match receiver {
+            Receiver::Queue(list) => (list, false),
+            Receiver::Group(list) => (list, publication.qos == Qos::AtMostOnce),
+            Receiver::Session(_) => return false,
         };
         let list = self.lists.lock(list.0);
         let kept = list.and_then(|list| list.queue.kept_in());
-        kept.is_some_and(|(_, durability)| durability > Durability::Memory)
+        kept.is_some_and(|(_, durability)| {
+            !fleeting && durability.max(publication.durability) > Durability::Memory
+        })
     }
 
     /// Turns, as long as there are jobs and members with room.
@@ -521,7 +532,7 @@ impl Core {
     fn bury(
         &self,
         effects: &mut Effects,
-        id: QueueId,
+        (id, durability): (QueueId, Durability),
         name: Option<Arc<str>>,
         mut letters: VecDeque<(DeadLetter, bool)>,
         now: Time,
@@ -543,7 +554,11 @@ impl Core {
                     self.change_list_with(effects, queue, now, |list, effects| {
                         list.used(effects, now);
                         list.queue.reserve(cost_bytes)?;
-                        list.put_in(effects, &Publication::of(&message, now), now);
+                        let mut publication = Publication::of(&message, now);
+                        if letter.stored.is_stored {
+                            publication.durability = durability;
+                        }
+                        list.put_in(effects, &publication, now);
                         Ok::<_, Full>(())
                     })
                 });

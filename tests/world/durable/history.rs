@@ -1247,7 +1247,7 @@ impl Play {
             Remains::Written => disk.kill(),
         };
         // It may be stopped again while it starts.
-        let again = self.seed % 3 == 0;
+        let again = self.seed.is_multiple_of(3);
         if again {
             left.fail_at(1 + self.seed % 7, Fault::Stopped);
             let started = self.world.start_on(&left);
@@ -1270,7 +1270,7 @@ impl Play {
         for late in [false, true] {
             for at in 0..PLAYERS {
                 if self.players[at].connection.is_none()
-                    && (late || (at as u64 + self.seed) % 2 == 0)
+                    && (late || (at as u64 + self.seed).is_multiple_of(2))
                 {
                     self.connect(at, Kind::Keep, Version::V5, false);
                 }
@@ -1368,6 +1368,16 @@ impl Play {
     }
 
     fn check(&mut self) {
+        for (at, player) in self.players.iter().enumerate() {
+            let (received, asked) = (&player.received, &player.asked);
+            assert!(
+                received.is_empty(),
+                "no PUBREL came to {at} for {received:?}"
+            );
+            assert!(asked.is_empty(), "no answer came to {at} for {asked:?}");
+            let out: Vec<_> = player.out.iter().map(|out| out.number).collect();
+            assert!(out.is_empty(), "no answer came to {at} for {out:?}");
+        }
         for (number, published) in self.published.iter().enumerate() {
             let must = published.acknowledged || published.is_stored;
             let (topic, qos) = (published.topic, published.qos);
