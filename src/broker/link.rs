@@ -165,18 +165,18 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         worker.effects.receipt = Receipt::NONE;
-        match packet {
+        let may_store = match packet {
             // Sessions do not store it; queues see to that themselves.
-            Packet::Publish(publish) if publish.qos == Qos::AtMostOnce && !publish.retain => {
-                self.handle_publish(worker, link, publish, now)
-            }
-            packet => self.pinned(worker, |worker| {
-                self.handle_pinned(worker, link, packet, now)
-            }),
-        }
+            Packet::Publish(publish) => publish.qos > Qos::AtMostOnce || publish.retain,
+            _ => true,
+        };
+        self.pinned_if(may_store, worker, |worker| {
+            self.handle_packet(worker, link, packet, now)
+        })
     }
 
-    fn handle_pinned(
+    #[inline]
+    fn handle_packet(
         &self,
         worker: &mut Worker,
         link: &mut Link,
@@ -615,6 +615,7 @@ impl Core {
 
     /// Sends on what waits, also from disk, and hands in what the session has
     /// to store.
+    #[inline]
     fn refill(&self, session: &mut Session, effects: &mut Effects, now: Time) {
         session.refill(now, effects);
         self.store_session(session, effects);
@@ -660,6 +661,7 @@ fn answer_kind(qos: Qos) -> AckKind {
     }
 }
 
+#[inline]
 fn answer(
     worker: &mut Worker,
     link: &Link,

@@ -138,10 +138,16 @@ impl Worker {
     }
 
     /// The answer that begins there waits until all is stored that it speaks of.
+    #[inline]
     fn gate_answer(&mut self, from: usize) {
         if self.effects.receipt != Receipt::NONE {
-            self.gates.push((from, self.effects.receipt));
+            self.push_gate(from);
         }
+    }
+
+    #[inline(never)]
+    fn push_gate(&mut self, from: usize) {
+        self.gates.push((from, self.effects.receipt));
     }
 }
 
@@ -312,25 +318,45 @@ impl Core {
     // ---- the store
 
     /// What happens in `turn` is stored together or not at all.
+    #[inline]
     fn pinned<R>(&self, worker: &mut Worker, turn: impl FnOnce(&mut Worker) -> R) -> R {
-        let pin = worker.pin.as_ref().filter(|_| !worker.is_pinned).cloned();
-        let Some(pin) = pin else {
-            return turn(worker);
-        };
-        let _pinned = pin.lock();
-        worker.is_pinned = true;
+        self.pinned_if(true, worker, turn)
+    }
+
+    /// As `pinned`, if anything may have to be stored.
+    #[inline]
+    fn pinned_if<R>(
+        &self,
+        may_store: bool,
+        worker: &mut Worker,
+        turn: impl FnOnce(&mut Worker) -> R,
+    ) -> R {
+        let pin = worker
+            .pin
+            .as_ref()
+            .filter(|_| may_store && !worker.is_pinned);
+        let pin = pin.cloned();
+        let pinned = pin.as_ref().map(|pin| pin.lock());
+        worker.is_pinned |= pinned.is_some();
+        // Called at one place alone: so it is inlined.
         let result = turn(worker);
-        worker.is_pinned = false;
+        worker.is_pinned &= pinned.is_none();
         result
     }
 
     /// Hands in what a session has put into the journal, before it is let go.
+    #[inline]
     fn store_session(&self, session: &mut Session, effects: &mut Effects) {
         if !effects.journal.is_empty() {
-            let receipt = self.store.append(&mut effects.journal);
-            effects.receipt = effects.receipt.and(receipt);
-            session.stored(receipt);
+            self.store_changes(session, effects);
         }
+    }
+
+    #[inline(never)]
+    fn store_changes(&self, session: &mut Session, effects: &mut Effects) {
+        let receipt = self.store.append(&mut effects.journal);
+        effects.receipt = effects.receipt.and(receipt);
+        session.stored(receipt);
     }
 
     /// A number that nobody can guess from others of its kind: the hash of a

@@ -246,25 +246,40 @@ impl Core {
             ..
         } = worker;
         let matches = self.router.matches(publication.topic, cache);
+        let targets = matches.targets;
         // Sessions stand before all others.
-        let last = matches.targets.last();
+        let last = targets.last();
         let to_lists = last.is_some_and(|last| !matches!(last.receiver, Receiver::Session(_)));
         // What lists get is stored also at QoS 0, where nobody has pinned it.
         let pin = pin.as_ref().filter(|_| to_lists && !*is_pinned);
         let pinned = pin.map(|pin| pin.lock());
-        self.publish_to(effects, overflowed, (matches, to_lists), publication, now)?;
+        if to_lists
+            || publication.retain
+            || self.session_settings.full == SessionFull::Refuse
+            || self.store.is_on() && (targets.len() > 1 || self.store.is_low())
+        {
+            self.publish_before_sessions(effects, (matches, to_lists), publication, now)?;
+        }
+        effects.frames.begin(targets.len());
+        for target in targets {
+            if let Receiver::Session(session) = target.receiver {
+                self.deliver(effects, overflowed, session, (matches, target), publication);
+            }
+        }
         drop(pinned);
-        let matched = !matches.targets.is_empty();
+        let matched = !targets.is_empty();
         if !worker.overflowed.is_empty() {
             self.end_overflowed(worker, now);
         }
         Ok(matched)
     }
 
-    fn publish_to(
+    /// What comes before the sessions get it: whether all can take it, lists,
+    /// what is retained. By far the most messages need none of it.
+    #[inline(never)]
+    fn publish_before_sessions(
         &self,
         effects: &mut Effects,
-        overflowed: &mut Vec<SessionId>,
         (matches, mut to_lists): (Matches<'_>, bool),
         publication: &Publication<'_>,
         now: Time,
@@ -306,12 +321,6 @@ impl Core {
         }
         if to_retain {
             self.retain(effects, publication, now)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
-        }
-        effects.frames.begin(targets.len());
-        for target in targets {
-            if let Receiver::Session(session) = target.receiver {
-                self.deliver(effects, overflowed, session, (matches, target), publication);
-            }
         }
         Ok(())
     }
@@ -378,6 +387,7 @@ impl Core {
     }
 
     /// Hands a message to a session, and in what that has to store.
+    #[inline]
     pub(super) fn deliver_to(
         &self,
         session: &mut Session,
@@ -387,6 +397,24 @@ impl Core {
     ) -> Delivered {
         let (limits, settings) = (&self.limits, &self.session_settings);
         let mut delivered = session.deliver(publication, delivery, limits, settings, effects);
+        if delivered == Delivered::Unread {
+            delivered = self.deliver_looking(session, publication, delivery, effects);
+        }
+        self.store_session(session, effects);
+        delivered
+    }
+
+    /// Makes room by what of the session is not in memory.
+    #[inline(never)]
+    fn deliver_looking(
+        &self,
+        session: &mut Session,
+        publication: &Publication<'_>,
+        delivery: Delivery<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let (limits, settings) = (&self.limits, &self.session_settings);
+        let mut delivered = Delivered::Unread;
         let mut looks = 0;
         while delivered == Delivered::Unread {
             // It takes one more for the time being rather than all of its time.
@@ -396,7 +424,6 @@ impl Core {
             delivered = session.deliver(publication, delivery, limits, settings, effects);
             effects.may_exceed = false;
         }
-        self.store_session(session, effects);
         delivered
     }
 

@@ -410,7 +410,19 @@ impl Core {
 
     /// Reads messages that a session has room for and that are not in memory;
     /// when there will be more, if that has to be waited for.
+    #[inline]
     pub(super) fn read_messages(
+        &self,
+        session: &mut Session,
+        effects: &mut Effects,
+        now: Time,
+    ) -> Option<Receipt> {
+        session.keeping()?; // It has none.
+        self.read_kept(session, effects, now)
+    }
+
+    #[inline(never)]
+    fn read_kept(
         &self,
         session: &mut Session,
         effects: &mut Effects,

@@ -433,7 +433,7 @@ impl Core {
             let qos = message.qos().min(granted.qos);
             let room = match qos {
                 Qos::AtMostOnce => session.has_room_for_backlog(),
-                _ => session.can_send(publication.cost_bytes(), &self.limits),
+                _ => session.can_send(|| publication.cost_bytes(), &self.limits),
             };
             if !room {
                 next = Some(Cursor::at(message.topic()));

@@ -625,6 +625,7 @@ impl Session {
         self.waiting.push_back(waiting);
     }
 
+    #[inline]
     fn pop_waiting(&mut self) -> Option<Waiting> {
         let waiting = self.waiting.pop_front()?;
         self.waiting_bytes -= waiting.cost_bytes();
@@ -632,7 +633,15 @@ impl Session {
         Some(waiting)
     }
 
+    #[inline]
     fn remove_row(&mut self, row: StoredRow, journal: &mut Journal) {
+        if self.keeping.is_some() {
+            self.remove_stored(row, journal);
+        }
+    }
+
+    #[inline(never)]
+    fn remove_stored(&mut self, row: StoredRow, journal: &mut Journal) {
         if let Some(keeping) = &mut self.keeping {
             keeping.remove(row, journal);
             // What an earlier run has left was known about so much.
@@ -902,13 +911,14 @@ impl Session {
         effects: &mut Effects,
     ) -> Delivered {
         let (qos, retain) = (delivery.qos, delivery.retain);
-        let cost = publication.cost_bytes() + Own::cost_bytes_of(own.len());
+        let cost = || publication.cost_bytes() + Own::cost_bytes_of(own.len());
         if self.can_send(cost, limits) {
             return match self.send(publication, (qos, retain), Source::New, own, effects) {
                 true => Delivered::Taken,
                 false => Delivered::DroppedTooLarge,
             };
         }
+        let cost = cost();
         while !effects.may_exceed
             && (self.waiting_len() >= limits.session_messages_max
                 || self.kept_bytes + cost > limits.session_bytes_max)
@@ -1044,11 +1054,12 @@ impl Session {
 
     /// Whether a message of QoS 1 or 2 can go out now, without one before it
     /// and without keeping too much: one message always may be kept.
-    pub fn can_send(&self, cost_bytes: usize, limits: &Limits) -> bool {
+    #[inline]
+    pub fn can_send(&self, cost_bytes: impl FnOnce() -> usize, limits: &Limits) -> bool {
         self.waiting.is_empty()
             && self.unread() == 0
             && self.has_room()
-            && (self.kept_bytes == 0 || self.kept_bytes + cost_bytes <= limits.session_bytes_max)
+            && (self.kept_bytes == 0 || self.kept_bytes + cost_bytes() <= limits.session_bytes_max)
     }
 
     /// Whether a message published now, with so many identifiers, would be
@@ -1062,7 +1073,7 @@ impl Session {
     ) -> bool {
         let cost = publication.cost_bytes() + Own::cost_bytes_of(ids_len * IDENTIFIER_BYTES_MAX);
         loop {
-            if self.can_send(cost, limits)
+            if self.can_send(|| cost, limits)
                 || self.waiting_len() < limits.session_messages_max
                     && self.kept_bytes + cost <= limits.session_bytes_max
             {
@@ -1265,39 +1276,56 @@ impl Session {
         // A job of QoS 1 is the queue's to give again, and a session that ends
         // with its connection is never asked again.
         let kept = self.terms.persists() && (job.is_none() || qos == Qos::ExactlyOnce);
-        let cost_bytes = match kept {
-            true => publication.cost_bytes() + Own::cost_bytes_of(own_len),
-            false => 0,
-        };
-        self.kept_bytes += cost_bytes;
-        let row = self.store_sent(
-            publication,
-            (qos, retain),
-            source,
-            packet_id,
-            &own[..own_len],
-            effects,
-        );
-        // What is stored is read again for another connection.
-        let in_memory = kept && !row.is_some();
-        self.window.push(Sent {
+        let mut sent = Sent {
             packet_id,
             qos,
             retain,
             filling: self.filling,
-            cost_bytes,
-            message: in_memory.then(|| publication.message().clone()),
-            own: match in_memory {
-                true => Own::of(&own[..own_len]),
-                false => Own::default(),
-            },
+            cost_bytes: 0,
+            message: None,
+            own: Own::default(),
             job,
-            row,
-        });
+            row: StoredRow::NONE,
+        };
+        if kept || self.keeping.is_some() {
+            self.keep_sent(
+                &mut sent,
+                kept,
+                source,
+                publication,
+                &own[..own_len],
+                effects,
+            );
+        }
+        self.window.push(sent);
         self.give_buffer(effects);
         publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
         self.wake(effects);
         true
+    }
+
+    /// Keeps what goes out for another connection: in memory, or stored.
+    #[inline(never)]
+    fn keep_sent(
+        &mut self,
+        sent: &mut Sent,
+        kept: bool,
+        source: Source,
+        publication: &Publication<'_>,
+        own: &[u8],
+        effects: &mut Effects,
+    ) {
+        if kept {
+            sent.cost_bytes = publication.cost_bytes() + Own::cost_bytes_of(own.len());
+            self.kept_bytes += sent.cost_bytes;
+        }
+        let how = (sent.qos, sent.retain);
+        sent.row = self.store_sent(publication, how, source, sent.packet_id, own, effects);
+        // What is stored is read again.
+        if kept && !sent.row.is_some() {
+            sent.message = Some(publication.message().clone());
+            sent.own = Own::of(own);
+        }
     }
 
     /// A message, its session and its packet id are stored before it goes out.

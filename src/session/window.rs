@@ -116,7 +116,19 @@ impl Window {
     }
 
     /// An unused id [MQTT-2.3.1-4]; the window must have room.
+    #[inline]
     pub fn take_id(&mut self) -> PacketId {
+        if self.known_free == 0 {
+            self.find_free();
+        }
+        self.known_free -= 1;
+        let id = self.next;
+        self.next = after(id);
+        id
+    }
+
+    #[inline(never)]
+    fn find_free(&mut self) {
         while self.known_free == 0 {
             let next = self.next.get();
             let ids =
@@ -129,10 +141,6 @@ impl Window {
                 self.next = after(self.next);
             }
         }
-        self.known_free -= 1;
-        let id = self.next;
-        self.next = after(id);
-        id
     }
 
     pub fn push(&mut self, sent: Sent) {
