@@ -428,12 +428,20 @@ impl Core {
         effects: &mut Effects,
         now: Time,
     ) -> Option<Receipt> {
+        let mut later = Receipt::NONE;
+        let mut is_again = false;
         while let Some((_, _, receipt)) = session.wants_rows() {
             if session.is_resuming() && !self.store.has(receipt) {
                 return Some(receipt);
             }
             if !self.read_page(session, effects) {
-                return Some(receipt).filter(|receipt| !self.store.has(*receipt));
+                // What is left is only about to be stored; or was, meanwhile.
+                later = session.pushed();
+                if self.store.has(later) && !is_again {
+                    is_again = true;
+                    continue;
+                }
+                break;
             }
             if !session.is_resuming() {
                 session.refill(now, effects);
@@ -444,7 +452,7 @@ impl Core {
             session.resumed(now, effects);
             self.store_session(session, effects);
         }
-        None
+        (!self.store.has(later)).then_some(later)
     }
 
     /// Makes room in a full session by what is not in memory: drops what has

@@ -559,6 +559,11 @@ impl Session {
         (keeping.unread() > 0).then(|| (keeping.list, keeping.unread_from(), keeping.settled))
     }
 
+    /// When all its messages are stored.
+    pub fn pushed(&self) -> Receipt {
+        (self.keeping.as_ref()).map_or(Receipt::NONE, |keeping| keeping.pushed)
+    }
+
     /// Whether all its messages are stored, as `has` says of their receipt.
     pub fn is_all_stored(&self, has: impl Fn(Receipt) -> bool) -> bool {
         self.keeping

@@ -423,3 +423,26 @@ fn a_disk_that_is_nearly_full_refuses_what_would_be_stored_and_settling_works_on
     let worker = world.back("worker");
     assert_eq!(world.receive(worker), []);
 }
+
+#[test]
+fn a_client_that_is_back_gets_what_is_there_also_while_more_comes() {
+    let mut world = world();
+    let p = world.connect("p").go();
+    for n in 0..3 {
+        world.publish(p, "kept/1", &n.to_string(), 1);
+    }
+    world.commits = Commits::ByHand;
+    let (_, (connect, properties)) = world.connect("keeper").clean(false).parts();
+    let keeper = world
+        .try_connect(&connect, &properties)
+        .expect("it is accepted");
+    world.core.store().commit(false).expect("the disk is well");
+    // Not stored when the session is looked after.
+    for n in 3..5 {
+        world.send_publish(p, "kept/1", &n.to_string(), 1, false);
+    }
+    world.drive();
+    world.commit().expect("the disk is well");
+    let got = world.receive(keeper);
+    assert_eq!(got.len(), 1 + 5, "CONNACK and all messages: {got:?}");
+}
