@@ -259,7 +259,10 @@ impl Window {
     fn take(&mut self, at: usize) -> Option<Sent> {
         let seen = self.sent.len() - self.held_back;
         self.held_back -= usize::from(at >= seen);
-        let sent = self.sent.remove(at)?;
+        let sent = match at {
+            0 => self.sent.pop_front()?,
+            at => self.sent.remove(at)?,
+        };
         if sent.is_stale() {
             self.stale -= 1;
         }
@@ -268,6 +271,10 @@ impl Window {
 
     /// Clients answer the oldest first, or nearly so.
     fn position(&self, packet_id: PacketId) -> Option<usize> {
+        // Most are acknowledged in order.
+        if self.sent.front()?.packet_id == packet_id {
+            return Some(0);
+        }
         self.sent
             .iter()
             .position(|sent| sent.packet_id == packet_id)
