@@ -165,24 +165,16 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         worker.effects.receipt = Receipt::NONE;
-        let may_store = match packet {
-            // Sessions do not store it; queues see to that themselves.
-            Packet::Publish(publish) => publish.qos > Qos::AtMostOnce || publish.retain,
-            _ => true,
-        };
-        self.pinned_if(may_store, worker, |worker| {
-            self.handle_packet(worker, link, packet, now)
-        })
-    }
-
-    #[inline]
-    fn handle_packet(
-        &self,
-        worker: &mut Worker,
-        link: &mut Link,
-        packet: &Packet<'_>,
-        now: Time,
-    ) -> Result<(), Stop> {
+        if worker.pin.is_some() {
+            let may_store = match packet {
+                // Sessions do not store it; queues see to that themselves.
+                Packet::Publish(publish) => publish.qos > Qos::AtMostOnce || publish.retain,
+                _ => true,
+            };
+            if may_store {
+                return self.handle_pinned(worker, link, packet, now);
+            }
+        }
         let wire = link.terms.wire;
         match packet {
             Packet::Publish(publish) => self.handle_publish(worker, link, publish, now)?,
@@ -203,6 +195,19 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// As `handle`, which finds nothing to pin then: so there is one copy of it,
+    /// and no test at its end.
+    #[inline(never)]
+    fn handle_pinned(
+        &self,
+        worker: &mut Worker,
+        link: &mut Link,
+        packet: &Packet<'_>,
+        now: Time,
+    ) -> Result<(), Stop> {
+        self.pinned(worker, |worker| self.handle(worker, link, packet, now))
     }
 
     // ---- PUBLISH

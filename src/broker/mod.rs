@@ -104,9 +104,9 @@ pub struct Worker {
     message_ids: std::ops::Range<u64>,
     // Of the answers, those from these places on wait for the store.
     gates: Vec<(usize, Receipt)>,
-    // While it is locked, what is stored is stored together.
+    // While it is locked, what is stored is stored together; who locks it takes
+    // it meanwhile.
     pin: Option<Arc<Mutex<()>>>,
-    is_pinned: bool,
 }
 
 impl Worker {
@@ -117,7 +117,6 @@ impl Worker {
             answers: Vec::new(),
             gates: Vec::new(),
             pin: core.store.pin(),
-            is_pinned: false,
             cache: MatchCache::new(core.limits.match_cache_bytes_max),
             overflowed: Vec::new(),
             wills: VecDeque::new(),
@@ -320,27 +319,13 @@ impl Core {
     /// What happens in `turn` is stored together or not at all.
     #[inline]
     fn pinned<R>(&self, worker: &mut Worker, turn: impl FnOnce(&mut Worker) -> R) -> R {
-        self.pinned_if(true, worker, turn)
-    }
-
-    /// As `pinned`, if anything may have to be stored.
-    #[inline]
-    fn pinned_if<R>(
-        &self,
-        may_store: bool,
-        worker: &mut Worker,
-        turn: impl FnOnce(&mut Worker) -> R,
-    ) -> R {
-        let pin = worker
-            .pin
-            .as_ref()
-            .filter(|_| may_store && !worker.is_pinned);
-        let pin = pin.cloned();
+        let pin = worker.pin.take();
         let pinned = pin.as_ref().map(|pin| pin.lock());
-        worker.is_pinned |= pinned.is_some();
-        // Called at one place alone: so it is inlined.
         let result = turn(worker);
-        worker.is_pinned &= pinned.is_none();
+        drop(pinned);
+        if pin.is_some() {
+            worker.pin = pin;
+        }
         result
     }
 

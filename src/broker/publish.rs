@@ -242,17 +242,17 @@ impl Core {
             cache,
             overflowed,
             pin,
-            is_pinned,
             ..
-        } = worker;
+        } = &mut *worker;
         let matches = self.router.matches(publication.topic, cache);
         let targets = matches.targets;
         // Sessions stand before all others.
         let last = targets.last();
         let to_lists = last.is_some_and(|last| !matches!(last.receiver, Receiver::Session(_)));
-        // What lists get is stored also at QoS 0, where nobody has pinned it.
-        let pin = pin.as_ref().filter(|_| to_lists && !*is_pinned);
-        let pinned = pin.map(|pin| pin.lock());
+        if to_lists && pin.is_some() {
+            // What lists get is stored also at QoS 0, where nobody has pinned it.
+            return self.publish_pinned(worker, publication, now);
+        }
         if to_lists
             || publication.retain
             || self.session_settings.full == SessionFull::Refuse
@@ -266,12 +266,25 @@ impl Core {
                 self.deliver(effects, overflowed, session, (matches, target), publication);
             }
         }
-        drop(pinned);
         let matched = !targets.is_empty();
         if !worker.overflowed.is_empty() {
             self.end_overflowed(worker, now);
         }
         Ok(matched)
+    }
+
+    /// As `publish`, which finds nothing to pin then.
+    #[inline(never)]
+    fn publish_pinned(
+        &self,
+        worker: &mut Worker,
+        publication: &Publication<'_>,
+        now: Time,
+    ) -> Result<bool, Refused> {
+        self.pinned(worker, |worker| {
+            let topic = publication.topic.as_str();
+            self.publish(worker, publication, topic, now)
+        })
     }
 
     /// What comes before the sessions get it: whether all can take it, lists,
