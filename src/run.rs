@@ -267,8 +267,10 @@ pub fn serve(config: Config) -> Result<Option<Failed>, ServeError> {
     if let Some(failed) = &failed {
         tracing::error!("the disk failed, and nothing more can be stored: {failed}");
     }
+    let shared = broker.shared.clone();
     broker.stop();
-    Ok(failed)
+    // The disk may also fail while the broker stops.
+    Ok(failed.or_else(|| shared.core.store().failure()))
 }
 
 fn start_runtime(config: &Config) -> Result<Runtime, ServeError> {

@@ -182,18 +182,17 @@ impl Core {
         Ok(link)
     }
 
-    /// Hands in that the session is there, or how it is now.
+    /// Hands in that the session is there, or how it is now, if it is stored.
     fn store_head(&self, session: &mut Session, effects: &mut Effects, absent_since: Time) {
-        let Some(keeping) = session.keeping() else {
-            return;
-        };
-        let will = (session.will.as_deref(), session.will_due);
-        let expiry = session.terms.session_expiry;
-        let value = &SessionRecord::encode(&session.identity, expiry, absent_since, will);
-        let key = &session_key(keeping.list);
-        let journal = &mut effects.journal;
-        journal.add(keeping.durability, Change::Put { key, value });
-        effects.receipt = effects.receipt.and(self.store.append(journal));
+        if let Some(keeping) = session.keeping() {
+            let will = (session.will.as_deref(), session.will_due);
+            let expiry = session.terms.session_expiry;
+            let value = &SessionRecord::encode(&session.identity, expiry, absent_since, will);
+            let key = &session_key(keeping.list);
+            let journal = &mut effects.journal;
+            journal.add(keeping.durability, Change::Put { key, value });
+            effects.receipt = effects.receipt.and(self.store.append(journal));
+        }
         // What goes out now waits for all that was stored until here.
         session.stored(effects.receipt);
     }
@@ -295,7 +294,6 @@ impl Core {
             let effects = &mut worker.effects;
             effects.receipt = effects.receipt.and(*self.last_end.lock());
             self.store_head(&mut session, effects, Time::MAX);
-            session.stored(effects.receipt);
         }
         Ok(Some((id, number)))
     }
@@ -317,7 +315,6 @@ impl Core {
         session.raise_durability(entry.durability);
         let number = session.attach(terms, &connack, now, &mut worker.effects);
         self.store_head(&mut session, &mut worker.effects, Time::MAX);
-        session.stored(worker.effects.receipt);
         let members: Vec<Subscribed> = session.subscriptions.keys().copied().collect();
         drop(session);
         for subscribed in members {

@@ -167,8 +167,12 @@ impl Core {
         worker.effects.receipt = Receipt::NONE;
         if worker.pin.is_some() {
             let may_store = match packet {
-                // Sessions do not store it; queues see to that themselves.
-                Packet::Publish(publish) => publish.qos > Qos::AtMostOnce || publish.retain,
+                // Queues see to that themselves.
+                Packet::Publish(publish) => {
+                    publish.qos > Qos::AtMostOnce
+                        || publish.retain
+                        || self.session_settings.store_qos0
+                }
                 _ => true,
             };
             if may_store {

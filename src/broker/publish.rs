@@ -474,8 +474,13 @@ impl Core {
             }
             let ids_len = matches.ids(target).len();
             let mut has_space = session.make_space(publication, ids_len, &self.limits, effects);
-            while !has_space && session.may_make_space(now) && self.read_page(&mut session, effects)
+            let mut looks = 0;
+            while !has_space
+                && looks < LOOKS_MAX
+                && session.may_have_expired(now)
+                && self.make_room(&mut session, effects, now)
             {
+                looks += 1;
                 has_space = session.make_space(publication, ids_len, &self.limits, effects);
             }
             self.store_session(&mut session, effects);

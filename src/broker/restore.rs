@@ -193,7 +193,7 @@ impl Core {
             let mut session = Session::new(identity, terms, self.random_packet_id());
             let summary = found.summaries.get(&list).copied().unwrap_or_default();
             let (rows, bytes) = (summary.rows as usize, summary.body_bytes as usize);
-            // What asked for less is synced from now on: that hurts nobody.
+            // What its listener asked for is known when its client is back.
             let durability = self.durability.max(Durability::Flushed);
             session.keep(Keeping::resumed(list, durability, summary.next_row, rows));
             let received = found.received.remove(&list).unwrap_or_default();
@@ -323,8 +323,14 @@ impl Core {
         };
         let mut held = Vec::new();
         while let Some((_, from, jobs_max)) = list.queue.wants_jobs_at_start() {
-            let rows = (self.store).read(stored_in, from, jobs_max, JOBS_BYTES_MAX);
-            let rows = rows.unwrap_or_default();
+            let rows = match (self.store).read(stored_in, from, jobs_max, JOBS_BYTES_MAX) {
+                Ok(rows) => rows,
+                Err(error) => {
+                    let queue = list.name();
+                    tracing::error!(?queue, %error, "jobs could not be read; they are tried again");
+                    break;
+                }
+            };
             if rows.is_empty() {
                 let missing = list.queue.loaded_all();
                 self.lost_damaged(list.name(), missing);
@@ -430,7 +436,7 @@ impl Core {
     ) -> Option<Receipt> {
         let mut later = Receipt::NONE;
         let mut is_again = false;
-        while let Some((_, _, receipt)) = session.wants_rows() {
+        while let Some(receipt) = session.wants_rows() {
             if session.is_resuming() && !self.store.has(receipt) {
                 return Some(receipt);
             }
@@ -475,8 +481,10 @@ impl Core {
             Some(from) => (from, LOOK_MAX),
             None => (first, 1),
         };
-        let rows = (self.store).read(list, from, rows_max, MESSAGES_BYTES_MAX);
-        let rows = rows.unwrap_or_default();
+        // Who reads on for the client says what is wrong with the disk.
+        let Ok(rows) = (self.store).read(list, from, rows_max, MESSAGES_BYTES_MAX) else {
+            return false;
+        };
         if rows.is_empty() && look_from.is_some() {
             session.looked_through();
             return true;
@@ -506,7 +514,7 @@ impl Core {
             return false;
         }
         // Asked before: what is stored from now on may be missed by the reading.
-        let is_all_stored = session.is_all_stored(|receipt| self.store.has(receipt));
+        let is_all_stored = self.store.has(session.pushed());
         let rows = self
             .store
             .read(list, from, MESSAGES_MAX, MESSAGES_BYTES_MAX);

@@ -1,9 +1,10 @@
 //! One client's conversation: what it is owed, and what it owes.
 //!
 //! Owns a session's state (MQTT 3.1.1, 4.1): what is in flight both ways, what
-//! waits, the outbox, and what of it is stored (`stored`). Pure: a packet, a delivery or a moment goes in, effects
-//! come out. Knows neither sockets nor who else is there: a PUBLISH comes from
-//! `broker`, and leaves through the outbox to the connection that writes it.
+//! waits, the outbox, and what of it is stored (`stored`). Pure: a packet, a
+//! delivery or a moment goes in, effects come out. Knows neither sockets nor who
+//! else is there: a PUBLISH comes from `broker`, and leaves through the outbox to
+//! the connection that writes it.
 
 mod aliases;
 mod backlog;
@@ -504,14 +505,13 @@ impl Session {
         self.keeping.as_ref().map_or(0, |keeping| keeping.unread())
     }
 
-    /// From which row on messages are to be read now, and when all of them
-    /// can be.
-    pub fn wants_rows(&self) -> Option<(ListId, u64, Receipt)> {
+    /// Whether messages are to be read now that are not in memory: when all of
+    /// them can be.
+    pub fn wants_rows(&self) -> Option<Receipt> {
         let keeping = self.keeping.as_ref()?;
         self.link.as_ref()?;
         let wants = keeping.unread() > 0 && self.waiting.len() < WAITING_LOW;
-        let receipt = self.resuming.unwrap_or(keeping.pushed);
-        wants.then(|| (keeping.list, keeping.unread_from(), receipt))
+        wants.then(|| self.resuming.unwrap_or(keeping.pushed))
     }
 
     /// From which row on to look for what has expired and is not in memory;
@@ -552,8 +552,8 @@ impl Session {
         }
     }
 
-    /// Where the messages begin that are not in memory.
-    /// And when they can be read.
+    /// Where the messages begin that are not in memory, and when they can be
+    /// read.
     pub fn next_unread(&self) -> Option<(ListId, u64, Receipt)> {
         let keeping = self.keeping.as_ref()?;
         (keeping.unread() > 0).then(|| (keeping.list, keeping.unread_from(), keeping.settled))
@@ -562,13 +562,6 @@ impl Session {
     /// When all its messages are stored.
     pub fn pushed(&self) -> Receipt {
         (self.keeping.as_ref()).map_or(Receipt::NONE, |keeping| keeping.pushed)
-    }
-
-    /// Whether all its messages are stored, as `has` says of their receipt.
-    pub fn is_all_stored(&self, has: impl Fn(Receipt) -> bool) -> bool {
-        self.keeping
-            .as_ref()
-            .is_none_or(|keeping| has(keeping.pushed))
     }
 
     /// Whether messages of earlier connections are to be read first.
@@ -981,7 +974,7 @@ impl Session {
     }
 
     /// Whether messages that are not in memory may have expired.
-    fn may_have_expired(&self, now: Time) -> bool {
+    pub fn may_have_expired(&self, now: Time) -> bool {
         let keeping = self.keeping.as_ref();
         keeping.is_some_and(|keeping| keeping.may_have_expired(now))
     }
@@ -1088,11 +1081,6 @@ impl Session {
                 return false;
             }
         }
-    }
-
-    /// Whether reading what is not in memory may make room.
-    pub fn may_make_space(&self, now: Time) -> bool {
-        self.may_have_expired(now)
     }
 
     /// A job. Once there is no room, the queue is told when there is again.

@@ -416,7 +416,10 @@ impl Core {
                 self.lost_damaged(&list.name, 1);
                 continue;
             };
-            list.queue.load(job, now);
+            if let Some(key) = list.queue.load(job, now) {
+                // Its holder was not told of it at the start, and may have it.
+                list.queue.restore_lease(key, None, now);
+            }
         }
         let sequence = list.queue.next_sequence();
         self.store_list(list, effects, sequence);
