@@ -203,16 +203,46 @@ pub struct QueueSettings {
     pub ack_timeout: Option<Duration>,
     /// Only the longest-standing member gets jobs.
     pub exclusive: bool,
+    /// Which of the members with room has the next turn.
+    pub dispatch: Dispatch,
     pub topic: QueueTopic,
     /// Whether members of QoS 0 are let in: what is written to them is done.
     pub qos0_members: bool,
     pub undecided: Undecided,
     /// How long a QoS 2 delivery waits for its member.
     pub undecided_after: Duration,
+    /// Deliveries that fail before a job is a dead letter.
+    pub deliveries_max: u32,
+    /// How long a job rests after its first failure; twice as long after each
+    /// further one.
+    pub backoff_min: Duration,
+    /// But no longer than so.
+    pub backoff_max: Duration,
+    /// How long a job may wait from when it was put in; `None`: for ever.
+    pub ttl: Option<Duration>,
+    /// Whether what expires is a dead letter; it is dropped otherwise.
+    pub dead_letter_expired: bool,
+    /// Of jobs that say none: 0 to 9, the highest first.
+    pub priority: u8,
+    /// Which level of the topic, from 1 on, is the group of a job that names
+    /// none; 0: it is in no group.
+    pub group_level: usize,
+    /// Groups have turns one after the other, and no order within.
+    pub fair: bool,
+    /// What of a job makes it replace one that waits.
+    pub last_value: LastValue,
+    /// How long a `dedup-id` is remembered.
+    pub dedup_window: Duration,
     /// Jobs that are not done.
     pub messages_max: usize,
     /// Of these jobs.
     pub bytes_max: usize,
+    /// Of the payload of one.
+    pub message_bytes_max: usize,
+    /// What a full queue does.
+    pub overflow: Overflow,
+    /// What happened to jobs, remembered for so many events.
+    pub trace_events_max: usize,
     /// Of what is put into the queue; `None`: as the store has it.
     pub durability: Option<Durability>,
     /// Settings of members by client id, the first that fits counts.
@@ -228,6 +258,36 @@ pub struct MemberSettings {
     pub prefetch: Option<u32>,
     /// `None`: as the queue has it; [`Duration::MAX`]: never.
     pub ack_timeout: Option<Duration>,
+}
+
+/// Which of the members that have room gets the next job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispatch {
+    RoundRobin,
+    /// The one with the fewest jobs in its hands.
+    LeastInflight,
+}
+
+/// What becomes of a message for a queue that is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// Its publisher is refused.
+    Reject,
+    /// It is taken; the oldest that waits is dropped.
+    DropOldest,
+    /// It is taken; the oldest that waits is a dead letter.
+    DeadLetterOldest,
+}
+
+/// By what a job replaces another one of its queue that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LastValue {
+    /// None does.
+    Off,
+    /// By their topic.
+    Topic,
+    /// By the value of the user property of that name; without it, none does.
+    Property(String),
 }
 
 /// Which topic a member sees.
@@ -360,12 +420,26 @@ impl Default for QueueSettings {
             prefetch: 16,
             ack_timeout: Some(Duration::from_secs(60)),
             exclusive: false,
+            dispatch: Dispatch::RoundRobin,
             topic: QueueTopic::Queue,
             qos0_members: true,
             undecided: Undecided::DeadLetter,
             undecided_after: DAY,
+            deliveries_max: 10,
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(5 * 60),
+            ttl: None,
+            dead_letter_expired: false,
+            priority: 4,
+            group_level: 0,
+            fair: false,
+            last_value: LastValue::Off,
+            dedup_window: Duration::from_secs(5 * 60),
             messages_max: 10_000_000,
             bytes_max: 1 << 30,
+            message_bytes_max: 256 << 20,
+            overflow: Overflow::Reject,
+            trace_events_max: 4096,
             durability: None,
             members: Vec::new(),
         }

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{Shape, Value};
-use super::{Durability, LogFormat, LogLevel, QueueTopic, Redirect, SessionFull, Undecided};
+use super::{
+    Dispatch, Durability, LastValue, LogFormat, LogLevel, Overflow, QueueTopic, Redirect,
+    SessionFull, Undecided,
+};
 
 /// How a field of type `F` stands in the file. `parse` gets only what the
 /// shape allows, and refuses what the shape's kind cannot express.
@@ -56,7 +59,8 @@ number_forms!(
     Millis,
     MillisOrNever,
     MillisOrNone,
-    Secs
+    Secs,
+    SecsOrNever
 );
 
 fn number(value: Value) -> Option<u64> {
@@ -80,7 +84,7 @@ macro_rules! integers {
     };
 }
 
-integers!(usize, u64, u32, u16);
+integers!(usize, u64, u32, u16, u8);
 
 impl Form<Option<u32>> for NumberOrNone {
     fn get(field: &Option<u32>) -> Option<Value> {
@@ -131,6 +135,17 @@ impl Form<Option<Duration>> for MillisOrNever {
 
     fn parse(value: Value) -> Option<Option<Duration>> {
         Millis::parse(value).map(|span| Some(span).filter(|span| !span.is_zero()))
+    }
+}
+
+/// 0 is never, which is `None`.
+impl Form<Option<Duration>> for SecsOrNever {
+    fn get(field: &Option<Duration>) -> Option<Value> {
+        Secs::get(&field.unwrap_or(Duration::ZERO))
+    }
+
+    fn parse(value: Value) -> Option<Option<Duration>> {
+        Secs::parse(value).map(|span| Some(span).filter(|span| !span.is_zero()))
     }
 }
 
@@ -220,6 +235,21 @@ impl Words for QueueTopic {
     ];
 }
 
+impl Words for Dispatch {
+    const WORDS: &'static [(&'static str, Dispatch)] = &[
+        ("round-robin", Dispatch::RoundRobin),
+        ("least-inflight", Dispatch::LeastInflight),
+    ];
+}
+
+impl Words for Overflow {
+    const WORDS: &'static [(&'static str, Overflow)] = &[
+        ("reject", Overflow::Reject),
+        ("drop-oldest", Overflow::DropOldest),
+        ("dead-letter-oldest", Overflow::DeadLetterOldest),
+    ];
+}
+
 impl Words for Undecided {
     const WORDS: &'static [(&'static str, Undecided)] = &[
         ("dead-letter", Undecided::DeadLetter),
@@ -261,6 +291,37 @@ impl Form<String> for FieldText {
             Value::Text(text) if text.len() <= 1024 && !text.contains(char::is_control) => {
                 Some(text)
             }
+            _ => None,
+        }
+    }
+}
+
+/// What a last-value queue goes by.
+pub(super) struct KeyText;
+
+impl KeyText {
+    pub const fn shape() -> Shape {
+        Shape::Text("\"\", \"topic\" or \"property:NAME\"")
+    }
+}
+
+impl Form<LastValue> for KeyText {
+    fn get(field: &LastValue) -> Option<Value> {
+        Some(Value::Text(match field {
+            LastValue::Off => String::new(),
+            LastValue::Topic => "topic".to_owned(),
+            LastValue::Property(name) => format!("property:{name}"),
+        }))
+    }
+
+    fn parse(value: Value) -> Option<LastValue> {
+        let Value::Text(text) = value else {
+            return None;
+        };
+        match (text.as_str(), text.strip_prefix("property:")) {
+            ("", _) => Some(LastValue::Off),
+            ("topic", _) => Some(LastValue::Topic),
+            (_, Some(name)) if !name.is_empty() => Some(LastValue::Property(name.to_owned())),
             _ => None,
         }
     }

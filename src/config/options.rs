@@ -7,13 +7,14 @@
 //! here. Default values are not here: they are those of [`Config::default`].
 
 use super::forms::{
-    Address, FieldText, FilterText, FilterTexts, Flag, FolderPath, Form, Millis, MillisOrNever,
-    MillisOrNone, Number, NumberOrNone, PatternText, Secs, Word, WordOrNone, words,
+    Address, FieldText, FilterText, FilterTexts, Flag, FolderPath, Form, KeyText, Millis,
+    MillisOrNever, MillisOrNone, Number, NumberOrNone, PatternText, Secs, SecsOrNever, Word,
+    WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
-    Config, Durability, Listener, LogFormat, LogLevel, MemberSettings, QueueSettings, QueueTopic,
-    Redirect, SessionFull, Undecided,
+    Config, Dispatch, Durability, Listener, LogFormat, LogLevel, MemberSettings, Overflow,
+    QueueSettings, QueueTopic, Redirect, SessionFull, Undecided,
 };
 
 /// An option of a table `T`: one row.
@@ -254,6 +255,9 @@ pub(super) const QUEUE: &[Opt<QueueSettings>] = &[
          never."),
     option!("exclusive", exclusive: Flag,
         "Whether only the longest-standing member gets messages, while the others stand by."),
+    option!("dispatch", dispatch: Word<Dispatch>,
+        "Which member has the next turn, of those with room. \"round-robin\": one after the \
+         other; \"least-inflight\": the one with the fewest messages in its hands."),
     option!("topic", topic: Word<QueueTopic>,
         "The topic that a member sees. \"queue\": $queue/ and the topic that the message was \
          published to; \"original\": that topic alone."),
@@ -265,10 +269,46 @@ pub(super) const QUEUE: &[Opt<QueueSettings>] = &[
          the second."),
     option!("undecided_after_secs", undecided_after: Secs(1, TEN_YEARS_SECS),
         "How long that member may take to come back and say so."),
-    option!("messages_max", messages_max: Number(1, 10_000_000_000),
-        "Messages in a queue. Publishers to a full queue wait, or are refused."),
-    option!("bytes_max", bytes_max: Number(1024, TIB),
+    option!("max_deliveries", deliveries_max: Number(1, 1_000_000),
+        "A message that failed so often is a dead letter: it was refused, its time passed, or \
+         its member's connection was lost."),
+    option!("backoff_min_ms", backoff_min: Millis(0, DAY_MS),
+        "How long a message rests that was refused, or whose time passed; twice as long after \
+         each further time. A part of it is random, so that not all come back at once."),
+    option!("backoff_max_secs", backoff_max: Secs(0, DAY_MS / 1000),
+        "The longest that a message rests so."),
+    option!("ttl_secs", ttl: SecsOrNever(0, TEN_YEARS_SECS),
+        "How long a message may wait in the queue. 0: as long as it says itself."),
+    option!("dead_letter_expired", dead_letter_expired: Flag,
+        "Whether messages whose time has passed are dead letters. They are dropped otherwise, \
+         and counted."),
+    option!("priority", priority: Number(0, 9),
+        "The priority of messages that say none: higher ones come first."),
+    option!("group_level", group_level: Number(0, 65_535),
+        "Which level of the topic, counted from 1, is the group of a message that says none. \
+         Messages of one group are delivered in order, one at a time. 0: they are in no group."),
+    option!("fair", fair: Flag,
+        "Whether groups take turns instead, so that one with many messages does not hold up the \
+         others. Then a group's messages may be with several members."),
+    option!("last_value", last_value: KeyText,
+        "Keep only the newest message that waits of those with the same \"topic\", or the same \
+         user property, as in \"property:device\". Such a queue is in memory whole. Empty: keep \
+         all."),
+    option!("dedup_window_secs", dedup_window: Secs(1, TEN_YEARS_SECS),
+        "A message with a dedup-id that came within this time is acknowledged, and not stored."),
+    option!("max_messages", messages_max: Number(1, 10_000_000_000),
+        "Messages in a queue."),
+    option!("max_bytes", bytes_max: Number(1024, TIB),
         "Bytes of the messages in a queue."),
+    option!("max_message_bytes", message_bytes_max: Number(0, 256 << 20),
+        "Bytes of one message's payload. Longer ones are refused for good."),
+    option!("overflow", overflow: Word<Overflow>,
+        "What happens to a message for a full queue. \"reject\": its publisher waits, or is \
+         refused; \"drop-oldest\": the oldest that waits is dropped, and counted; \
+         \"dead-letter-oldest\": it is a dead letter."),
+    option!("trace_events_max", trace_events_max: Number(0, 1_000_000),
+        "How many events are remembered for `rotamq queue trace`: that a message was stored, \
+         delivered, settled."),
     option!("durability", durability: WordOrNone<Durability>,
         "What has been done for a message that is put in before it is acknowledged: one of the \
          words of store.durability, which holds where this is not set."),

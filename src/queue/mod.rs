@@ -154,9 +154,9 @@ impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Full::Messages => {
-                "the queue holds messages_max messages; let members settle some, or raise it"
+                "the queue holds max_messages messages; let members settle some, or raise it"
             }
-            Full::Bytes => "the queue holds bytes_max bytes; let members settle some, or raise it",
+            Full::Bytes => "the queue holds max_bytes bytes; let members settle some, or raise it",
         })
     }
 }
@@ -267,7 +267,7 @@ impl Extension {
 }
 
 impl Queue {
-    /// What a job takes of `bytes_max` beside its message.
+    /// What a job takes of `max_bytes` beside its message.
     pub const JOB_BYTES: usize = size_of::<Job>() + size_of::<u32>();
 
     /// How long others are asked instead of a member that could not take a

@@ -60,8 +60,8 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
     // 2 at the top, 2 of a listener, 5 of the store, 23 limits, 10 of sessions,
-    // 2 + 10 of queues, 2 of the log, 2 + 10 of a queue, 3 of its member.
-    assert_eq!(objects.len(), 2 + 2 + 5 + 23 + 10 + 12 + 2 + 12 + 3);
+    // 2 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
+    assert_eq!(objects.len(), 2 + 2 + 5 + 23 + 10 + 26 + 2 + 26 + 3);
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
         let key = object["key"].as_str().unwrap();
@@ -120,7 +120,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 2 + 23 + 4 + 1 + 5);
+    assert_eq!(tried, 1 + 2 + 23 + 4 + 1 + 14);
 }
 
 #[test]
@@ -189,12 +189,26 @@ auto_delete_after_secs = 16
 prefetch = 17
 ack_timeout_ms = 0
 exclusive = true
+dispatch = "least-inflight"
 topic = "original"
 qos0_members = false
 undecided = "redeliver"
 undecided_after_secs = 18
-messages_max = 19
-bytes_max = 20000
+max_deliveries = 24
+backoff_min_ms = 25
+backoff_max_secs = 26
+ttl_secs = 27
+dead_letter_expired = true
+priority = 9
+group_level = 28
+fair = true
+last_value = "property:device"
+dedup_window_secs = 29
+max_messages = 19
+max_bytes = 20000
+max_message_bytes = 30
+overflow = "dead-letter-oldest"
+trace_events_max = 31
 durability = "flushed"
 
 [log]
@@ -237,12 +251,26 @@ fn each_option_sets_its_field() {
         prefetch: 17,
         ack_timeout: None,
         exclusive: true,
+        dispatch: Dispatch::LeastInflight,
         topic: QueueTopic::Original,
         qos0_members: false,
         undecided: Undecided::Redeliver,
         undecided_after: secs(18),
+        deliveries_max: 24,
+        backoff_min: millis(25),
+        backoff_max: secs(26),
+        ttl: Some(secs(27)),
+        dead_letter_expired: true,
+        priority: 9,
+        group_level: 28,
+        fair: true,
+        last_value: LastValue::Property("device".to_owned()),
+        dedup_window: secs(29),
         messages_max: 19,
         bytes_max: 20_000,
+        message_bytes_max: 30,
+        overflow: Overflow::DeadLetterOldest,
+        trace_events_max: 31,
         durability: Some(Durability::Flushed),
         members: vec![],
     };

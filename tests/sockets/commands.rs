@@ -208,7 +208,7 @@ fn what_a_subscription_asks_for_is_done() {
 fn what_is_refused_and_why() {
     let path = file(
         "full.toml",
-        "[[queue]]\nname = \"full\"\nmessages_max = 1\n",
+        "[[queue]]\nname = \"full\"\nmax_messages = 1\n",
     );
     let program = Program::serve(&["--config", path.to_str().unwrap()]);
     let run = |arguments| {
