@@ -22,6 +22,8 @@ pub mod tag {
     pub const RELEASING: u8 = b'o';
     pub const QUEUE: u8 = b'q';
     pub const RETAINED: u8 = b'r';
+    /// An id of a message that its queue does not take a second time.
+    pub const DEDUP: u8 = b'd';
     pub const CLOCK: u8 = b'c';
 }
 

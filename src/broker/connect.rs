@@ -15,6 +15,7 @@ use crate::config::{Durability, Redirect};
 use crate::journal::{Change, Receipt};
 use crate::message::{ClientId, Identity, SessionId, Time};
 use crate::protocol::{Connect, ReasonCode};
+use crate::queue::Gone;
 use crate::router::{NodeId, Receiver};
 use crate::session::{
     Accepted, Close, Effects, Keeping, Publication, Session, Subscribed, Terms, Will,
@@ -38,6 +39,19 @@ pub(super) enum Ending {
     Expired,
     /// The session is ended whether its client is there or not.
     Ended(Close),
+}
+
+impl Ending {
+    /// What the member's queues are told.
+    fn gone(&self) -> Gone {
+        match self {
+            Ending::Disconnect | Ending::DisconnectWithWill => Gone::Left,
+            Ending::Lost => Gone::Lost,
+            Ending::BrokerStops | Ending::TakenOver { .. } | Ending::Expired | Ending::Ended(_) => {
+                Gone::Taken
+            }
+        }
+    }
 }
 
 impl Core {
@@ -324,7 +338,7 @@ impl Core {
                     if self.is_link(id, number) {
                         // Whoever ended the last connection may still be on
                         // the way here.
-                        list.queue.detach(id);
+                        list.queue.detach(id, Gone::Taken, now);
                         if let Subscribed::Queue(_) = subscribed {
                             list.queue.limit_qos(id, terms.queue_qos_max());
                         }
@@ -417,6 +431,7 @@ impl Core {
             | Ending::BrokerStops
             | Ending::Lost => !session.terms.persists(),
         };
+        let gone = ending.gone();
         let detached = session.detach(now, &mut worker.effects);
         self.store_session(&mut session, &mut worker.effects);
         let identity = session.identity.clone();
@@ -459,13 +474,13 @@ impl Core {
         }
         for subscribed in subscriptions {
             match subscribed {
-                _ if over => self.end_subscription(worker, id, subscribed, now),
+                _ if over => self.end_subscription(worker, id, subscribed, gone, now),
                 Subscribed::Filter(_) => {}
                 Subscribed::Group(list) | Subscribed::Queue(list) => {
                     self.change_list(worker, list, now, |list| {
                         // A later connection sees to that itself.
                         if !self.is_later_link(id, ended) {
-                            list.queue.detach(id);
+                            list.queue.detach(id, gone, now);
                         }
                     });
                 }
@@ -473,9 +488,9 @@ impl Core {
         }
         for list in detached.left {
             self.change_list(worker, list, now, |list| match over {
-                true => list.queue.remove(id, now),
+                true => list.queue.remove(id, gone, now),
                 false => {
-                    list.queue.detach(id);
+                    list.queue.detach(id, gone, now);
                     // It may have come back, and joined again, meanwhile.
                     if self.is_later_link(id, ended) {
                         list.queue.attach(id);
@@ -596,6 +611,7 @@ impl Core {
         worker: &mut Worker,
         id: SessionId,
         subscribed: Subscribed,
+        gone: Gone,
         now: Time,
     ) {
         match subscribed {
@@ -603,7 +619,7 @@ impl Core {
                 self.router.remove(NodeId(node), Receiver::Session(id));
             }
             Subscribed::Group(list) | Subscribed::Queue(list) => {
-                self.leave_list(worker, list, id, true, now)
+                self.leave_list(worker, list, id, Some(gone), now)
             }
         }
     }

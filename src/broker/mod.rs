@@ -23,6 +23,7 @@ mod subscribe;
 mod timeout;
 mod timers;
 pub(crate) mod transfer;
+mod wishes;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use super::link::Link;
 use super::lists::Feed;
 use super::record::retained_key;
 use super::timers::Timer;
+use super::wishes::Wishes;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
 use crate::config::{Durability, SessionFull};
@@ -131,6 +132,9 @@ impl Core {
             // 3.1.1 has no word for it; acknowledging would say that it is stored [MQTT-3.3.5-2].
             let why = "publishing to this topic is not allowed";
             return Err(Refused::Never(Close::new(ReasonCode::NotAuthorized, why)));
+        }
+        if name.as_str().len() < topic.len() {
+            Wishes::of(sorted.passed_on, now).map_err(Refused::Never)?;
         }
         let id = self.next_message_id(worker);
         let (qos, retain) = (incoming.qos, incoming.retain);

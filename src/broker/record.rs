@@ -39,6 +39,8 @@ pub(crate) struct ListRecord {
     /// `$queue/NAME` or `$share/GROUP/FILTER`.
     pub name: String,
     pub last_used: Time,
+    /// Lists that some of its rows are in, by their kind.
+    pub sources: Vec<(u8, ListId)>,
 }
 
 pub(crate) fn session_key(list: ListId) -> [u8; 9] {
@@ -193,20 +195,35 @@ impl SubscriptionRecord {
 }
 
 impl ListRecord {
-    pub fn encode(name: &str, last_used: Time) -> Vec<u8> {
+    /// `sources`: all but its own.
+    pub fn encode(
+        name: &str,
+        last_used: Time,
+        sources: impl Iterator<Item = (u8, ListId)>,
+    ) -> Vec<u8> {
         let mut out = Writer(vec![FORM]);
         out.text(name);
         out.u64(last_used.as_micros());
+        for (kind, list) in sources {
+            out.0.push(kind);
+            out.u64(list.0);
+        }
         out.0
     }
 
     /// `None`: it is none.
     pub fn decode(bytes: &[u8]) -> Option<ListRecord> {
         let mut from = Reader::new(bytes)?;
-        Some(ListRecord {
+        let mut record = ListRecord {
             name: from.text()?.to_owned(),
             last_used: Time::from_micros(from.u64()?),
-        })
+            sources: Vec::new(),
+        };
+        while !from.0.is_empty() {
+            let (kind, list) = (from.u8()?, from.u64()?);
+            record.sources.push((kind, ListId(list)));
+        }
+        Some(record)
     }
 }
 

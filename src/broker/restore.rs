@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::lists::stored_job;
+use super::lists::{HeldJob, List};
 use super::record::{
     ListRecord, SessionRecord, SubscriptionRecord, Target, parse_key, parse_packet_key,
     parse_subscription_key,
@@ -21,7 +21,7 @@ use super::{Core, Worker};
 use crate::config::Durability;
 use crate::journal::{Change, Journal, ListId, Receipt, tag};
 use crate::message::{Message, PacketId, QueueId, SessionId, Time};
-use crate::queue::Fate;
+use crate::queue::Gone;
 use crate::router::{Receiver, Subscription};
 use crate::session::{
     About, Close, Effects, Hold, Keeping, SentJob, Session, StoredMessage, Subscribed, Terms,
@@ -34,6 +34,8 @@ const MESSAGES_MAX: usize = 128;
 const MESSAGES_BYTES_MAX: usize = 128 << 10;
 /// And those that a full session is looked through for at a time.
 const LOOK_MAX: usize = 1024;
+/// Of delayed jobs, at a start.
+const DELAYED_ROWS_MAX: usize = 4096;
 /// Of a queue's jobs, at a start.
 const JOBS_BYTES_MAX: usize = 512 << 10;
 
@@ -144,19 +146,30 @@ impl Core {
                 let id = self.restore_list(list, &record, now)?;
                 Some((list, id))
             });
-            let Some((list, id)) = restored else {
+            let Some((_, id)) = restored else {
                 found.restored.unknown += 1;
                 return;
             };
-            found.queues.insert(list, id);
             found.restored.queues += 1;
-            let summary = found.summaries.get(&list).copied().unwrap_or_default();
-            found.restored.messages += summary.rows;
-            if let Some(mut list) = self.lists.lock(id.0) {
+            let Some(mut queue) = self.lists.lock(id.0) else {
+                return;
+            };
+            let lists: Vec<ListId> = queue.queue.sources().map(|(_, list)| list).collect();
+            for source in lists {
+                found.queues.insert(source, id);
+                let summary = found.summaries.get(&source).copied().unwrap_or_default();
+                found.restored.messages += summary.rows;
                 let (rows, bytes) = (summary.rows as usize, summary.body_bytes as usize);
                 let cost_bytes = Message::cost_bytes_stored(rows, bytes);
-                list.queue.restore(summary.next_row, rows, cost_bytes);
+                (queue.queue).restore(source, summary.next_row, rows, cost_bytes);
             }
+        })?;
+        self.store.scan(&[tag::DEDUP], &mut |key, value| {
+            let known = parse_key(key).and_then(|(list, id)| {
+                let mut list = self.lists.lock(found.queues.get(&list)?.0)?;
+                list.queue.restore_remembered(id, value).then_some(())
+            });
+            found.restored.unknown += usize::from(known.is_none());
         })
     }
 
@@ -276,7 +289,7 @@ impl Core {
             false => Subscribed::Group(list_id),
         };
         list.queue.join(id, membership, now);
-        list.queue.detach(id);
+        list.queue.detach(id, Gone::Taken, now);
         let mut session = self.sessions.lock(id.0)?;
         session.subscribed(subscribed, granted);
         Some(())
@@ -321,9 +334,15 @@ impl Core {
         let Some(mut list) = self.lists.lock(id.0) else {
             return;
         };
+        // Once for each queue, and before anything else of it is read.
+        if list.queue.kept_in().is_none_or(|(own, _)| own != stored_in) {
+            return;
+        }
         let mut held = Vec::new();
-        while let Some((_, from, jobs_max)) = list.queue.wants_jobs_at_start() {
-            let rows = match (self.store).read(stored_in, from, jobs_max, JOBS_BYTES_MAX) {
+        self.restore_delayed(&mut list, &mut held, now);
+        while let Some(wanted) = list.queue.wants_jobs_at_start() {
+            let (from, rows_max) = (wanted.from, wanted.rows_max);
+            let rows = match (self.store).read(wanted.list, from, rows_max, JOBS_BYTES_MAX) {
                 Ok(rows) => rows,
                 Err(error) => {
                     let queue = list.name();
@@ -331,23 +350,11 @@ impl Core {
                     break;
                 }
             };
-            if rows.is_empty() {
-                let missing = list.queue.loaded_all();
-                self.lost_damaged(list.name(), missing);
+            for row in &rows {
+                held.extend(self.load_job(&mut list, wanted.list, row, now));
             }
-            for row in rows {
-                let Some(job) = stored_job(&row) else {
-                    list.queue.lose(row.row);
-                    self.lost_damaged(list.name(), 1);
-                    continue;
-                };
-                let (fate, message) = (job.record, job.message.clone());
-                if let Some(key) = list.queue.load(job, now)
-                    && let Fate::Held(session, packet_id) = fate.fate
-                {
-                    held.push((key, session, packet_id, message, fate.deliveries));
-                }
-            }
+            let missing = list.queue.looked(wanted, rows.len(), true);
+            self.lost_damaged(list.name(), missing);
         }
         for (key, session, packet_id, message, deliveries) in held {
             let member = sessions.get(&session).copied();
@@ -374,6 +381,33 @@ impl Core {
         drop(list);
         // Dead letters, time-outs, and what is to be stored of all this.
         self.change_list(worker, id, now, |_| ());
+    }
+
+    /// Jobs that were put in with a delay: when each of them is due.
+    fn restore_delayed(&self, list: &mut List, held: &mut Vec<HeldJob>, now: Time) {
+        let mut sources = list.queue.sources();
+        let Some((_, source)) = sources.find(|(_, source)| list.queue.is_for_delayed(*source))
+        else {
+            return;
+        };
+        drop(sources);
+        let mut from = 0;
+        loop {
+            let rows = (self.store).read(source, from, DELAYED_ROWS_MAX, JOBS_BYTES_MAX);
+            let rows = match rows {
+                Ok(rows) => rows,
+                Err(error) => {
+                    let queue = list.name();
+                    tracing::error!(?queue, %error, "delayed jobs could not be read; the next start tries again");
+                    return;
+                }
+            };
+            let Some(last) = rows.last() else { return };
+            from = last.row + 1;
+            for row in &rows {
+                held.extend(self.restore_delayed_job(list, source, row, now));
+            }
+        }
     }
 
     /// Lists that nothing leads to: what made them was never stored, or is

@@ -386,7 +386,7 @@ impl Core {
         });
         drop(session);
         if let Some(Subscribed::Group(list) | Subscribed::Queue(list)) = held {
-            self.leave_list(worker, list, link.session, false, now);
+            self.leave_list(worker, list, link.session, None, now);
         }
         held.is_some()
     }

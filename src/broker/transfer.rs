@@ -16,8 +16,8 @@ use super::record::{
 };
 use crate::config::Durability;
 use crate::journal::{Body, Change, Journal, ListId, tag};
-use crate::message::{Message, PacketId, Qos};
-use crate::queue::JobRecord;
+use crate::message::{Message, MessageId, PacketId, Qos, Time};
+use crate::queue::{JobRecord, dedup_key, encode_remembered};
 use crate::session::{StoredMessage, about, packet_key};
 use crate::store::{self, Failed, Store};
 use crate::topic::{TopicFilter, TopicLimits};
@@ -34,6 +34,8 @@ pub(crate) enum Stored<'a> {
     Received(ListId, PacketId),
     /// Of a session, QoS 2: PUBCOMP is waited for; the lowest number first.
     Releasing(ListId, PacketId, u64),
+    /// An id that a queue does not take again, of which message, until when.
+    Remembered(ListId, String, MessageId, Time),
     Row(Row),
     Retained(Arc<Message>),
 }
@@ -60,7 +62,15 @@ pub(crate) enum About {
         /// Properties of this delivery alone, encoded.
         own: Vec<u8>,
     },
-    Job(JobRecord),
+    Job {
+        /// The queue's own list.
+        queue: ListId,
+        /// Which of the queue's lists the row is in; `None`: that.
+        source: Option<u8>,
+        record: JobRecord<'static>,
+        /// What was said of it last.
+        said: String,
+    },
 }
 
 /// What was there and could not be given.
@@ -89,7 +99,7 @@ pub(crate) fn read_all(
 ) -> io::Result<Left> {
     let mut left = Left::default();
     let mut sessions = FxHashSet::default();
-    let mut lists = FxHashSet::default();
+    let mut lists = FxHashMap::default();
     for tag in [
         tag::CLOCK,
         tag::SESSION,
@@ -97,21 +107,26 @@ pub(crate) fn read_all(
         tag::SUBSCRIPTION,
         tag::RECEIVED,
         tag::RELEASING,
+        tag::DEDUP,
     ] {
         read_values(store, tag, &mut left, &mut |stored| {
             match stored {
                 Stored::Session(list, _) => drop(sessions.insert(list)),
-                Stored::List(list, _) => drop(lists.insert(list)),
+                Stored::List(list, ref record) => {
+                    lists.insert(list, (list, None));
+                    let sources = record.sources.iter();
+                    lists.extend(sources.map(|(kind, source)| (*source, (list, Some(*kind)))));
+                }
                 _ => {}
             }
             each(stored)
         })?;
     }
     let mut all = store.lists();
-    all.sort_by_key(|(list, _)| (lists.contains(list), *list));
+    all.sort_by_key(|(list, _)| (lists.contains_key(list), *list));
     for (list, summary) in all {
-        let is_queue = lists.contains(&list);
-        if !is_queue && !sessions.contains(&list) {
+        let of_queue = lists.get(&list).copied();
+        if of_queue.is_none() && !sessions.contains(&list) {
             left.orphans += summary.rows;
             continue;
         }
@@ -123,7 +138,7 @@ pub(crate) fn read_all(
             from = last.row.saturating_add(1);
             count += rows.len() as u64;
             for row in rows {
-                match Row::decode(list, is_queue, &row) {
+                match Row::decode(list, of_queue, &row) {
                     Some(row) => each(Stored::Row(row))?,
                     None => left.unknown += 1,
                 }
@@ -173,6 +188,14 @@ impl<'a> Stored<'a> {
                 let order = u64::from_be_bytes(value.try_into().ok()?);
                 Stored::Releasing(session, id, order)
             }
+            tag::DEDUP => {
+                let (queue, id) = parse_key(key)?;
+                let (message, until) = value.split_first_chunk()?;
+                let id = std::str::from_utf8(id).ok()?.to_owned();
+                let message = MessageId(u64::from_le_bytes(*message));
+                let until = Time::from_micros(u64::from_le_bytes(until.try_into().ok()?));
+                Stored::Remembered(queue, id, message, until)
+            }
             tag::RETAINED => Stored::Retained(Arc::new(Message::decode_stored(value)?)),
             _ => return None,
         })
@@ -180,19 +203,31 @@ impl<'a> Stored<'a> {
 }
 
 impl Row {
-    fn decode(list: ListId, is_queue: bool, row: &store::Row) -> Option<Row> {
+    fn decode(
+        list: ListId,
+        of_queue: Option<(ListId, Option<u8>)>,
+        row: &store::Row,
+    ) -> Option<Row> {
         let store::Row {
             row: number,
             about,
             shared,
             body,
         } = row;
-        let (about, message) = match is_queue {
-            true => {
+        let (about, message) = match of_queue {
+            Some((queue, source)) => {
                 let record = JobRecord::decode(about)?;
-                (About::Job(record), Arc::new(Message::decode_stored(body)?))
+                let said = record.said.to_owned();
+                let record = JobRecord { said: "", ..record };
+                let about = About::Job {
+                    queue,
+                    source,
+                    record,
+                    said,
+                };
+                (about, Arc::new(Message::decode_stored(body)?))
             }
-            false => {
+            None => {
                 let stored = StoredMessage::decode(*number, *shared, about, body)?;
                 let about = About::Message {
                     qos: stored.qos,
@@ -222,7 +257,7 @@ impl About {
                 packet_id,
                 own,
             } => about(*qos, *retain, *packet_id, own),
-            About::Job(record) => record.encode().to_vec(),
+            About::Job { record, said, .. } => JobRecord { said, ..*record }.encode(),
         }
     }
 }
@@ -273,7 +308,8 @@ impl<'a> Loader<'a> {
                 self.value(&session_key(*list), &value);
             }
             Stored::List(list, record) => {
-                let value = ListRecord::encode(&record.name, record.last_used);
+                let sources = record.sources.iter().copied();
+                let value = ListRecord::encode(&record.name, record.last_used, sources);
                 self.value(&list_key(*list), &value);
             }
             Stored::Subscription(session, target, record) => {
@@ -285,6 +321,10 @@ impl<'a> Loader<'a> {
             Stored::Releasing(session, id, order) => {
                 let key = packet_key(tag::RELEASING, *session, *id);
                 self.value(&key, &order.to_be_bytes());
+            }
+            Stored::Remembered(queue, id, message, until) => {
+                let key = dedup_key(*queue, id);
+                self.value(&key, &encode_remembered(*message, *until));
             }
             Stored::Row(row) => self.row(row),
             Stored::Retained(message) => {

@@ -122,6 +122,12 @@ pub struct Properties<'a> {
 impl<'a> Properties<'a> {
     pub const EMPTY: Properties<'static> = Properties { bytes: &[] };
 
+    /// Of `bytes` that [`Properties::parse`] found valid, or that were encoded
+    /// here: what comes after anything else is not read.
+    pub fn of_valid(bytes: &'a [u8]) -> Properties<'a> {
+        Properties { bytes }
+    }
+
     pub fn is_empty(self) -> bool {
         self.bytes.is_empty()
     }

@@ -8,9 +8,7 @@ use slab::Slab;
 use super::list::{Linked, Links};
 use crate::message::{Message, Qos, Time};
 
-/// A message in a queue, until it is settled.
-///
-/// Ten million of them may wait: its size is looked after.
+/// A message in a queue, until it is settled, that is in memory.
 pub(super) struct Job {
     pub message: Arc<Message>,
     /// Its place in the order, from putting in until it is done.
@@ -19,14 +17,47 @@ pub(super) struct Job {
     pub lease: u64,
     /// Who had or has it by that lease.
     pub member: u32,
+    /// Which group it is in, or [`Job::NO_GROUP`].
+    pub group: u32,
     /// In the list of its member's leases.
     pub links: Links,
     pub deliveries: u32,
+    /// Deliveries that count as failed.
+    pub failures: u32,
+    /// How many of those ended with their member's connection.
+    pub losses: u16,
+    pub priority: u8,
+    /// Where its row is.
+    pub source: u8,
+    pub flags: Flags,
     pub state: State,
     pub stored: Stored,
 }
 
-const _: () = assert!(size_of::<Job>() <= 72 + size_of::<Arc<Message>>());
+const _: () = assert!(size_of::<Job>() <= 96 + size_of::<Arc<Message>>());
+
+/// What is so of a job for good, or until it is another's turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Flags {
+    /// It is the one of its group that is out.
+    pub is_out: bool,
+    /// It is in the table of last values.
+    pub has_key: bool,
+    /// A member has said why it failed.
+    pub is_said: bool,
+    /// Its producer wants to know how it ends.
+    pub receipt: bool,
+}
+
+impl Job {
+    pub const NO_GROUP: u32 = u32::MAX;
+
+    /// Whether it goes to empty hands only, as it may be what ended those that
+    /// had it.
+    pub fn is_alone(&self) -> bool {
+        self.losses >= 2
+    }
+}
 
 /// How a job outlives the broker, in the row of its sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,9 +90,11 @@ impl Stored {
 
 #[derive(Clone, Copy)]
 pub(super) enum State {
-    /// In a lane.
+    /// Among those that may be given.
     Ready,
-    /// Refused for a while.
+    /// Behind another one of its group.
+    Behind,
+    /// Not yet, or refused for a while.
     Delayed {
         due: Time,
     },
@@ -120,23 +153,22 @@ impl Linked for Job {
     }
 }
 
-/// Jobs that are ready, oldest first.
+/// Jobs that wait, oldest first.
 #[derive(Default)]
 pub(super) struct Lane {
-    /// Never leased, and never out of date: they come in order, and go from
-    /// the front only.
+    /// Those that came in order, and most often go so.
     fresh: VecDeque<u32>,
     /// By sequence, those that came back to their places, and those that may
-    /// go before their turn, as they expire.
+    /// go before their turn.
     placed: BTreeMap<u64, u32>,
 }
 
 impl Lane {
-    pub fn len(&self) -> usize {
-        self.fresh.len() + self.placed.len()
+    pub fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.placed.is_empty()
     }
 
-    /// Puts a job behind all others; it goes when it is the first.
+    /// Puts a job behind all others.
     pub fn push(&mut self, key: u32) {
         self.fresh.push_back(key);
     }
@@ -154,11 +186,26 @@ impl Lane {
         placed.into_iter().chain(fresh).min()
     }
 
-    /// Takes out a job that was placed, or the oldest.
-    pub fn take_out(&mut self, sequence: u64) {
-        if self.placed.remove(&sequence).is_none() {
-            self.fresh.pop_front();
+    /// Takes out the job of that sequence, which is here: at once, if it was
+    /// placed or is the oldest.
+    pub fn take_out(&mut self, jobs: &Slab<Job>, sequence: u64) {
+        if self.placed.remove(&sequence).is_some() {
+            return;
         }
+        let of = |key: u32| jobs[key as usize].sequence;
+        match self.fresh.front() {
+            Some(&first) if of(first) == sequence => _ = self.fresh.pop_front(),
+            _ => {
+                if let Ok(at) = self.fresh.binary_search_by_key(&sequence, |&key| of(key)) {
+                    self.fresh.remove(at);
+                }
+            }
+        }
+    }
+
+    /// All of them, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = u32> {
+        self.fresh.iter().chain(self.placed.values()).copied()
     }
 
     /// Gives back the memory of an empty lane.

@@ -8,46 +8,66 @@
 //! A `$share` group is a list of the same kind under other [`Rules`].
 //!
 //! Nothing here reads a clock, does I/O, locks, or knows a packet or a topic.
-//! Every job is in exactly one place: ready in a lane, delayed, or leased to
-//! one member; giving, settling and putting back take the same few steps
-//! however many jobs and members there are, and nothing looks through all
-//! members but a change of settings.
+//! Every job is in exactly one place: ready, behind another one of its group,
+//! delayed, or leased to one member; giving, settling and putting back take the
+//! same few steps however many jobs and members there are, and nothing looks
+//! through all members but a change of settings, and the search for one with
+//! empty hands.
 //!
 //! ```text
 //!             enqueue           poll_lease
 //!   PUBLISH ----------> ready -------------> leased ---> done, dead letter
-//!                       ^   ^                  | |
-//!                       |   +--- lost, late ---+ | refused with a delay
-//!                       +------- delayed <-------+
+//!      |                ^   ^                  | |
+//!      | with a delay   |   +----- lost -------+ | refused, late
+//!      +---> delayed ---+                        |
+//!               ^-----------------------------<--+
 //! ```
 //!
+//! | file | owns |
+//! |---|---|
+//! | `ask`, `jobs`, `stored` | what is asked for a job; a job in memory; its row |
+//! | `ready`, `groups` | which job is the next; what belongs together |
+//! | `rota` | members, and whose turn it is |
+//! | `once` | ids that are not put in twice, keys that replace one another |
+//!
 //! A queue that outlives the broker has the head of its jobs in memory, and
-//! says by [`Queue::wants_jobs`] when more of the rest are to be read. A job
-//! whose message expires leaves the queue at its time, ready or
-//! delayed; one that a member has then lives on, and expires if it comes back.
+//! says by [`Queue::wants_jobs`] which of the rest are to be read. A job whose
+//! time passes leaves the queue then, if no member has it; one that a member
+//! has lives on, and goes if it comes back. What is on disk only, when it is
+//! read.
 
+mod ask;
+mod groups;
 mod jobs;
 mod list;
+mod once;
+mod ready;
 mod rota;
 mod stored;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 
+pub use self::ask::Ask;
+use self::groups::Groups;
 pub use self::jobs::Stored;
-use self::jobs::{Held, Job, Lane, State};
+use self::jobs::{Flags, Held, Job, Lane, State};
 use self::list::Links;
+use self::once::{Keys, Once};
+use self::ready::Ready;
 use self::rota::Rota;
-use self::stored::Keeping;
-pub use self::stored::{Fate, JobRecord, StoredJob};
-use crate::config::{Durability, Undecided};
-use crate::journal::{Journal, ListId};
-use crate::message::{LeaseId, Message, PacketId, Qos, SessionId, Time};
+pub use self::stored::{Fate, JobRecord, StoredJob, Wanted};
+use self::stored::{Keeping, Source};
+use crate::config::{Dispatch, Durability, Overflow, Undecided};
+use crate::journal::{Change, Journal, ListId, tag};
+use crate::message::{LeaseId, Message, MessageId, PacketId, Qos, SessionId, Time};
 
 /// What a queue can be told.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +82,25 @@ pub struct Settings {
     pub undecided_after: Duration,
     /// Only the member that is connected for the longest time gets jobs.
     pub exclusive: bool,
+    pub dispatch: Dispatch,
+    /// Deliveries that fail before a job is a dead letter.
+    pub deliveries_max: u32,
+    /// How long a job rests after its first failure; twice as long after each
+    /// further one, no longer than the second.
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    /// How long a job may wait; `None`: as long as its message says.
+    pub ttl: Option<Duration>,
+    /// Whether what expires is a dead letter.
+    pub dead_letter_expired: bool,
+    /// Groups take turns, and have no order within.
+    pub fair: bool,
+    /// A job replaces the one with its key that waits. All are in memory.
+    pub last_value: bool,
+    /// How long an id is remembered.
+    pub dedup_window: Duration,
+    /// What is done when there is no room.
+    pub overflow: Overflow,
     /// Bounds of what is not settled: ready, delayed, leased and reserved.
     pub messages_max: usize,
     /// In bytes as [`Message::cost_bytes`] has them, and
@@ -109,19 +148,35 @@ pub struct Lease<'a> {
 
 /// What a member has to say about a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settlement {
+pub enum Settlement<'a> {
     /// QoS 0: written to the socket; QoS 1: PUBACK; QoS 2: PUBREC.
     Done,
-    /// To the next member, at once or when `delay` has passed. The job keeps
-    /// its place in the order.
-    Refuse { delay: Option<Duration> },
+    /// It failed, and counts so. The job keeps its place in the order, and
+    /// rests for so long; `None`: as long as the queue has it. `said`: why.
+    Fail {
+        delay: Option<Duration>,
+        said: &'a str,
+    },
+    /// To the next member at once, not counted; this one rests.
+    Busy,
     /// It cannot ever be done: a dead letter; under [`Rules::Share`]
     /// discarded, which is what a PUBACK or PUBREC of 0x80 or more asks for
     /// there [MQTT-4.8.2-6].
-    Reject,
+    Reject { said: &'a str },
     /// The lease's time starts anew, for so long; `None`: for as long as it
     /// had first. A lease whose time has no end keeps it so.
     Extend(Option<Duration>),
+}
+
+/// Why a member's connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It said DISCONNECT.
+    Left,
+    /// It said nothing: what it had in hand may be what ended it.
+    Lost,
+    /// The broker's doing: it stops, or another connection takes over.
+    Taken,
 }
 
 /// A message that its queue gives up.
@@ -130,17 +185,59 @@ pub struct DeadLetter {
     pub message: Arc<Message>,
     pub reason: DeadReason,
     pub deliveries: u32,
+    /// What a member said of it last; may be empty.
+    pub said: Box<str>,
     /// Where it stays until it is stored elsewhere: see [`Queue::moved`].
     pub sequence: u64,
+    source: u8,
     pub stored: Stored,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadReason {
+    /// It failed too often.
+    MaxDeliveries,
     /// A member said that it cannot ever be done.
     Rejected,
+    /// Its time passed.
+    Expired,
+    /// It was the oldest in a full queue.
+    Overflow,
     /// Delivered at QoS 2, and nobody knows whether its member has it.
     Undecided,
+}
+
+impl DeadReason {
+    /// The word by which people and programs know it.
+    pub fn word(self) -> &'static str {
+        match self {
+            DeadReason::MaxDeliveries => "max-deliveries",
+            DeadReason::Rejected => "rejected",
+            DeadReason::Expired => "expired",
+            DeadReason::Overflow => "overflow",
+            DeadReason::Undecided => "undecided",
+        }
+    }
+}
+
+/// How a job ended whose producer wants to know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    pub message: Arc<Message>,
+    pub outcome: Outcome,
+    pub deliveries: u32,
+    /// What a member said of it last; may be empty.
+    pub said: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Dead(DeadReason),
+    /// Its time passed, and it was dropped.
+    Expired,
+    /// Dropped for a younger one, or by a person.
+    Dropped,
 }
 
 /// Why a queue does not take a message.
@@ -148,6 +245,8 @@ pub enum DeadReason {
 pub enum Full {
     Messages,
     Bytes,
+    /// Of ids that are remembered.
+    Ids,
 }
 
 impl fmt::Display for Full {
@@ -157,6 +256,7 @@ impl fmt::Display for Full {
                 "the queue holds max_messages messages; let members settle some, or raise it"
             }
             Full::Bytes => "the queue holds max_bytes bytes; let members settle some, or raise it",
+            Full::Ids => "the queue remembers a million dedup-ids; make dedup_window_secs shorter",
         })
     }
 }
@@ -165,9 +265,11 @@ impl std::error::Error for Full {}
 
 /// What is in a queue, and what has become of everything that ever was: what
 /// was `enqueued` is ready, in flight, delayed, or counted by one of `done`,
-/// `rejected`, `undecided`, `dropped`, `discarded`, `expired`, `lost`.
+/// `max_deliveries`, `rejected`, `dead_expired`, `dead_overflow`, `undecided`,
+/// `dropped`, `replaced`, `purged`, `discarded`, `expired`, `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// With those that wait behind another one of their group.
     pub ready: usize,
     /// Leased.
     pub in_flight: usize,
@@ -192,12 +294,21 @@ pub struct Totals {
     /// Leases whose time passed.
     pub timed_out: u64,
     pub refused: u64,
+    pub busy: u64,
     pub done: u64,
     /// Dead letters, by reason.
+    pub max_deliveries: u64,
     pub rejected: u64,
+    pub dead_expired: u64,
+    pub dead_overflow: u64,
     pub undecided: u64,
-    /// Published at QoS 0, and no member had room [`Rules::Share`].
+    /// For a younger one in a full queue; published at QoS 0, and no member
+    /// had room [`Rules::Share`].
     pub dropped: u64,
+    /// By another one with the same key.
+    pub replaced: u64,
+    /// By a person.
+    pub purged: u64,
     /// Rejected, or held at QoS 2 by a session that ended [`Rules::Share`].
     pub discarded: u64,
     /// Their messages' time passed while no member had them [MQTT-3.3.2-5].
@@ -208,15 +319,20 @@ pub struct Totals {
 
 /// A work queue or a share group. Its user has it behind one lock.
 pub struct Queue {
-    settings: Settings,
+    settings: Arc<Settings>,
     jobs: Slab<Job>,
-    /// All that is ready, of one priority and no group.
-    ready: Lane,
+    ready: Ready,
     /// The rest under [`Rules::Share`]: what was published at QoS 0, and is
     /// dropped when nobody has room for it.
     fleeting: Lane,
+    groups: Option<Box<Groups>>,
+    keys: Option<Box<Keys>>,
+    once: Option<Box<Once>>,
+    /// Delayed jobs in memory, and leased ones.
     delayed: usize,
+    leased: usize,
     rota: Rota,
+    is_paused: bool,
     next_sequence: u64,
     next_lease: u64,
     /// Timed work but for expiry, by the earliest time at which there may be some.
@@ -226,7 +342,10 @@ pub struct Queue {
     expiring: BTreeSet<(Time, u32)>,
     /// Leases with a deadline of their own, by job.
     extensions: FxHashMap<u32, Extension>,
+    /// What members said of jobs, last, by job.
+    said: FxHashMap<u32, Box<str>>,
     dead: VecDeque<DeadLetter>,
+    finished: VecDeque<Finished>,
     /// Of the limits, with what is reserved.
     messages: usize,
     bytes: usize,
@@ -244,8 +363,10 @@ enum Timer {
     /// A lease of this member may have ended. One for all of them: it stays
     /// when leases are settled, and finds when it fires what there is.
     Member(u32),
-    /// Members that rested may have turns again.
-    Rested,
+    /// This member's rest is over.
+    Rest(u32),
+    /// Members that were skipped may have turns again.
+    Skipped,
 }
 
 /// Of a lease that its member extended.
@@ -270,34 +391,55 @@ impl Queue {
     /// What a job takes of `max_bytes` beside its message.
     pub const JOB_BYTES: usize = size_of::<Job>() + size_of::<u32>();
 
+    /// What a member says of a job is kept up to so many bytes.
+    pub const SAID_BYTES_MAX: usize = 256;
+
     /// How long others are asked instead of a member that could not take a
     /// job, or how long a job waits that no member could take.
     const SKIPPED_FOR: Duration = Duration::from_secs(1);
 
-    /// Jobs of a stored queue that are in memory, and their bytes; the others
-    /// are on disk.
+    /// Jobs of one priority of a stored queue that are ready in memory; the
+    /// others are on disk.
     const READ_MAX: usize = 2048;
+    /// And their bytes, of all priorities; but so many jobs in any case.
     const READ_BYTES_MAX: usize = 2 << 20;
+    const READ_FEW: usize = 16;
     /// With fewer that are ready, more are read.
     const READ_LOW: usize = 512;
+    /// Where those that were read wait behind others of their groups, so many
+    /// are looked through for one that does not.
+    const AHEAD_MAX: usize = 65_536;
+    const AHEAD_BYTES_MAX: usize = 64 << 20;
+    /// Delayed jobs of a stored queue that are in memory.
+    const DELAYED_MAX: usize = 1024;
+    /// Delays that end in one go.
+    const DUE_PAGE: usize = 4096;
 
     /// Jobs that an empty queue keeps memory for.
     const JOBS_KEPT: usize = 1024;
 
-    pub fn new(settings: Settings) -> Queue {
+    pub fn new(settings: impl Into<Arc<Settings>>) -> Queue {
+        let settings = settings.into();
         Queue {
-            rota: Rota::new(prefetch(&settings)),
+            rota: Rota::new(prefetch(&settings), settings.dispatch),
             settings,
             jobs: Slab::new(),
-            ready: Lane::default(),
+            ready: Ready::default(),
             fleeting: Lane::default(),
+            groups: None,
+            keys: None,
+            once: None,
             delayed: 0,
+            leased: 0,
+            is_paused: false,
             next_sequence: 0,
             next_lease: 1,
             timers: BTreeSet::new(),
             expiring: BTreeSet::new(),
             extensions: FxHashMap::default(),
+            said: FxHashMap::default(),
             dead: VecDeque::new(),
+            finished: VecDeque::new(),
             messages: 0,
             bytes: 0,
             totals: Totals::default(),
@@ -312,15 +454,54 @@ impl Queue {
     pub fn keep(&mut self, list: ListId, durability: Durability) {
         let mut keeping = Keeping::new(list, durability);
         let in_memory = self.jobs.iter();
-        keeping.read_bytes = in_memory.map(|(_, job)| job.message.cost_bytes()).sum();
+        let unleased = in_memory.filter(|(_, job)| !matches!(job.state, State::Leased(_)));
+        keeping.read_bytes = unleased.map(|(_, job)| job.message.cost_bytes()).sum();
         self.keeping = Some(Box::new(keeping));
         self.next_sequence = self.next_sequence.max(1);
+    }
+
+    /// Rows of that kind are in a list of their own; see
+    /// [`Queue::kind_for`].
+    pub fn add_source(&mut self, kind: u8, list: ListId) {
+        if let Some(keeping) = &mut self.keeping
+            && keeping.source(kind).is_none()
+        {
+            keeping.sources.push(Source::new(kind, list));
+        }
+    }
+
+    /// The lists that its rows are in, and of which kind each is; its own is
+    /// the first.
+    pub fn sources(&self) -> impl Iterator<Item = (u8, ListId)> {
+        let sources = self.keeping.iter().flat_map(|keeping| &keeping.sources);
+        sources.map(|source| (source.kind, source.list))
+    }
+
+    /// Of which kind the row of such a job is: a priority, or put in with a
+    /// delay.
+    pub fn kind_for(ask: &Ask<'_>, now: Time) -> u8 {
+        match ask.due > now {
+            true => Source::DELAYED,
+            false => ask.priority,
+        }
+    }
+
+    /// The list for rows of that kind, if there is one already.
+    pub fn list_for(&self, kind: u8) -> Option<ListId> {
+        let mut sources = self.sources();
+        sources.find(|&(of, _)| of == kind).map(|(_, list)| list)
+    }
+
+    /// Whether that list has rows in no order of time, so that
+    /// [`Queue::restore_delayed`] is to be told of each.
+    pub fn is_for_delayed(&self, list: ListId) -> bool {
+        self.list_for(Source::DELAYED) == Some(list)
     }
 
     /// Where its jobs are stored, and how safely.
     pub fn kept_in(&self) -> Option<(ListId, Durability)> {
         let keeping = self.keeping.as_ref()?;
-        Some((keeping.list, keeping.durability))
+        Some((keeping.list(), keeping.durability))
     }
 
     /// The place in the order, and the row, of the next message put in.
@@ -334,76 +515,211 @@ impl Queue {
         (!keeping.journal.is_empty()).then_some(&mut keeping.journal)
     }
 
-    /// What an earlier run of the broker left: so many jobs, of so many
-    /// [`Message::cost_bytes`], to be read when they are wanted.
-    pub fn restore(&mut self, next_sequence: u64, jobs: usize, cost_bytes: usize) {
-        self.next_sequence = next_sequence.max(1);
+    /// What an earlier run of the broker left in a list: so many jobs, of so
+    /// many [`Message::cost_bytes`], to be read when they are wanted.
+    pub fn restore(&mut self, list: ListId, next_sequence: u64, jobs: usize, cost_bytes: usize) {
+        self.next_sequence = self.next_sequence.max(next_sequence).max(1);
+        let source = self
+            .keeping
+            .as_mut()
+            .and_then(|keeping| keeping.source_of(list));
+        let Some(source) = source.filter(|source| source.kind != Source::DELAYED) else {
+            return;
+        };
+        source.unread = jobs;
+        source.unread_bytes = cost_bytes;
+        source.unread_from = 0;
         self.messages += jobs;
         self.bytes += cost_bytes + jobs * Queue::JOB_BYTES;
         self.totals.enqueued += jobs as u64;
+    }
+
+    /// A job of an earlier run that was put in with a delay, and is read when
+    /// it is due.
+    pub fn restore_delayed(&mut self, sequence: u64, due: Time, priority: u8, cost_bytes: usize) {
         if let Some(keeping) = &mut self.keeping {
-            keeping.unread = jobs;
-            keeping.unread_bytes = cost_bytes;
-            keeping.unread_from = 0;
+            keeping
+                .away
+                .insert((due, sequence, priority, Source::DELAYED));
+            self.messages += 1;
+            self.bytes += cost_bytes + Queue::JOB_BYTES;
+            self.totals.enqueued += 1;
         }
     }
 
-    /// From which row on jobs are to be read, and how many.
-    pub fn wants_jobs(&self) -> Option<(ListId, u64, usize)> {
+    /// Which rows are to be read.
+    pub fn wants_jobs(&self) -> Option<Wanted> {
         self.wants_jobs_within(Queue::READ_BYTES_MAX)
     }
 
     /// At a start, so that all are read that a member may have had in hand.
-    pub fn wants_jobs_at_start(&self) -> Option<(ListId, u64, usize)> {
+    pub fn wants_jobs_at_start(&self) -> Option<Wanted> {
         self.wants_jobs_within(2 * Queue::READ_BYTES_MAX)
     }
 
-    fn wants_jobs_within(&self, bytes_max: usize) -> Option<(ListId, u64, usize)> {
+    fn wants_jobs_within(&self, bytes_max: usize) -> Option<Wanted> {
         let keeping = self.keeping.as_ref()?;
-        let room = Queue::READ_MAX.saturating_sub(self.jobs.len());
-        let wants = keeping.unread > 0
-            && room > 0
-            && keeping.read_bytes < bytes_max
-            && self.ready.len() < Queue::READ_LOW;
-        wants.then_some((keeping.list, keeping.unread_from, room.min(keeping.unread)))
+        if keeping.due.is_empty() && keeping.unread() == 0 {
+            return None;
+        }
+        let all = self.settings.last_value;
+        let behind = self.groups.as_ref().map_or(0, |groups| groups.behind);
+        let is_stuck = behind > 0 && self.ready.len() == 0 && self.rota.next(false).is_some();
+        let (behind_max, bytes_max) = match is_stuck {
+            true => (Queue::AHEAD_MAX, Queue::AHEAD_BYTES_MAX),
+            false => (Queue::READ_MAX, bytes_max),
+        };
+        let is_full = keeping.read_bytes >= bytes_max && self.ready.len() >= Queue::READ_FEW
+            || behind >= behind_max;
+        if is_full && !all {
+            return None;
+        }
+        let mut ready = 0;
+        for priority in (0..Source::DELAYED).rev() {
+            ready += self.ready.len_of(priority);
+            if ready >= Queue::READ_LOW && !all {
+                return None;
+            }
+            let first = (Reverse(priority), 0, 0);
+            let due = keeping.due.range(first..).next();
+            if let Some(&(_, kind, from)) = due.filter(|(of, ..)| *of == Reverse(priority)) {
+                return Some(self.wanted_due(keeping, (priority, kind, from)));
+            }
+            let mut sources = keeping.sources.iter();
+            if let Some(source) = sources.find(|of| of.kind == priority && of.unread > 0) {
+                let room = if all {
+                    Queue::READ_MAX
+                } else {
+                    Queue::READ_MAX - ready
+                };
+                return Some(Wanted {
+                    list: source.list,
+                    from: source.unread_from,
+                    rows_max: room.min(source.unread),
+                    is_known: false,
+                });
+            }
+        }
+        None
     }
 
-    /// A job that was read. Its holder's session, if one of QoS 2 has it, has
-    /// to take it up again with [`Queue::restore_lease`].
-    pub fn load(&mut self, job: StoredJob, now: Time) -> Option<u32> {
+    /// The first that is due, and those that are due next to it.
+    fn wanted_due(&self, keeping: &Keeping, (priority, kind, from): (u8, u8, u64)) -> Wanted {
+        let of = (Reverse(priority), kind);
+        let rows = keeping.due.range((of.0, kind, from)..);
+        let rows = rows.take(Queue::READ_LOW);
+        let rows = rows.take_while(|(priority, kind, _)| (*priority, *kind) == of);
+        let mut rows_max = 1;
+        for (count, &(_, _, row)) in rows.enumerate() {
+            let span = row - from + 1;
+            if span > 2 * (count as u64 + 1) + 8 {
+                break;
+            }
+            rows_max = span as usize;
+        }
+        Wanted {
+            list: self.list_for(kind).unwrap_or(keeping.list()),
+            from,
+            rows_max,
+            is_known: true,
+        }
+    }
+
+    /// A job that was read from a list. Its holder's session, if one of QoS 2
+    /// has it, has to take it up again with [`Queue::restore_lease`].
+    pub fn load(
+        &mut self,
+        list: ListId,
+        job: StoredJob<'_>,
+        ask: &Ask<'_>,
+        now: Time,
+    ) -> Option<u32> {
         let keeping = self.keeping.as_mut()?;
-        // What it takes is known now; before it was as much as others on average.
         let cost_bytes = job.message.cost_bytes();
-        self.bytes = self.bytes - keeping.read_one() + cost_bytes;
-        keeping.unread_from = job.sequence + 1;
-        keeping.read_bytes += cost_bytes;
-        let (record, expires) = (job.record, job.message.expires() < Time::MAX);
-        let key = self.jobs.insert(Job {
-            message: job.message,
-            sequence: job.sequence,
-            lease: 0,
-            member: 0,
-            links: Links::NONE,
-            deliveries: record.deliveries,
-            state: State::Ready,
-            stored: job.stored,
-        }) as u32; // wants_jobs sees to it.
+        let source = keeping.source_of(list)?;
+        let kind = source.kind;
+        if kind != Source::DELAYED && job.sequence >= source.unread_from {
+            // What it takes is known now; before it was as much as others on average.
+            self.bytes = self.bytes - source.read_one() + cost_bytes;
+            source.unread_from = job.sequence + 1;
+        } else {
+            // What is not due is only between those that are.
+            let mut priorities = 0..Source::DELAYED;
+            priorities.find(|&of| keeping.due.remove(&(Reverse(of), kind, job.sequence)))?;
+        }
+        let record = job.record;
+        if let Fate::Delayed(due) = record.fate
+            && due > now
+            && self.delayed >= Queue::DELAYED_MAX
+            && ask.group.is_none()
+            && !self.settings.last_value
+        {
+            keeping.away.insert((due, job.sequence, ask.priority, kind));
+            return None;
+        }
+        let key = self.add_job(job.message, ask, (kind, job.sequence), job.stored);
+        let job = &mut self.jobs[key as usize];
+        job.deliveries = record.deliveries;
+        job.failures = record.failures;
+        job.losses = record.losses;
+        if !record.said.is_empty() {
+            self.say(key, record.said);
+        }
         match record.fate {
-            Fate::Delayed(due) if due > now => self.delay_unamended(key, due),
+            Fate::Delayed(due) if due > now => {
+                self.hold_group(key, record.failures > 0);
+                self.delay_unamended(key, due);
+            }
             Fate::GivenAway => {
                 self.totals.done += 1;
-                self.forget(key);
-                return None;
+                self.end(key, Outcome::Done);
             }
             Fate::Held(..) => {
                 self.jobs[key as usize].stored.is_held = true;
-                self.make_ready_unamended(key);
+                self.wait(key, false);
                 return Some(key);
             }
-            Fate::Open | Fate::Delayed(_) if expires => self.make_ready_unamended(key),
-            Fate::Open | Fate::Delayed(_) => self.lane_of(key).push(key),
+            Fate::Open | Fate::Delayed(_) => {
+                // Those that came back may stand before it.
+                let fresh = kind == ask.priority && self.expires_of(key) == Time::MAX;
+                self.wait(key, fresh);
+            }
         }
         None
+    }
+
+    /// The rows that were wanted were read, as far as they are there;
+    /// `is_settled`: nothing of them is only about to be stored. How many
+    /// turned out to be lost.
+    pub fn looked(&mut self, wanted: Wanted, found: usize, is_settled: bool) -> usize {
+        if !is_settled {
+            return 0;
+        }
+        if wanted.is_known {
+            return self.lose_due(wanted);
+        }
+        match found {
+            0 => self.lose_unread(wanted.list, usize::MAX),
+            _ => 0,
+        }
+    }
+
+    fn lose_due(&mut self, wanted: Wanted) -> usize {
+        let Some(keeping) = &mut self.keeping else {
+            return 0;
+        };
+        let Some(kind) = keeping.source_of(wanted.list).map(|source| source.kind) else {
+            return 0;
+        };
+        let mut priorities = 0..Source::DELAYED;
+        let lost = priorities.any(|of| keeping.due.remove(&(Reverse(of), kind, wanted.from)));
+        if lost {
+            // What it took is not known any more; the rest of the count is right.
+            self.messages -= 1;
+            self.bytes = self.bytes.saturating_sub(Queue::JOB_BYTES);
+            self.totals.lost += 1;
+        }
+        lost.into()
     }
 
     /// The job with that key of [`Queue::load`] is this member's, as it was
@@ -414,9 +730,7 @@ impl Queue {
         member: Option<SessionId>,
         now: Time,
     ) -> Option<LeaseId> {
-        let job = &self.jobs[key as usize];
-        let sequence = job.sequence;
-        self.lane_of(key).take_out(sequence);
+        self.take_out(key);
         self.unwatch(key);
         let Some(member) = member else {
             self.give_up_undecided(key);
@@ -436,40 +750,49 @@ impl Queue {
     }
 
     /// A row that could not be read: damaged. The job is lost.
-    pub fn lose(&mut self, sequence: u64) {
-        if let Some(keeping) = &mut self.keeping {
-            keeping.unread_from = sequence + 1;
-            self.lose_unread(1);
-        }
-    }
-
-    /// All jobs there are were read; so many are missing.
-    pub fn loaded_all(&mut self) -> usize {
-        let missing = self.keeping.as_ref().map_or(0, |keeping| keeping.unread);
-        self.lose_unread(missing);
-        missing
-    }
-
-    fn lose_unread(&mut self, count: usize) {
-        let Some(keeping) = &mut self.keeping else {
+    pub fn lose(&mut self, list: ListId, sequence: u64) {
+        let source = self
+            .keeping
+            .as_mut()
+            .and_then(|keeping| keeping.source_of(list));
+        let Some(source) = source else {
             return;
         };
-        let count = count.min(keeping.unread);
+        if source.kind != Source::DELAYED && sequence >= source.unread_from {
+            source.unread_from = sequence + 1;
+            self.lose_unread(list, 1);
+            return;
+        }
+        self.lose_due(Wanted {
+            list,
+            from: sequence,
+            rows_max: 1,
+            is_known: true,
+        });
+    }
+
+    fn lose_unread(&mut self, list: ListId, count: usize) -> usize {
+        let source = self
+            .keeping
+            .as_mut()
+            .and_then(|keeping| keeping.source_of(list));
+        let Some(source) = source else {
+            return 0;
+        };
+        let count = count.min(source.unread);
         for _ in 0..count {
-            self.bytes -= keeping.read_one() + Queue::JOB_BYTES;
+            self.bytes -= source.read_one() + Queue::JOB_BYTES;
         }
         self.messages -= count;
         self.totals.lost += count as u64;
+        count
     }
 
     /// The session took the lease: what is to be known of that after a crash.
     /// `holder`: of a delivery at QoS 2.
     pub fn store_lease(&mut self, id: LeaseId, holder: Option<(ListId, PacketId)>) {
-        let Some(keeping) = &mut self.keeping else {
-            return;
-        };
         let job = &mut self.jobs[id.job as usize];
-        if !job.stored.is_stored {
+        if self.keeping.is_none() || !job.stored.is_stored {
             return;
         }
         let fate = match (job.held().qos, holder) {
@@ -477,21 +800,87 @@ impl Queue {
             (Qos::ExactlyOnce, Some((session, packet_id))) => Fate::Held(session, packet_id),
             _ => Fate::Open,
         };
-        job.stored.is_held = fate != Fate::Open;
-        let deliveries = job.deliveries;
-        keeping.amend(job.sequence, JobRecord { deliveries, fate });
+        self.amend(id.job, fate);
+        self.jobs[id.job as usize].stored.is_held = fate != Fate::Open;
     }
 
     /// The dead letter is stored elsewhere, or given up.
     pub fn moved(&mut self, letter: &DeadLetter) {
         if let Some(keeping) = &mut self.keeping {
-            keeping.remove(letter.sequence, letter.stored, &letter.message);
+            let row = (letter.source, letter.sequence);
+            keeping.remove(row, letter.stored, &letter.message);
+        }
+    }
+
+    // ---- ids that are not put in twice
+
+    /// Which message with that id was put in within the window.
+    pub fn seen(&self, id: &str, now: Time) -> Option<MessageId> {
+        self.once.as_ref()?.find(id, now)
+    }
+
+    /// Whether another id can be remembered.
+    pub fn may_remember(&self) -> Result<(), Full> {
+        match &self.once {
+            Some(once) if once.len() >= Once::IDS_MAX => Err(Full::Ids),
+            _ => Ok(()),
+        }
+    }
+
+    /// A message with that id is put in: no other one within the window.
+    pub fn remember(&mut self, id: &str, message: MessageId, now: Time) {
+        let until = now + self.settings.dedup_window;
+        if let Some(keeping) = &mut self.keeping {
+            let key = &dedup_key(keeping.list(), id);
+            let value = &encode_remembered(message, until);
+            let durability = keeping.durability;
+            let change = Change::Put { key, value };
+            keeping.journal.add(durability, change);
+        }
+        self.restore_id(id, message, until);
+    }
+
+    /// As it was stored by [`Queue::remember`]: the id follows the list in the
+    /// key. Whether it is one.
+    pub fn restore_remembered(&mut self, id: &[u8], value: &[u8]) -> bool {
+        let id = std::str::from_utf8(id).ok();
+        let value = value.split_first_chunk::<8>();
+        let value = value.and_then(|(message, until)| {
+            let until = u64::from_le_bytes(until.try_into().ok()?);
+            Some((u64::from_le_bytes(*message), until))
+        });
+        let Some((id, (message, until))) = id.zip(value) else {
+            return false;
+        };
+        self.restore_id(id, MessageId(message), Time::from_micros(until));
+        true
+    }
+
+    fn restore_id(&mut self, id: &str, message: MessageId, until: Time) {
+        let once = self.once.get_or_insert_with(|| Box::new(Once::new()));
+        once.remember(id, message, until);
+    }
+
+    fn forget_ids(&mut self, now: Time) {
+        let Some(once) = &mut self.once else {
+            return;
+        };
+        while let Some(id) = once.pop_over(now) {
+            if let Some(keeping) = &mut self.keeping {
+                let key = &dedup_key(keeping.list(), &id);
+                keeping
+                    .journal
+                    .add(Durability::Flushed, Change::Delete { key });
+            }
+        }
+        if once.len() == 0 {
+            self.once = None;
         }
     }
 
     // ---- putting in
 
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }
 
@@ -499,8 +888,24 @@ impl Queue {
     /// in the queue and in members' hands too.
     pub fn set_settings(&mut self, settings: Settings) {
         let rules = self.settings.rules;
-        self.settings = Settings { rules, ..settings };
-        self.rota.set_prefetch(prefetch(&self.settings));
+        let before = self.settings.clone();
+        let settings = Settings { rules, ..settings };
+        let waiting = self.waiting_in_memory();
+        let regroup = before.fair != settings.fair;
+        for &key in &waiting {
+            self.unwatch(key);
+            if regroup {
+                self.take_out_waiting(key);
+            }
+        }
+        self.settings = Arc::new(settings);
+        if regroup {
+            self.regroup(&waiting);
+        } else {
+            waiting.iter().for_each(|&key| self.watch(key));
+        }
+        self.rota
+            .set(prefetch(&self.settings), self.settings.dispatch);
         let members = self.rota.members.iter();
         let holding = members.filter(|(_, member)| member.held != [0; 3]);
         let holding: Vec<u32> = holding.map(|(key, _)| key as u32).collect();
@@ -509,64 +914,219 @@ impl Queue {
         }
     }
 
-    /// Puts a message in, behind all others.
-    pub fn enqueue(&mut self, message: Arc<Message>, now: Time) -> Result<(), Full> {
+    /// Groups are another thing from now on. `waiting` are in no place.
+    fn regroup(&mut self, waiting: &[u32]) {
+        let Some(groups) = self.groups.take() else {
+            waiting.iter().for_each(|&key| self.wait(key, false));
+            return;
+        };
+        let fair = self.settings.fair;
+        let mut anew = Groups::new();
+        for (_, job) in &mut self.jobs {
+            let name = match job.group {
+                Job::NO_GROUP => "",
+                group => groups.name(group),
+            };
+            job.flags.is_out = false;
+            job.group = match (fair, name) {
+                (false, "") => Job::NO_GROUP,
+                (true, name) => anew.join(name, Some(job.priority)),
+                (false, name) => anew.join(name, None),
+            };
+        }
+        self.groups = Some(Box::new(anew));
+        let held: Vec<u32> = self.jobs.iter().map(|(key, _)| key as u32).collect();
+        for key in held {
+            let job = &self.jobs[key as usize];
+            let rests = matches!(job.state, State::Delayed { .. }) && job.failures > 0;
+            self.hold_group(key, rests || matches!(job.state, State::Leased(_)));
+        }
+        waiting.iter().for_each(|&key| self.wait(key, false));
+    }
+
+    /// Puts a message in, behind all others that ask the same.
+    pub fn enqueue(&mut self, message: Arc<Message>, ask: &Ask<'_>, now: Time) -> Result<(), Full> {
         self.reserve(message.cost_bytes())?;
-        self.enqueue_reserved(message, Stored::NOT, now);
+        self.enqueue_reserved(message, ask, Stored::NOT, now);
         Ok(())
     }
 
     /// Keeps room for a message of so many [`Message::cost_bytes`], so that
     /// several queues take it, or none. Then comes
     /// [`Queue::enqueue_reserved`], or [`Queue::cancel_reservation`].
+    ///
+    /// Where older ones give way, room is made.
     pub fn reserve(&mut self, cost_bytes: usize) -> Result<(), Full> {
+        while let Err(full) = self.check_room(cost_bytes) {
+            let fits = cost_bytes.saturating_add(Queue::JOB_BYTES) <= self.settings.bytes_max;
+            if self.settings.overflow == Overflow::Reject || !fits || !self.drop_oldest() {
+                return Err(full);
+            }
+        }
+        self.messages += 1;
+        self.bytes += cost_bytes + Queue::JOB_BYTES;
+        Ok(())
+    }
+
+    /// As [`Queue::reserve`], but no other message gives way.
+    pub fn reserve_free(&mut self, cost_bytes: usize) -> Result<(), Full> {
         self.check_room(cost_bytes)?;
         self.messages += 1;
         self.bytes += cost_bytes + Queue::JOB_BYTES;
         Ok(())
     }
 
-    /// Puts in a message for which there is a reservation of its cost.
-    /// `stored`: in the row of [`Queue::next_sequence`], or not.
-    pub fn enqueue_reserved(&mut self, message: Arc<Message>, stored: Stored, now: Time) {
-        let expires = message.expires() < Time::MAX;
-        let mut unordered = false;
-        if let Some(keeping) = &mut self.keeping {
-            let in_memory = keeping.unread == 0
-                && self.jobs.len() < Queue::READ_MAX
-                && keeping.read_bytes < Queue::READ_BYTES_MAX;
-            if stored.is_stored && !in_memory {
-                if keeping.unread == 0 {
-                    keeping.unread_from = self.next_sequence;
-                }
-                keeping.unread += 1;
-                keeping.unread_bytes += message.cost_bytes();
-                self.next_sequence += 1;
-                self.totals.enqueued += 1;
-                self.last_used = now;
-                return;
+    /// Room is made by what waits and comes last; whether there was any.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(key) = self.last_in_order() else {
+            return false;
+        };
+        self.take_out_waiting(key);
+        match self.settings.overflow {
+            Overflow::DeadLetterOldest => self.bury(key, DeadReason::Overflow),
+            Overflow::DropOldest | Overflow::Reject => {
+                self.totals.dropped += 1;
+                self.end(key, Outcome::Dropped);
             }
-            keeping.read_bytes += message.cost_bytes();
-            // Before those that are read later, and come before it.
-            unordered = keeping.unread > 0;
         }
-        let key = self.jobs.insert(Job {
-            message,
-            sequence: self.next_sequence,
-            lease: 0,
-            member: 0,
-            links: Links::NONE,
-            deliveries: 0,
-            state: State::Ready,
-            stored,
-        }) as u32; // check_room sees to it.
+        true
+    }
+
+    /// Of the jobs in memory that have the lowest priority the oldest that is
+    /// ready; else that is behind another one; else that is delayed.
+    fn last_in_order(&self) -> Option<u32> {
+        let order = |class: u8, key: u32| {
+            let job = &self.jobs[key as usize];
+            (job.priority, class, job.sequence, key)
+        };
+        let ready = self.ready.last_lane_first(&self.jobs, self.fair_groups());
+        let ready = ready.map(|key| order(0, key));
+        let groups = self.groups.iter().filter(|groups| groups.behind > 0);
+        let behind = groups.flat_map(|groups| &groups.slab);
+        let behind = behind.flat_map(|(_, group)| group.lane.keys());
+        let behind = behind.map(|key| order(1, key));
+        let timers = self.timers.iter().filter(|_| self.delayed > 0);
+        let delayed = timers.filter_map(|(_, timer)| match timer {
+            Timer::Delay(key) => Some(order(2, *key)),
+            _ => None,
+        });
+        let all = ready.into_iter().chain(behind).chain(delayed);
+        all.min().map(|(.., key)| key)
+    }
+
+    /// Puts in a message for which there is a reservation of its cost.
+    /// `stored`: in the row of [`Queue::next_sequence`] in the list of its
+    /// kind, or not.
+    pub fn enqueue_reserved(
+        &mut self,
+        message: Arc<Message>,
+        ask: &Ask<'_>,
+        stored: Stored,
+        now: Time,
+    ) {
+        let (kind, sequence) = (Queue::kind_for(ask, now), self.next_sequence);
         self.next_sequence += 1;
         self.totals.enqueued += 1;
         self.last_used = now;
-        match expires || unordered {
-            true => self.make_ready_unamended(key),
-            false => self.lane_of(key).push(key),
+        let mut unordered = false;
+        if self.keeping.is_some() {
+            if stored.is_stored && !self.takes_into_memory(kind, ask) {
+                self.leave_on_disk(kind, sequence, ask, message.cost_bytes());
+                return;
+            }
+            // Before those that are read later, and come before it.
+            let keeping = self.keeping.as_mut();
+            let source = keeping.and_then(|keeping| keeping.source(kind));
+            unordered = source.is_some_and(|source| source.unread > 0);
         }
+        let expires = message.expires() < Time::MAX || self.settings.ttl.is_some();
+        let key = self.add_job(message, ask, (kind, sequence), stored);
+        match kind {
+            Source::DELAYED => self.delay_unamended(key, ask.due),
+            _ => self.wait(key, !expires && !unordered),
+        }
+    }
+
+    /// Whether a stored job is to be in memory from the start.
+    fn takes_into_memory(&mut self, kind: u8, ask: &Ask<'_>) -> bool {
+        if self.settings.last_value {
+            return true;
+        }
+        let behind = self.groups.as_ref().map_or(0, |groups| groups.behind);
+        let ready = self.ready.len_of(ask.priority);
+        let Some(keeping) = &mut self.keeping else {
+            return true;
+        };
+        let has_bytes = keeping.read_bytes < Queue::READ_BYTES_MAX;
+        if kind == Source::DELAYED {
+            return self.delayed < Queue::DELAYED_MAX && has_bytes;
+        }
+        keeping.source(kind).is_none_or(|source| source.unread == 0)
+            && ready < Queue::READ_MAX
+            && behind < Queue::READ_MAX
+            && (has_bytes || ready < Queue::READ_FEW)
+    }
+
+    fn leave_on_disk(&mut self, kind: u8, sequence: u64, ask: &Ask<'_>, cost_bytes: usize) {
+        let Some(keeping) = &mut self.keeping else {
+            return;
+        };
+        if kind == Source::DELAYED {
+            keeping.away.insert((ask.due, sequence, ask.priority, kind));
+        } else if let Some(source) = keeping.source(kind) {
+            if source.unread == 0 {
+                source.unread_from = sequence;
+            }
+            source.unread += 1;
+            source.unread_bytes += cost_bytes;
+        }
+    }
+
+    /// A job in memory that is in no place yet.
+    fn add_job(
+        &mut self,
+        message: Arc<Message>,
+        ask: &Ask<'_>,
+        (source, sequence): (u8, u64),
+        stored: Stored,
+    ) -> u32 {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.read_bytes += message.cost_bytes();
+        }
+        let is_work = self.settings.rules == Rules::Work;
+        let fair = is_work && self.settings.fair;
+        let group = match ask.group.filter(|_| is_work) {
+            None if !fair => Job::NO_GROUP,
+            group => {
+                let groups = self.groups.get_or_insert_with(|| Box::new(Groups::new()));
+                groups.join(group.unwrap_or_default(), fair.then_some(ask.priority))
+            }
+        };
+        let key = self.jobs.insert(Job {
+            message,
+            sequence,
+            lease: 0,
+            member: 0,
+            group,
+            links: Links::NONE,
+            deliveries: 0,
+            failures: 0,
+            losses: 0,
+            priority: ask.priority,
+            source,
+            flags: Flags {
+                receipt: ask.receipt,
+                has_key: self.settings.last_value && ask.key.is_some(),
+                ..Flags::default()
+            },
+            state: State::Ready,
+            stored,
+        }) as u32; // check_room sees to it.
+        if let Some(name) = ask.key.filter(|_| self.settings.last_value) {
+            let keys = self.keys.get_or_insert_with(|| Box::new(Keys::new()));
+            keys.name(key, name);
+        }
+        key
     }
 
     pub fn cancel_reservation(&mut self, cost_bytes: usize) {
@@ -574,7 +1134,7 @@ impl Queue {
         self.bytes -= cost_bytes + Queue::JOB_BYTES;
     }
 
-    /// Whether [`Queue::reserve`] would succeed now.
+    /// Whether [`Queue::reserve_free`] would succeed now.
     pub fn has_room(&self, cost_bytes: usize) -> bool {
         self.check_room(cost_bytes).is_ok()
     }
@@ -590,6 +1150,8 @@ impl Queue {
         }
         Ok(())
     }
+
+    // ---- members
 
     /// The session subscribed, and is connected. A member already: its
     /// membership is changed in place, and it keeps its turn, its standing
@@ -613,10 +1175,10 @@ impl Queue {
 
     /// The member's connection is gone, its session lives. What it holds at
     /// QoS 0 and 1 goes to the next members, what it holds at QoS 2 stays.
-    pub fn detach(&mut self, member: SessionId) {
+    pub fn detach(&mut self, member: SessionId, gone: Gone, now: Time) {
         if let Some(key) = self.rota.find(member) {
             self.rota.detach(key);
-            self.take_back(key, false);
+            self.take_back(key, false, gone, now);
         }
     }
 
@@ -633,33 +1195,44 @@ impl Queue {
     /// The member's session ended: nobody will say what became of what it
     /// holds at QoS 2. The rest goes to the next members. What was never
     /// written is to be given back with [`Queue::release`] before.
-    pub fn remove(&mut self, member: SessionId, now: Time) {
+    pub fn remove(&mut self, member: SessionId, gone: Gone, now: Time) {
         if let Some(key) = self.rota.find(member) {
             self.leave(member, now);
             if self.rota.find(member).is_some() {
-                self.take_back(key, true);
+                self.take_back(key, true, gone, now);
             }
         }
     }
 
-    /// The oldest job for the next member, which has it from now on. To be
+    /// Members get nothing until [`Queue::resume`]; what they have, they settle.
+    pub fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    // ---- taking turns
+
+    /// The next job for the next member, which has it from now on. To be
     /// called until there is none, after anything else was called.
     ///
     /// A job that came back skips the member that had it last, which keeps
-    /// its turn, if another one has room. One that has expired goes to
+    /// its turn, if another one has room. One of a group goes to the member
+    /// that had the group last, if that has room. One that has expired goes to
     /// nobody: it is no longer in the queue then.
     pub fn poll_lease(&mut self, now: Time) -> Option<Lease<'_>> {
         self.drop_expired(now);
-        let Some(next) = self.rota.next(self.settings.exclusive) else {
-            self.drop_fleeting();
+        if self.is_paused {
             return None;
-        };
-        let key = self.pop_ready()?;
+        }
+        let (key, member_key) = self.next_turn()?;
         self.unwatch(key);
-        let member_key = match self.rota.second(next) {
-            Some(second) if self.had_last(next, key) && !self.settings.exclusive => second,
-            _ => next,
-        };
         let member = self.rota.get(member_key);
         let session = member.session;
         let job = &self.jobs[key as usize];
@@ -684,6 +1257,50 @@ impl Queue {
         })
     }
 
+    /// Which job is given, taken from its place, and to whom.
+    fn next_turn(&mut self) -> Option<(u32, u32)> {
+        let exclusive = self.settings.exclusive;
+        if self.ready.has_alone() {
+            let groups = self.fair_groups();
+            if let Some(alone) = self.ready.first_alone(&self.jobs, groups)
+                && let Some(member_key) = self.rota.empty_handed(exclusive, self.last_of(alone))
+            {
+                self.take_ready(alone);
+                return Some((alone, member_key));
+            }
+        } else {
+            self.rota.drain_no_more();
+        }
+        let Some(next) = self.rota.next(exclusive) else {
+            self.drop_fleeting();
+            return None;
+        };
+        let key = self.pop_ready()?;
+        let mut member_key = next;
+        if exclusive {
+            return Some((key, next));
+        }
+        if let Some(sticky) = self.sticky_member(key) {
+            member_key = sticky;
+        }
+        if self.had_last(member_key, key)
+            && let Some(other) = self.rota.next_but(member_key)
+        {
+            member_key = other;
+        }
+        Some((key, member_key))
+    }
+
+    /// Who had the job's group last, if it has room.
+    fn sticky_member(&self, key: u32) -> Option<u32> {
+        let job = &self.jobs[key as usize];
+        let groups = self.groups.as_ref().filter(|_| job.flags.is_out)?;
+        let (member_key, first_lease) = groups.sticky(job.group)?;
+        let member = self.rota.members.get(member_key as usize)?;
+        let is_it = member.first_lease == first_lease && self.rota.is_in_ring(member_key);
+        is_it.then_some(member_key)
+    }
+
     /// A job that is in no place is the member's from now on.
     fn lease(&mut self, key: u32, member_key: u32, qos: Qos, now: Time) -> LeaseId {
         let member = self.rota.get_mut(member_key);
@@ -704,8 +1321,20 @@ impl Queue {
         });
         job.lease = id.number;
         job.member = id.member;
-        *member.held_mut(qos) += 1;
+        if job.is_alone() {
+            member.has_alone = true;
+        }
+        if let Some(keeping) = &mut self.keeping {
+            keeping.read_bytes -= job.message.cost_bytes();
+        }
+        if job.group != Job::NO_GROUP
+            && let Some(groups) = self.groups.as_mut().filter(|_| job.flags.is_out)
+        {
+            groups.stick(job.group, (member_key, member.first_lease));
+        }
+        self.leased += 1;
         member.leases.push_back(&mut self.jobs, key);
+        self.rota.count_held(member_key, qos, true);
         if let Some(span) = self.span(member_key, qos) {
             self.arm(member_key, now + span);
         }
@@ -733,12 +1362,12 @@ impl Queue {
         if !self.is_current(id) {
             return;
         }
-        let others = self.rota.rest(id.member);
+        let others = self.rota.skip(id.member);
         self.undo_lease(id.job);
         let due = now + Queue::SKIPPED_FOR;
         match self.settings.rules {
             _ if others => {
-                self.timers.insert((due, Timer::Rested));
+                self.timers.insert((due, Timer::Skipped));
                 self.make_ready(id.job);
             }
             Rules::Work => self.delay(id.job, due),
@@ -760,6 +1389,22 @@ impl Queue {
     /// A job that is in no place waits until `due`.
     fn delay(&mut self, key: u32, due: Time) {
         self.amend(key, Fate::Delayed(due));
+        let job = &self.jobs[key as usize];
+        if self.delayed >= Queue::DELAYED_MAX
+            && job.stored.is_stored
+            && job.group == Job::NO_GROUP
+            && !job.flags.has_key
+            && let Some(keeping) = &mut self.keeping
+        {
+            // It is read again when it is due.
+            keeping
+                .away
+                .insert((due, job.sequence, job.priority, job.source));
+            keeping.read_bytes -= job.message.cost_bytes();
+            self.said.remove(&key);
+            self.jobs.remove(key as usize);
+            return;
+        }
         self.delay_unamended(key, due);
     }
 
@@ -768,6 +1413,7 @@ impl Queue {
         self.delayed += 1;
         self.timers.insert((due, Timer::Delay(key)));
         self.watch(key);
+        self.keep_newest(key);
     }
 
     /// The session is connected with another bound: what it is given from now
@@ -809,7 +1455,7 @@ impl Queue {
     ///
     /// All but [`Settlement::Extend`] show that the member is through with
     /// this delivery: the time of those that it got later starts anew.
-    pub fn settle(&mut self, id: LeaseId, settlement: Settlement, now: Time) -> bool {
+    pub fn settle(&mut self, id: LeaseId, settlement: Settlement<'_>, now: Time) -> bool {
         let current = self.is_current(id);
         if let Settlement::Extend(span) = settlement {
             if current {
@@ -821,23 +1467,111 @@ impl Queue {
             self.restart_after(id, now);
             return settlement == Settlement::Done && self.settle_late(id);
         }
+        let is_work = self.settings.rules == Rules::Work;
+        match settlement {
+            Settlement::Done if is_work => {
+                let took = now.since(self.jobs[id.job as usize].held().delivered);
+                self.did_a_job(id.member, took);
+            }
+            // Before it has room by what it gives back.
+            Settlement::Busy if is_work => self.rest(id.member, now),
+            _ => {}
+        }
         self.unlink(id.job, Some(now));
         match settlement {
             Settlement::Done => {
                 self.totals.done += 1;
-                self.forget(id.job);
+                self.end(id.job, Outcome::Done);
             }
-            Settlement::Refuse { delay } => {
+            Settlement::Fail { delay, said } => {
                 self.totals.refused += 1;
-                match delay {
-                    Some(delay) if !delay.is_zero() => self.delay(id.job, now + delay),
-                    _ => self.make_ready(id.job),
-                }
+                self.say(id.job, said);
+                self.fail(id.job, delay, now);
             }
-            Settlement::Reject => self.bury(id.job, DeadReason::Rejected),
+            Settlement::Busy => {
+                self.totals.busy += 1;
+                self.make_ready(id.job);
+            }
+            Settlement::Reject { said } => {
+                self.say(id.job, said);
+                self.bury(id.job, DeadReason::Rejected);
+            }
             Settlement::Extend(_) => unreachable!("returned above"),
         }
         true
+    }
+
+    /// What a member says of a job, as far as that is kept.
+    fn say(&mut self, key: u32, said: &str) {
+        if said.is_empty() {
+            return;
+        }
+        let said = &said[..said.floor_char_boundary(Queue::SAID_BYTES_MAX)];
+        self.jobs[key as usize].flags.is_said = true;
+        self.said.insert(key, said.into());
+    }
+
+    /// The member gets no turns for a while.
+    fn rest(&mut self, member: u32, now: Time) {
+        let before = self.rota.get(member).rests_until;
+        if let Some(before) = before {
+            self.timers.remove(&(before, Timer::Rest(member)));
+        }
+        let until = self.rota.rest(member, now);
+        self.timers.insert((until, Timer::Rest(member)));
+    }
+
+    fn did_a_job(&mut self, member: u32, took: Duration) {
+        if let Some(rested) = self.rota.did(member, took) {
+            self.timers.remove(&(rested, Timer::Rest(member)));
+        }
+    }
+
+    /// A job that is in no place failed: it rests, or is a dead letter.
+    fn fail(&mut self, key: u32, delay: Option<Duration>, now: Time) {
+        if self.settings.rules == Rules::Share {
+            return match delay {
+                Some(delay) if !delay.is_zero() => self.delay(key, now + delay),
+                _ => self.make_ready(key),
+            };
+        }
+        let job = &mut self.jobs[key as usize];
+        job.failures = job.failures.saturating_add(1);
+        if job.failures >= self.settings.deliveries_max {
+            return self.bury(key, DeadReason::MaxDeliveries);
+        }
+        let rest = delay.unwrap_or_else(|| self.backoff(key));
+        self.rest_job(key, rest, now);
+    }
+
+    /// A job that is in no place was in hand when its member's connection
+    /// broke: once that is no wonder.
+    fn fail_by_loss(&mut self, key: u32, now: Time) {
+        let job = &mut self.jobs[key as usize];
+        job.losses = job.losses.saturating_add(1);
+        let delay = (job.losses == 1).then_some(Duration::ZERO);
+        self.fail(key, delay, now);
+    }
+
+    /// A job that failed waits for so long.
+    fn rest_job(&mut self, key: u32, rest: Duration, now: Time) {
+        if !rest.is_zero() {
+            return self.delay(key, now + rest);
+        }
+        self.amend(key, Fate::Open);
+        self.make_ready(key);
+    }
+
+    /// Twice as long after each failure, the second half of it by chance: what
+    /// failed together does not come back together.
+    fn backoff(&self, key: u32) -> Duration {
+        let job = &self.jobs[key as usize];
+        let doublings = (job.failures - 1).min(31);
+        let longest = self.settings.backoff_min.saturating_mul(1 << doublings);
+        let longest = longest.min(self.settings.backoff_max);
+        let hash = FxBuildHasher.hash_one((job.sequence, job.failures));
+        let chance = (hash >> 32) as f64 / f64::from(u32::MAX);
+        longest / 2 + (longest / 2).mul_f64(chance)
     }
 
     /// Done by the last one who had it, after it came back to the queue.
@@ -851,9 +1585,14 @@ impl Queue {
         if let State::Leased(_) = job.state {
             return false;
         }
-        self.take_out(id.job);
+        let member = self.rota.members.get(id.member as usize);
+        let member = member.filter(|member| member.first_lease <= id.number);
+        if let Some(took) = member.map(|member| member.took) {
+            self.did_a_job(id.member, took);
+        }
+        self.take_out_waiting(id.job);
         self.totals.done += 1;
-        self.forget(id.job);
+        self.end(id.job, Outcome::Done);
         true
     }
 
@@ -875,7 +1614,13 @@ impl Queue {
         let timer = self.timers.first().map(|&(at, _)| at);
         // Its last moment is still the job's own.
         let expiry = (self.expiring.first()).map(|&(at, _)| at + Duration::from_micros(1));
-        timer.into_iter().chain(expiry).min()
+        let keeping = self.keeping.as_ref();
+        let away = keeping.and_then(|keeping| keeping.away.first());
+        let away = away.map(|&(at, ..)| at);
+        let ids = self.once.as_ref().and_then(|once| once.next_over());
+        // There is no hurry to forget.
+        let ids = ids.map(|at| at + Duration::from_secs(1));
+        timer.into_iter().chain(expiry).chain(away).chain(ids).min()
     }
 
     /// Ends delays, leases whose time has passed, and jobs that have expired;
@@ -888,14 +1633,29 @@ impl Queue {
             match timer {
                 Timer::Delay(key) => {
                     self.delayed -= 1;
+                    self.unwatch(key);
                     self.make_ready(key);
                 }
                 Timer::Member(key) => self.handle_member_timeout(key, now, timed_out),
-                Timer::Rested => self.rota.rested(),
+                Timer::Rest(key) => self.rota.wake(key),
+                Timer::Skipped => self.rota.unskip(),
+            }
+        }
+        if let Some(keeping) = &mut self.keeping {
+            for _ in 0..Queue::DUE_PAGE {
+                let Some(&(due, row, priority, kind)) = keeping.away.first() else {
+                    break;
+                };
+                if due > now {
+                    break;
+                }
+                keeping.away.pop_first();
+                keeping.due.insert((Reverse(priority), kind, row));
             }
         }
         // And what has just come back too late.
         self.drop_expired(now);
+        self.forget_ids(now);
     }
 
     /// Ends the member's leases whose time has passed. Of one QoS, and not
@@ -934,7 +1694,7 @@ impl Queue {
                 held.start(restarted) + span
             };
             if deadline <= now {
-                self.end_lease(job_key, timed_out);
+                self.end_lease(job_key, now, timed_out);
             } else {
                 self.arm(key, deadline);
                 open[qos] &= held.extended;
@@ -942,7 +1702,7 @@ impl Queue {
         }
     }
 
-    fn end_lease(&mut self, key: u32, timed_out: &mut Vec<(SessionId, LeaseId)>) {
+    fn end_lease(&mut self, key: u32, now: Time, timed_out: &mut Vec<(SessionId, LeaseId)>) {
         let job = &self.jobs[key as usize];
         let id = LeaseId {
             job: key,
@@ -951,10 +1711,15 @@ impl Queue {
         };
         timed_out.push((self.rota.get(id.member).session, id));
         self.totals.timed_out += 1;
-        match self.unlink(key, None).qos {
-            Qos::ExactlyOnce => self.give_up_undecided(key),
-            _ => self.make_ready(key),
+        if job.held().qos == Qos::ExactlyOnce {
+            self.unlink(key, None);
+            return self.give_up_undecided(key);
         }
+        if self.rota.timed_out(id.member) {
+            self.rest(id.member, now);
+        }
+        self.unlink(key, None);
+        self.fail(key, None, now);
     }
 
     /// How long a member may hold a job; `None`: as long as it likes.
@@ -982,10 +1747,15 @@ impl Queue {
     }
 
     /// The next message that the queue gives up. It no longer counts for the
-    /// limits; to be called until there is none, after [`Queue::settle`],
-    /// [`Queue::remove`] and [`Queue::handle_timeout`].
+    /// limits; to be called until there is none, after anything else was.
     pub fn poll_dead(&mut self) -> Option<DeadLetter> {
         self.dead.pop_front()
+    }
+
+    /// The next job that ended and whose producer wants to know it; to be
+    /// called as [`Queue::poll_dead`].
+    pub fn poll_finished(&mut self) -> Option<Finished> {
+        self.finished.pop_front()
     }
 
     /// What happened since the queue was made.
@@ -994,19 +1764,23 @@ impl Queue {
     }
 
     pub fn counts(&self) -> Counts {
-        let in_memory = self.ready.len() + self.fleeting.len();
-        let unread = self.keeping.as_ref().map_or(0, |keeping| keeping.unread);
-        let ready = in_memory + unread;
+        let keeping = self.keeping.as_ref();
+        let unread = keeping.map_or(0, |keeping| keeping.unread() + keeping.due.len());
+        let away = keeping.map_or(0, |keeping| keeping.away.len());
+        let in_memory = self.jobs.len() - self.leased - self.delayed;
         let (members, members_connected) = self.rota.len();
-        let oldest = self.first_ready();
+        let oldest = self.ready.oldest(&self.jobs, self.fair_groups());
+        let fleeting = self.fleeting.first(&self.jobs).map(|(_, key)| key);
+        let oldest = oldest.into_iter().chain(fleeting);
+        let oldest = oldest.min_by_key(|&key| self.jobs[key as usize].sequence);
         Counts {
-            ready,
-            in_flight: self.jobs.len() - in_memory - self.delayed,
-            delayed: self.delayed,
+            ready: in_memory + unread,
+            in_flight: self.leased,
+            delayed: self.delayed + away,
             bytes: self.bytes,
             members,
             members_connected,
-            oldest: oldest.map(|(_, key)| self.jobs[key as usize].message.received()),
+            oldest: oldest.map(|key| self.jobs[key as usize].message.received()),
             totals: self.totals,
         }
     }
@@ -1054,7 +1828,8 @@ impl Queue {
 
     /// Takes back what a member holds whose connection is gone, and if its
     /// session is so too, what is undecided.
-    fn take_back(&mut self, key: u32, session_ended: bool) {
+    fn take_back(&mut self, key: u32, session_ended: bool, gone: Gone, now: Time) {
+        let counts = gone == Gone::Lost && self.settings.rules == Rules::Work;
         let mut next = self.rota.get(key).leases.first();
         while let Some(job_key) = next {
             let job = &self.jobs[job_key as usize];
@@ -1068,7 +1843,10 @@ impl Queue {
                 }
                 _ => {
                     self.unlink(job_key, None);
-                    self.make_ready(job_key);
+                    match counts {
+                        true => self.fail_by_loss(job_key, now),
+                        false => self.make_ready(job_key),
+                    }
                 }
             }
         }
@@ -1078,11 +1856,18 @@ impl Queue {
     /// then needs another place.
     fn unlink(&mut self, key: u32, settled: Option<Time>) -> Held {
         let job = &self.jobs[key as usize];
-        let (held, member_key) = (*job.held(), job.member);
+        let (held, member_key, is_alone) = (*job.held(), job.member, job.is_alone());
+        if let Some(keeping) = &mut self.keeping {
+            keeping.read_bytes += job.message.cost_bytes();
+        }
+        self.leased -= 1;
         let later = job.links.next();
         let member = self.rota.get_mut(member_key);
         member.leases.remove(&mut self.jobs, key);
-        *member.held_mut(held.qos) -= 1;
+        if is_alone {
+            member.has_alone = false;
+        }
+        self.rota.count_held(member_key, held.qos, false);
         if let Some(later) = later {
             let restarted = &mut self.jobs[later as usize].held_mut().restarted;
             *restarted = settled.unwrap_or(held.restarted).max(*restarted);
@@ -1103,7 +1888,17 @@ impl Queue {
             if let Some(timer) = member.timer {
                 self.timers.remove(&(timer, Timer::Member(key)));
             }
+            if let Some(rest) = member.rests_until {
+                self.timers.remove(&(rest, Timer::Rest(key)));
+            }
         }
+    }
+
+    // ---- places
+
+    /// Groups in their rounds, under `fair`.
+    fn fair_groups(&self) -> Option<&Groups> {
+        self.groups.as_deref().filter(|_| self.settings.fair)
     }
 
     /// Puts a job that is in no place into its place in the order.
@@ -1111,7 +1906,7 @@ impl Queue {
         if self.jobs[key as usize].stored.is_held {
             self.amend(key, Fate::Open);
         }
-        self.make_ready_unamended(key);
+        self.wait(key, false);
     }
 
     /// What is stored of the job says so.
@@ -1119,27 +1914,136 @@ impl Queue {
         let job = &mut self.jobs[key as usize];
         job.stored.is_held = false;
         if let Some(keeping) = self.keeping.as_mut().filter(|_| job.stored.is_stored) {
-            let deliveries = job.deliveries;
-            keeping.amend(job.sequence, JobRecord { deliveries, fate });
+            let said = match job.flags.is_said {
+                true => self.said.get(&key).map_or("", |said| said),
+                false => "",
+            };
+            let record = JobRecord {
+                deliveries: job.deliveries,
+                failures: job.failures,
+                losses: job.losses,
+                fate,
+                said,
+            };
+            keeping.amend((job.source, job.sequence), &record);
         }
     }
 
-    fn make_ready_unamended(&mut self, key: u32) {
+    /// A job that is in no place waits for its turn: ready, or behind another
+    /// one of its group. `fresh`: it is younger than all others, and nothing
+    /// takes it out before its turn.
+    fn wait(&mut self, key: u32, fresh: bool) {
         let job = &mut self.jobs[key as usize];
+        if self.settings.rules == Rules::Share && job.message.qos() == Qos::AtMostOnce {
+            job.state = State::Ready;
+            match fresh {
+                true => self.fleeting.push(key),
+                false => self.fleeting.place(job.sequence, key),
+            }
+            return self.watch(key);
+        }
+        let fair = self.settings.fair;
+        if job.group != Job::NO_GROUP
+            && !fair
+            && !job.flags.is_out
+            && let Some(groups) = &mut self.groups
+        {
+            let group = groups.get_mut(job.group);
+            if group.is_out {
+                job.state = State::Behind;
+                match fresh {
+                    true => group.lane.push(key),
+                    false => group.lane.place(job.sequence, key),
+                }
+                groups.behind += 1;
+                self.watch(key);
+                return self.keep_newest(key);
+            }
+            group.is_out = true;
+            job.flags.is_out = true;
+        }
         job.state = State::Ready;
-        let sequence = job.sequence;
-        self.lane_of(key).place(sequence, key);
+        let groups = self.groups.as_deref_mut().filter(|_| fair);
+        self.ready.put(&self.jobs, key, fresh, groups);
         self.watch(key);
+        self.keep_newest(key);
     }
 
-    /// Takes a job out of its place that no member has: one that came back,
-    /// or that expires.
+    /// Of two jobs with one key, only the younger waits.
+    fn keep_newest(&mut self, key: u32) {
+        if !self.jobs[key as usize].flags.has_key {
+            return;
+        }
+        let Some(keys) = &mut self.keys else {
+            return;
+        };
+        let rival = keys.rival(key);
+        let sequence = |key: u32| self.jobs[key as usize].sequence;
+        let older = match rival {
+            Some(rival) if sequence(rival) > sequence(key) => Some(key),
+            rival => {
+                keys.wait(key);
+                rival
+            }
+        };
+        if let Some(older) = older {
+            self.take_out_waiting(older);
+            self.totals.replaced += 1;
+            self.end(older, Outcome::Dropped);
+        }
+    }
+
+    /// The job is the one of its group that is out, if it `holds` it.
+    fn hold_group(&mut self, key: u32, holds: bool) {
+        let job = &mut self.jobs[key as usize];
+        if holds
+            && job.group != Job::NO_GROUP
+            && !self.settings.fair
+            && let Some(groups) = &mut self.groups
+            && !groups.get(job.group).is_out
+        {
+            groups.get_mut(job.group).is_out = true;
+            job.flags.is_out = true;
+        }
+    }
+
+    /// The next one of a group steps out, after the one before is no more.
+    fn step_out(&mut self, group: u32) {
+        let Some(groups) = &mut self.groups else {
+            return;
+        };
+        let of = groups.get_mut(group);
+        of.is_out = false;
+        if let Some((sequence, next)) = of.lane.first(&self.jobs) {
+            of.lane.take_out(&self.jobs, sequence);
+            of.is_out = true;
+            groups.behind -= 1;
+            let job = &mut self.jobs[next as usize];
+            job.flags.is_out = true;
+            job.state = State::Ready;
+            self.ready.put(&self.jobs, next, false, None);
+        }
+    }
+
+    /// Takes a job out of its place that no member has.
+    fn take_out_waiting(&mut self, key: u32) {
+        self.take_out(key);
+        self.unwatch(key);
+        if let Some(keys) = &mut self.keys {
+            keys.stop_waiting(key);
+        }
+    }
+
     fn take_out(&mut self, key: u32) {
         let job = &self.jobs[key as usize];
         match job.state {
-            State::Ready => {
-                let sequence = job.sequence;
-                self.lane_of(key).take_out(sequence);
+            State::Ready => self.take_ready(key),
+            State::Behind => {
+                if let Some(groups) = &mut self.groups {
+                    let lane = &mut groups.get_mut(job.group).lane;
+                    lane.take_out(&self.jobs, job.sequence);
+                    groups.behind -= 1;
+                }
             }
             State::Delayed { due } => {
                 self.delayed -= 1;
@@ -1149,9 +2053,35 @@ impl Queue {
         }
     }
 
+    fn take_ready(&mut self, key: u32) {
+        let job = &self.jobs[key as usize];
+        if self.settings.rules == Rules::Share && job.message.qos() == Qos::AtMostOnce {
+            return self.fleeting.take_out(&self.jobs, job.sequence);
+        }
+        let fair = self.settings.fair;
+        let groups = self.groups.as_deref_mut().filter(|_| fair);
+        self.ready.take_out(&self.jobs, key, groups);
+    }
+
+    /// Jobs in memory that no member has.
+    fn waiting_in_memory(&self) -> Vec<u32> {
+        let jobs = self.jobs.iter();
+        let waiting = jobs.filter(|(_, job)| !matches!(job.state, State::Leased(_)));
+        waiting.map(|(key, _)| key as u32).collect()
+    }
+
+    /// The last moment at which it may be given to a member.
+    fn expires_of(&self, key: u32) -> Time {
+        let message = &self.jobs[key as usize].message;
+        match self.settings.ttl {
+            None => message.expires(),
+            Some(ttl) => message.expires().min(message.received() + ttl),
+        }
+    }
+
     /// No member has the job: it goes at its time, if it expires.
     fn watch(&mut self, key: u32) {
-        let expires = self.jobs[key as usize].message.expires();
+        let expires = self.expires_of(key);
         if expires < Time::MAX {
             self.expiring.insert((expires, key));
         }
@@ -1160,7 +2090,7 @@ impl Queue {
     /// A member has the job, however long it takes.
     fn unwatch(&mut self, key: u32) {
         if !self.expiring.is_empty() {
-            let expires = self.jobs[key as usize].message.expires();
+            let expires = self.expires_of(key);
             self.expiring.remove(&(expires, key));
         }
     }
@@ -1171,24 +2101,14 @@ impl Queue {
         while let Some(&(expires, key)) = self.expiring.first()
             && now > expires
         {
-            self.take_out(key);
-            self.totals.expired += 1;
-            self.forget(key);
-        }
-    }
-
-    fn lane_of(&mut self, key: u32) -> &mut Lane {
-        match self.settings.rules {
-            Rules::Share if self.jobs[key as usize].message.qos() == Qos::AtMostOnce => {
-                &mut self.fleeting
+            self.take_out_waiting(key);
+            if self.settings.dead_letter_expired && self.settings.rules == Rules::Work {
+                self.bury(key, DeadReason::Expired);
+            } else {
+                self.totals.expired += 1;
+                self.end(key, Outcome::Expired);
             }
-            _ => &mut self.ready,
         }
-    }
-
-    fn first_ready(&self) -> Option<(u64, u32)> {
-        let ready = self.ready.first(&self.jobs).into_iter();
-        ready.chain(self.fleeting.first(&self.jobs)).min()
     }
 
     /// Whether the job's last lease, if it had one, was this member's.
@@ -1197,18 +2117,37 @@ impl Queue {
         job.member == member && self.rota.get(member).first_lease <= job.lease
     }
 
+    /// The member that had the job's last lease, if it is still one.
+    fn last_of(&self, key: u32) -> Option<u32> {
+        let member = self.jobs[key as usize].member;
+        let is_one = self.rota.members.contains(member as usize);
+        (is_one && self.had_last(member, key)).then_some(member)
+    }
+
     fn pop_ready(&mut self) -> Option<u32> {
-        let (sequence, key) = self.first_ready()?;
-        self.lane_of(key).take_out(sequence);
+        let ready = self.ready.first(&self.jobs, self.fair_groups());
+        let fleeting = self.fleeting.first(&self.jobs).map(|(_, key)| key);
+        let both = ready.into_iter().chain(fleeting);
+        let key = both.min_by_key(|&key| self.jobs[key as usize].sequence)?;
+        self.take_ready(key);
+        if self.settings.fair
+            && let Some(groups) = &mut self.groups
+        {
+            let job = &self.jobs[key as usize];
+            self.ready.rotate(job.priority, job.group, groups);
+        }
+        if let Some(keys) = &mut self.keys {
+            keys.stop_waiting(key);
+        }
         Some(key)
     }
 
     /// Nobody has room for what was published at QoS 0.
     fn drop_fleeting(&mut self) {
-        while let Some((sequence, key)) = self.fleeting.first(&self.jobs) {
-            self.fleeting.take_out(sequence);
+        while let Some((_, key)) = self.fleeting.first(&self.jobs) {
+            self.take_out_waiting(key);
             self.totals.dropped += 1;
-            self.forget(key);
+            self.end(key, Outcome::Dropped);
         }
     }
 
@@ -1226,46 +2165,94 @@ impl Queue {
     fn bury(&mut self, key: u32, reason: DeadReason) {
         if self.settings.rules == Rules::Share {
             self.totals.discarded += 1;
-            self.forget(key);
-            return;
+            return self.end(key, Outcome::Dropped);
         }
-        let job = self.take_job(key);
-        match reason {
-            DeadReason::Rejected => self.totals.rejected += 1,
-            DeadReason::Undecided => self.totals.undecided += 1,
-        }
+        let total = match reason {
+            DeadReason::MaxDeliveries => &mut self.totals.max_deliveries,
+            DeadReason::Rejected => &mut self.totals.rejected,
+            DeadReason::Expired => &mut self.totals.dead_expired,
+            DeadReason::Overflow => &mut self.totals.dead_overflow,
+            DeadReason::Undecided => &mut self.totals.undecided,
+        };
+        *total += 1;
+        let (job, said) = self.take_job(key, Outcome::Dead(reason));
         self.dead.push_back(DeadLetter {
             message: job.message,
             reason,
             deliveries: job.deliveries,
+            said,
             sequence: job.sequence,
+            source: job.source,
             stored: job.stored,
         });
     }
 
     /// The job, which is in no place, is done with.
-    fn forget(&mut self, key: u32) {
-        let job = self.take_job(key);
+    fn end(&mut self, key: u32, outcome: Outcome) {
+        let (job, _) = self.take_job(key, outcome);
         if let Some(keeping) = &mut self.keeping {
-            keeping.remove(job.sequence, job.stored, &job.message);
+            keeping.remove((job.source, job.sequence), job.stored, &job.message);
         }
     }
 
-    /// The job, which is in no place, is no longer the queue's.
-    fn take_job(&mut self, key: u32) -> Job {
+    /// The job, which is in no place, is no longer the queue's; with what was
+    /// said of it last.
+    fn take_job(&mut self, key: u32, outcome: Outcome) -> (Job, Box<str>) {
         self.unwatch(key);
         let job = self.jobs.remove(key as usize);
+        let said = match job.flags.is_said {
+            true => self.said.remove(&key).unwrap_or_default(),
+            false => Box::default(),
+        };
+        if let Some(keys) = self.keys.as_mut().filter(|_| job.flags.has_key) {
+            keys.forget(key);
+        }
         if let Some(keeping) = &mut self.keeping {
             keeping.read_bytes -= job.message.cost_bytes();
         }
         self.cancel_reservation(job.message.cost_bytes());
+        if job.group != Job::NO_GROUP {
+            if job.flags.is_out {
+                self.step_out(job.group);
+            }
+            if let Some(groups) = &mut self.groups {
+                groups.leave(job.group);
+            }
+        }
+        if job.flags.receipt {
+            self.finished.push_back(Finished {
+                message: job.message.clone(),
+                outcome,
+                deliveries: job.deliveries,
+                said: said.clone(),
+            });
+        }
         if self.jobs.is_empty() && self.jobs.capacity() > Queue::JOBS_KEPT {
             self.jobs = Slab::new();
             self.ready.shrink();
             self.fleeting.shrink();
+            if let Some(groups) = &mut self.groups {
+                groups.shrink();
+            }
         }
-        job
+        (job, said)
     }
+}
+
+/// Where it is stored that a list is not to take an id a second time.
+pub(crate) fn dedup_key(list: ListId, id: &str) -> Vec<u8> {
+    let mut key = vec![tag::DEDUP];
+    key.extend_from_slice(&list.0.to_be_bytes());
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// Which message had the id, and until when.
+pub(crate) fn encode_remembered(message: MessageId, until: Time) -> [u8; 16] {
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&message.0.to_le_bytes());
+    value[8..].copy_from_slice(&until.as_micros().to_le_bytes());
+    value
 }
 
 /// How much a member may hold that has no prefetch of its own.

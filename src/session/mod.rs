@@ -827,9 +827,8 @@ impl Session {
             lists.push(job.queue);
             match (sent.qos, sent.filling == filling, job.hold) {
                 (Qos::ExactlyOnce, false, Hold::Current) => return true,
-                (Qos::ExactlyOnce, true, Hold::Current) => {
-                    unwritten.push((job.queue, job.lease));
-                }
+                // It never was in the member's hands.
+                (_, true, Hold::Current) => unwritten.push((job.queue, job.lease)),
                 // Somebody else may have the job: the client gets PUBREL for
                 // the id, and no second PUBLISH.
                 (Qos::ExactlyOnce, _, _) => refused.push(sent.packet_id),
@@ -857,7 +856,7 @@ impl Session {
         }
         self.link = None;
         self.absent_since = now;
-        self.unconfirmed = Vec::new();
+        unwritten.append(&mut self.unconfirmed);
         self.writing_len = 0;
         self.passed_over.clear();
         let mut outbox = std::mem::take(&mut self.outbox);

@@ -22,6 +22,7 @@ mod retained;
 mod storing;
 mod threads;
 mod wills;
+mod wishes;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

@@ -6,12 +6,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{Kind, List};
 use crate::broker::Core;
 use crate::broker::record::{ListRecord, list_key};
 use crate::broker::timers::Timer;
-use crate::config::{Durability, QueueSettings, QueueTopic, Undecided};
+use crate::config::{
+    Durability, LastValue, Limits, Overflow, QueueSettings, QueueTopic, Undecided,
+};
 use crate::journal::{Change, ListId};
 use crate::message::{Qos, QueueId, Time};
 use crate::protocol::ReasonCode;
@@ -120,20 +123,7 @@ impl Core {
         prepare: impl FnOnce(&mut List),
     ) -> QueueId {
         let dead = name.as_str().starts_with("$dead/");
-        let queue = Queue::new(Settings {
-            prefetch: settings.prefetch,
-            ack_timeout: settings.ack_timeout,
-            undecided: if dead {
-                Undecided::Redeliver
-            } else {
-                settings.undecided
-            },
-            undecided_after: settings.undecided_after,
-            exclusive: settings.exclusive,
-            messages_max: settings.messages_max,
-            bytes_max: settings.bytes_max,
-            rules: Rules::Work,
-        });
+        let queue = Queue::new(work_settings(&settings, dead));
         let queue_topic = settings.topic == QueueTopic::Queue && !dead;
         let filters = settings.filters.clone();
         let kind = Kind::Work {
@@ -181,6 +171,9 @@ impl Core {
         let mut list = self.lists.lock(id.0)?;
         let durability = self.durability_of(&list);
         list.queue.keep(stored_in, durability);
+        for (kind, source) in &record.sources {
+            list.queue.add_source(*kind, *source);
+        }
         list.stored_used = record.last_used;
         Some(id)
     }
@@ -218,16 +211,7 @@ impl Core {
         if let Some(id) = self.list_named(text) {
             return id;
         }
-        let queue = Queue::new(Settings {
-            prefetch: u32::MAX,
-            ack_timeout: None,
-            undecided: Undecided::DeadLetter,
-            undecided_after: std::time::Duration::MAX,
-            exclusive: false,
-            messages_max: self.limits.session_messages_max,
-            bytes_max: self.limits.session_bytes_max,
-            rules: Rules::Share,
-        });
+        let queue = Queue::new(share_settings(&self.limits));
         let id = self.add_list(Arc::from(text), queue, Kind::Share, now, |_| ());
         self.feed_from(id, Receiver::Group(id), filter);
         id
@@ -286,8 +270,8 @@ impl Core {
         for (node, receiver) in &list.feeders {
             self.router.remove(*node, *receiver);
         }
-        if let Some((stored_in, _)) = list.queue.kept_in() {
-            self.forget_stored_list(effects, stored_in);
+        if list.queue.kept_in().is_some() {
+            self.forget_stored_list(effects, list.queue.sources());
         }
         let counts = list.queue.counts();
         let messages = counts.ready + counts.in_flight + counts.delayed + list.aside.len();
@@ -301,11 +285,20 @@ impl Core {
         }
     }
 
-    /// Nothing of a list is stored any more.
-    pub(in crate::broker) fn forget_stored_list(&self, effects: &mut Effects, list: ListId) {
-        let (key, journal) = (&list_key(list), &mut effects.journal);
-        journal.add(Durability::Flushed, Change::Delete { key });
-        journal.add(Durability::Flushed, Change::Drop { list });
+    /// Nothing of a list is stored any more; `sources`: its own first.
+    fn forget_stored_list(
+        &self,
+        effects: &mut Effects,
+        sources: impl Iterator<Item = (u8, ListId)>,
+    ) {
+        let journal = &mut effects.journal;
+        for (place, (_, list)) in sources.enumerate() {
+            if place == 0 {
+                let key = &list_key(list);
+                journal.add(Durability::Flushed, Change::Delete { key });
+            }
+            journal.add(Durability::Flushed, Change::Drop { list });
+        }
         effects.receipt = effects.receipt.and(self.store.append(journal));
     }
 
@@ -331,5 +324,56 @@ impl Core {
             Some(settings) => (Arc::new(settings.clone()), true),
             None => (Arc::new(self.queues_settings.default.clone()), false),
         }
+    }
+}
+
+/// What a work queue is told; `dead`: one of dead letters, which gives up
+/// nothing by itself.
+fn work_settings(settings: &QueueSettings, dead: bool) -> Settings {
+    Settings {
+        prefetch: settings.prefetch,
+        ack_timeout: settings.ack_timeout,
+        undecided: match dead {
+            true => Undecided::Redeliver,
+            false => settings.undecided,
+        },
+        undecided_after: settings.undecided_after,
+        exclusive: settings.exclusive,
+        dispatch: settings.dispatch,
+        deliveries_max: match dead {
+            true => u32::MAX,
+            false => settings.deliveries_max,
+        },
+        backoff_min: settings.backoff_min,
+        backoff_max: settings.backoff_max,
+        ttl: settings.ttl.filter(|_| !dead),
+        dead_letter_expired: settings.dead_letter_expired && !dead,
+        fair: settings.fair,
+        last_value: settings.last_value != LastValue::Off && !dead,
+        dedup_window: settings.dedup_window,
+        overflow: match dead {
+            true => Overflow::Reject,
+            false => settings.overflow,
+        },
+        messages_max: settings.messages_max,
+        bytes_max: settings.bytes_max,
+        rules: Rules::Work,
+    }
+}
+
+/// A share group has the bounds of a session.
+fn share_settings(limits: &Limits) -> Settings {
+    let unbounded = QueueSettings {
+        prefetch: u32::MAX,
+        ack_timeout: None,
+        undecided_after: Duration::MAX,
+        deliveries_max: u32::MAX,
+        messages_max: limits.session_messages_max,
+        bytes_max: limits.session_bytes_max,
+        ..QueueSettings::default()
+    };
+    Settings {
+        rules: Rules::Share,
+        ..work_settings(&unbounded, false)
     }
 }

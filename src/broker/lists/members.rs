@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{DEAD_QUEUE_BACKOFF, FAILED_BACKOFF, Kind, List};
+use super::{Kind, List};
 use crate::broker::link::Link;
 use crate::broker::record::{SubscriptionRecord, Target as Stored};
 use crate::broker::subscribe::Asked;
@@ -11,8 +11,8 @@ use crate::broker::timers::Timer;
 use crate::broker::{Core, Worker};
 use crate::config::QueueSettings;
 use crate::message::{Identity, LeaseId, PacketId, Qos, QueueId, SessionId, Time};
-use crate::protocol::{Ack, Properties, Property, ReasonCode};
-use crate::queue::{Membership, Settlement};
+use crate::protocol::{Ack, Property, ReasonCode};
+use crate::queue::{Gone, Membership, Settlement};
 use crate::session::{Close, Effects, Granted, Hold, Subscribed};
 use crate::topic::TopicFilter;
 
@@ -142,21 +142,21 @@ impl Core {
         self.names.get(name).map(|entry| *entry.value())
     }
 
-    /// A member unsubscribes (`gone` false) or its session is over. A share
-    /// group ends with its last member.
+    /// A member unsubscribes, or its session is over and its connection `gone`.
+    /// A share group ends with its last member.
     pub(in crate::broker) fn leave_list(
         &self,
         worker: &mut Worker,
         id: QueueId,
         session: SessionId,
-        gone: bool,
+        gone: Option<Gone>,
         now: Time,
     ) {
         let effects = &mut worker.effects;
         let last_of_group = self.change_list_with(effects, id, now, |list, effects| {
             match gone {
-                true => list.queue.remove(session, now),
-                false => list.queue.leave(session, now),
+                Some(gone) => list.queue.remove(session, gone, now),
+                None => list.queue.leave(session, now),
             }
             list.used(effects, now);
             matches!(list.kind, Kind::Share) && list.queue.counts().members == 0
@@ -174,7 +174,7 @@ impl Core {
         worker: &mut Worker,
         queue: QueueId,
         lease: LeaseId,
-        settlement: Settlement,
+        settlement: Settlement<'_>,
         now: Time,
     ) {
         self.change_list(worker, queue, now, |list| {
@@ -248,8 +248,11 @@ impl Core {
             return Ok(()); // Settled before: the first settlement wins.
         };
         let settlement = match name {
-            "$nack" => Settlement::Refuse { delay: span },
-            "$reject" => Settlement::Reject,
+            "$nack" => Settlement::Fail {
+                delay: span,
+                said: "",
+            },
+            "$reject" => Settlement::Reject { said: "" },
             _ => Settlement::Extend(span),
         };
         self.settle(worker, job.queue, job.lease, settlement, now);
@@ -276,12 +279,12 @@ impl Core {
 }
 
 impl List {
-    fn settle(&mut self, lease: LeaseId, settlement: Settlement, now: Time) {
+    fn settle(&mut self, lease: LeaseId, settlement: Settlement<'_>, now: Time) {
         let settlement = match settlement {
             // A dead-letter queue has no dead letters of its own.
-            Settlement::Reject if self.is_dead_letters() => Settlement::Refuse {
-                delay: Some(DEAD_QUEUE_BACKOFF),
-            },
+            Settlement::Reject { said } if self.is_dead_letters() => {
+                Settlement::Fail { delay: None, said }
+            }
             other => other,
         };
         self.queue.settle(lease, settlement, now);
@@ -289,21 +292,26 @@ impl List {
 
     /// As a PUBACK or PUBREC says: done, to the next member, or never.
     pub(in crate::broker) fn settle_as(&mut self, lease: LeaseId, ack: &Ack<'_>, now: Time) {
-        let settlement = match ack.reason {
-            reason if !reason.is_failure() => Settlement::Done,
-            // Discarded [MQTT-4.8.2-6].
-            _ if matches!(self.kind, Kind::Share) => Settlement::Reject,
-            ReasonCode::PayloadFormatInvalid | ReasonCode::TopicNameInvalid => Settlement::Reject,
-            // Busy: the next may not be. When that is so too, there is no hurry.
-            ReasonCode::QuotaExceeded => {
-                let again = self.queue.deliveries(lease).is_some_and(|count| count > 1);
-                Settlement::Refuse {
-                    delay: again.then_some(FAILED_BACKOFF),
-                }
+        if !ack.reason.is_failure() {
+            return self.settle(lease, Settlement::Done, now);
+        }
+        let (mut delay, mut said) = (None, "");
+        for property in ack.properties.iter() {
+            match property {
+                // Seconds until the job may come again.
+                Property::UserProperty(("delay", seconds)) => delay = delay.or(parse_span(seconds)),
+                Property::ReasonString(why) => said = why,
+                _ => {}
             }
-            _ => Settlement::Refuse {
-                delay: Some(asked_delay(ack.properties).unwrap_or(FAILED_BACKOFF)),
-            },
+        }
+        let settlement = match ack.reason {
+            // Discarded [MQTT-4.8.2-6].
+            _ if matches!(self.kind, Kind::Share) => Settlement::Reject { said },
+            ReasonCode::PayloadFormatInvalid | ReasonCode::TopicNameInvalid => {
+                Settlement::Reject { said }
+            }
+            ReasonCode::QuotaExceeded => Settlement::Busy,
+            _ => Settlement::Fail { delay, said },
         };
         self.settle(lease, settlement, now);
     }
@@ -341,15 +349,6 @@ fn membership_of(
         prefetch: prefetch.or(own.and_then(|own| own.prefetch)),
         ack_timeout: ack_timeout.or(own.and_then(|own| own.ack_timeout)),
     }
-}
-
-/// The user property `delay` of a refusal: seconds until the job may come
-/// again.
-fn asked_delay(properties: Properties<'_>) -> Option<Duration> {
-    properties.iter().find_map(|property| match property {
-        Property::UserProperty(("delay", seconds)) => parse_span(seconds),
-        _ => None,
-    })
 }
 
 /// Whole seconds, up to a year.

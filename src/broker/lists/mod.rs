@@ -18,21 +18,22 @@ use std::time::Duration;
 use super::publish::Refused;
 use super::record::{ListRecord, list_key};
 use super::timers::Timer;
+use super::wishes::Wishes;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
 use crate::config::{Durability, QueueSettings};
-use crate::journal::{Change, Journal, Receipt};
-use crate::message::{Message, Qos, QueueId, SessionId, Time};
+use crate::journal::{Change, Journal, ListId, Receipt};
+use crate::message::{Message, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
-use crate::queue::{DeadLetter, Full, JobRecord, Queue, Stored, StoredJob};
+use crate::queue::{Ask, DeadLetter, Fate, Full, JobRecord, Queue, Stored, StoredJob};
 use crate::router::{NodeId, Receiver, Target};
 use crate::session::{
     About, Close, Effects, Hold, JobDelivered, JobDelivery, Publication, Subscribed,
 };
-use crate::store::Row;
+use crate::store::{Row, Store};
 use crate::topic::{TopicFilter, TopicLimits};
 
-/// What is refused in a dead-letter queue comes again after so long.
+/// Dead letters that found their queue full are tried again after so long.
 const DEAD_QUEUE_BACKOFF: Duration = Duration::from_secs(1);
 /// That a queue is used is stored no more often.
 const USED_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -43,8 +44,6 @@ const READ_AGAIN_AFTER: Duration = Duration::from_millis(10);
 const READ_FAILED_AFTER: Duration = Duration::from_secs(1);
 /// Bytes of messages read at a time.
 const READ_BYTES_MAX: usize = 512 << 10;
-/// How long a job waits that a member could not do, and said no delay for.
-const FAILED_BACKOFF: Duration = Duration::from_secs(1);
 
 /// A queue or share group, and what surrounds it.
 pub(super) struct List {
@@ -128,7 +127,8 @@ impl List {
         self.stored_used = now;
         if let Some((list, durability)) = self.queue.kept_in() {
             let key = &list_key(list);
-            let value = &ListRecord::encode(&self.name, self.last_used);
+            let sources = self.queue.sources().skip(1);
+            let value = &ListRecord::encode(&self.name, self.last_used, sources);
             journal.add(
                 durability.max(Durability::Flushed),
                 Change::Put { key, value },
@@ -136,21 +136,59 @@ impl List {
         }
     }
 
+    /// What a message asks of it that was published just now.
+    fn ask<'a>(&self, publication: &Publication<'a>, now: Time) -> Ask<'a> {
+        match &self.kind {
+            Kind::Work { settings, .. } => {
+                let wishes = Wishes::lenient(publication.properties, now);
+                wishes.ask(settings, publication.topic.as_str(), now)
+            }
+            Kind::Share => Ask::default(),
+        }
+    }
+
     /// Puts a message in for which there is a reservation.
-    fn put_in(&mut self, effects: &mut Effects, publication: &Publication<'_>, now: Time) {
+    fn put_in(
+        &mut self,
+        store: &Store,
+        effects: &mut Effects,
+        publication: &Publication<'_>,
+        ask: &Ask<'_>,
+        now: Time,
+    ) {
         let fleeting = matches!(self.kind, Kind::Share) && publication.qos == Qos::AtMostOnce;
         let mut stored = Stored::NOT;
-        if let Some((list, durability)) = self.queue.kept_in().filter(|_| !fleeting) {
+        if let Some((_, durability)) = self.queue.kept_in().filter(|_| !fleeting) {
             let durability = durability.max(publication.durability);
-            let row = (list, self.queue.next_sequence());
-            let record = JobRecord::NEW.encode();
-            let shared = publication.store(&mut effects.journal, durability, row, &record);
             if durability > Durability::Memory {
+                let list = self.source_for(store, effects, ask, now);
+                let row = (list, self.queue.next_sequence());
+                let due = if ask.due > now { ask.due } else { Time::ZERO };
+                let record = JobRecord::new(due).head();
+                let shared = publication.store(&mut effects.journal, durability, row, &record);
                 stored = Stored::row(shared > 0);
             }
         }
         let message = publication.message().clone();
-        self.queue.enqueue_reserved(message, stored, now);
+        self.queue.enqueue_reserved(message, ask, stored, now);
+    }
+
+    /// The list for the row of such a job; it begins with the first of them.
+    fn source_for(
+        &mut self,
+        store: &Store,
+        effects: &mut Effects,
+        ask: &Ask<'_>,
+        now: Time,
+    ) -> ListId {
+        let kind = Queue::kind_for(ask, now);
+        if let Some(list) = self.queue.list_for(kind) {
+            return list;
+        }
+        let list = store.new_list();
+        self.queue.add_source(kind, list);
+        self.store(&mut effects.journal, now);
+        list
     }
 
     /// When a job is stored.
@@ -202,7 +240,7 @@ impl Core {
             if let Receiver::Group(group) = target.receiver {
                 let taken = self.change_list_with(effects, group, now, |list, effects| {
                     list.queue.reserve(publication.cost_bytes())?;
-                    list.put_in(effects, publication, now);
+                    list.put_in(&self.store, effects, publication, &Ask::default(), now);
                     Ok::<_, Full>(())
                 });
                 if matches!(taken, Some(Err(_))) {
@@ -227,7 +265,8 @@ impl Core {
                 list.used(effects, now);
             }
             list.queue.reserve(publication.cost_bytes())?;
-            list.put_in(effects, publication, now);
+            let ask = list.ask(publication, now);
+            list.put_in(&self.store, effects, publication, &ask, now);
             Ok::<_, Full>(())
         });
         match taken {
@@ -274,7 +313,8 @@ impl Core {
                 if feed == Feed::Direct {
                     list.used(effects, now);
                 }
-                list.put_in(effects, publication, now);
+                let ask = list.ask(publication, now);
+                list.put_in(&self.store, effects, publication, &ask, now);
             });
             fed |= put_in.is_some();
         }
@@ -339,7 +379,7 @@ impl Core {
         counters.dropped_expired.add((expired - counted.1) as usize);
         while let Some(letter) = list.queue.poll_dead() {
             // It gave up its own room just now.
-            let reserved = list.queue.reserve(letter.message.cost_bytes()).is_ok();
+            let reserved = list.queue.reserve_free(letter.message.cost_bytes()).is_ok();
             list.aside.push_back((letter, reserved));
         }
         // One at a time: who finds room left calls the next by putting in.
@@ -396,46 +436,93 @@ impl Core {
     /// Jobs that are not in memory, if the queue wants some now; whether any
     /// came.
     fn read_jobs(&self, list: &mut List, id: QueueId, effects: &mut Effects, now: Time) -> bool {
-        let Some((stored_in, from, jobs_max)) = list.queue.wants_jobs() else {
+        let Some(wanted) = list.queue.wants_jobs() else {
             return false;
         };
         // Asked before: what is stored from now on may be missed by the reading.
         let last = list.receipts.back().map(|(_, receipt)| *receipt);
         let is_all_stored = last.is_none_or(|receipt| self.store.has(receipt));
-        let rows = (self.store).read(stored_in, from, jobs_max, READ_BYTES_MAX);
-        let has_failed = rows.is_err();
-        let rows = rows.unwrap_or_else(|error| {
-            tracing::error!(queue = ?list.name, %error, "jobs could not be read; they are tried again");
-            self.timers.schedule(now + READ_FAILED_AFTER, Timer::Queue(id));
-            Vec::new()
-        });
-        let found = !rows.is_empty();
-        for row in rows {
-            let Some(job) = stored_job(&row) else {
-                list.queue.lose(row.row);
-                self.lost_damaged(&list.name, 1);
-                continue;
-            };
-            if let Some(key) = list.queue.load(job, now) {
+        let rows = (self.store).read(wanted.list, wanted.from, wanted.rows_max, READ_BYTES_MAX);
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(queue = ?list.name, %error, "jobs could not be read; they are tried again");
+                self.timers
+                    .schedule(now + READ_FAILED_AFTER, Timer::Queue(id));
+                return false;
+            }
+        };
+        for row in &rows {
+            if let Some((key, ..)) = self.load_job(list, wanted.list, row, now) {
                 // Its holder was not told of it at the start, and may have it.
                 list.queue.restore_lease(key, None, now);
             }
         }
+        let is_settled = is_all_stored && self.store.failure().is_none();
+        let missing = list.queue.looked(wanted, rows.len(), is_settled);
+        self.lost_damaged(&list.name, missing);
         let sequence = list.queue.next_sequence();
         self.store_list(list, effects, sequence);
-        if !found {
-            if !is_all_stored {
-                // What was put in last. One timer for all that comes meanwhile.
-                let due = now + READ_AGAIN_AFTER;
-                if due < list.alarm {
-                    list.alarm = self.schedule(now, due, Timer::Queue(id));
-                }
-            } else if !has_failed && self.store.failure().is_none() {
-                let missing = list.queue.loaded_all();
-                self.lost_damaged(&list.name, missing);
+        let has_more = list.queue.wants_jobs() != Some(wanted);
+        if !has_more && !is_settled {
+            // What was put in last. One timer for all that comes meanwhile.
+            let due = now + READ_AGAIN_AFTER;
+            if due < list.alarm {
+                list.alarm = self.schedule(now, due, Timer::Queue(id));
             }
         }
-        found
+        has_more
+    }
+
+    /// A job that was read. One that a member has at QoS 2 comes back: its key,
+    /// its holder, and under which id.
+    pub(super) fn load_job(
+        &self,
+        list: &mut List,
+        stored_in: ListId,
+        row: &Row,
+        now: Time,
+    ) -> Option<HeldJob> {
+        let Some(job) = stored_job(row) else {
+            list.queue.lose(stored_in, row.row);
+            self.lost_damaged(&list.name, 1);
+            return None;
+        };
+        let (record, message) = (job.record, job.message.clone());
+        let publication = Publication::of(&message, now);
+        let ask = list.ask(&publication, now);
+        let key = list.queue.load(stored_in, job, &ask, now)?;
+        match record.fate {
+            Fate::Held(session, packet_id) => {
+                Some((key, session, packet_id, message.clone(), record.deliveries))
+            }
+            _ => None,
+        }
+    }
+
+    /// A job that was put in with a delay and that an earlier run left; as
+    /// [`Core::load_job`].
+    pub(super) fn restore_delayed_job(
+        &self,
+        list: &mut List,
+        stored_in: ListId,
+        row: &Row,
+        now: Time,
+    ) -> Option<HeldJob> {
+        let job = stored_job(row);
+        if let Some(job) = &job {
+            let ask = list.ask(&Publication::of(&job.message, now), now);
+            let (due, cost_bytes) = match job.record.fate {
+                Fate::Delayed(due) => (due, job.message.cost_bytes()),
+                _ => (Time::ZERO, job.message.cost_bytes()),
+            };
+            (list.queue).restore_delayed(job.sequence, due, ask.priority, cost_bytes);
+            if matches!(job.record.fate, Fate::Delayed(_)) {
+                return None;
+            }
+        }
+        // It was due before, and may be in somebody's hands.
+        self.load_job(list, stored_in, row, now)
     }
 
     /// Messages that were damaged on disk are lost, and that is said.
@@ -561,7 +648,11 @@ impl Core {
                         if letter.stored.is_stored {
                             publication.durability = durability;
                         }
-                        list.put_in(effects, &publication, now);
+                        let ask = Ask {
+                            due: Time::ZERO,
+                            ..list.ask(&publication, now)
+                        };
+                        list.put_in(&self.store, effects, &publication, &ask, now);
                         Ok::<_, Full>(())
                     })
                 });
@@ -642,8 +733,11 @@ impl Core {
     }
 }
 
+/// A job's key in its queue, the stored session that has it at QoS 2, and how.
+pub(super) type HeldJob = (u32, ListId, PacketId, Arc<Message>, u32);
+
 /// A job as its row has it; `None`: the row is none of a job's.
-pub(super) fn stored_job(row: &Row) -> Option<StoredJob> {
+fn stored_job(row: &Row) -> Option<StoredJob<'_>> {
     Some(StoredJob {
         sequence: row.row,
         message: Arc::new(Message::decode_stored(&row.body)?),

@@ -264,6 +264,10 @@ impl Exporter {
                 let mut line = Line::new("queue");
                 line.field("name", &record.name)
                     .field("last_used_micros", record.last_used.as_micros());
+                if !record.sources.is_empty() {
+                    let kinds = record.sources.iter().map(|(kind, _)| *kind);
+                    line.field("sources", kinds.collect::<Vec<u8>>());
+                }
                 Some(line)
             }
             Stored::Subscription(session, target, record) => {
@@ -288,6 +292,14 @@ impl Exporter {
             Stored::Releasing(session, id, order) => {
                 let mut line = self.of_session("releasing", *session)?;
                 line.field("packet_id", id).field("order", order);
+                Some(line)
+            }
+            Stored::Remembered(queue, id, message, until) => {
+                let mut line = Line::new("dedup");
+                line.field("queue", &**self.queues.get(queue)?)
+                    .field("id", id)
+                    .field("message_id", message.0)
+                    .field("until_micros", until.as_micros());
                 Some(line)
             }
             Stored::Row(row) => self.row(row),
@@ -321,11 +333,21 @@ impl Exporter {
                     .properties("own_properties", own, PacketType::Publish);
                 line
             }
-            About::Job(record) => {
+            About::Job {
+                queue,
+                source,
+                record,
+                said,
+            } => {
                 let mut line = Line::new("job");
-                line.field("queue", &**self.queues.get(&row.list)?)
+                let some = |number: u32| Some(number).filter(|number| *number > 0);
+                line.field("queue", &**self.queues.get(queue)?)
+                    .optional("source", *source)
                     .field("place", row.number)
-                    .field("deliveries", record.deliveries);
+                    .field("deliveries", record.deliveries)
+                    .optional("failures", some(record.failures))
+                    .optional("losses", some(record.losses.into()))
+                    .optional("said", Some(said).filter(|said| !said.is_empty()));
                 self.fate(record.fate, &mut line);
                 line
             }
@@ -579,6 +601,8 @@ pub struct Importer<'a> {
     loader: Loader<'a>,
     sessions: HashMap<String, Place>,
     queues: HashMap<String, Place>,
+    /// Other lists of queues, by the queue's own and their kind.
+    sources: FxHashMap<(ListId, u8), Place>,
     retained: FxHashSet<String>,
     /// Shared bodies by their numbers in the lines, and their ids here.
     bodies: FxHashMap<u64, u64>,
@@ -601,6 +625,7 @@ impl<'a> Importer<'a> {
             loader: Loader::new(store),
             sessions: HashMap::new(),
             queues: HashMap::new(),
+            sources: FxHashMap::default(),
             retained: FxHashSet::default(),
             bodies: FxHashMap::default(),
             has_clock: false,
@@ -689,11 +714,41 @@ impl<'a> Importer<'a> {
                 self.row(list, about, fields)
             }
             "job" => {
-                let place = queue_of(&mut self.queues, fields)?;
+                let queue = queue_of(&mut self.queues, fields)?;
+                let own = queue.list;
+                let source = fields.optional_number("source")?;
+                let place = match source {
+                    None => queue,
+                    Some(kind) => match self.sources.get_mut(&(own, kind)) {
+                        Some(place) => place,
+                        None => {
+                            return Err(fields.wrong("source", "one of its queue's sources"));
+                        }
+                    },
+                };
                 let list = place.next(fields)?;
-                let deliveries = fields.number("deliveries")?;
-                let fate = self.fate(fields)?;
-                self.row(list, About::Job(JobRecord { deliveries, fate }), fields)
+                let record = JobRecord {
+                    deliveries: fields.number("deliveries")?,
+                    failures: fields.optional_number("failures")?.unwrap_or(0),
+                    losses: fields.optional_number("losses")?.unwrap_or(0),
+                    fate: self.fate(fields)?,
+                    said: "",
+                };
+                let said = fields.optional_text("said")?.unwrap_or_default();
+                let about = About::Job {
+                    queue: own,
+                    source,
+                    record,
+                    said,
+                };
+                self.row(list, about, fields)
+            }
+            "dedup" => {
+                let queue = queue_of(&mut self.queues, fields)?.list;
+                let id = fields.text("id")?;
+                let message = MessageId(fields.number("message_id")?);
+                let until = Time::from_micros(fields.number("until_micros")?);
+                self.put(&Stored::Remembered(queue, id, message, until))
             }
             "retained" => {
                 let fields = fields
@@ -770,7 +825,29 @@ impl<'a> Importer<'a> {
         }
         let list = self.begin(name.clone(), fields, "name")?;
         let last_used = Time::from_micros(fields.number("last_used_micros")?);
-        self.put(&Stored::List(list, ListRecord { name, last_used }))
+        let kinds = fields.take("sources", "numbers from 0 to 10", |value| {
+            let kinds = value.as_array()?.iter();
+            let kinds = kinds.map(|kind| kind.as_u64().filter(|kind| *kind <= 10));
+            kinds
+                .map(|kind| Some(kind? as u8))
+                .collect::<Option<Vec<u8>>>()
+        })?;
+        let mut sources = Vec::new();
+        for kind in kinds.unwrap_or_default() {
+            let source = self.store.new_list();
+            let place = Place {
+                list: source,
+                number: 0,
+            };
+            self.sources.insert((list, kind), place);
+            sources.push((kind, source));
+        }
+        let record = ListRecord {
+            name,
+            last_used,
+            sources,
+        };
+        self.put(&Stored::List(list, record))
     }
 
     fn begin(&mut self, name: String, fields: &Fields, field: &str) -> Result<ListId, String> {

@@ -21,7 +21,7 @@ use clap::Subcommand;
 
 use self::lines::{Exporter, Importer};
 use super::{Failure, Outcome, print};
-use crate::broker::transfer::{Left, Stored, read_all};
+use crate::broker::transfer::{About, Left, Stored, read_all};
 use crate::config::{Effective, Flags, Source, StoreSettings};
 use crate::journal::ListId;
 use crate::run::control::{Answer, AskError, Request, ask};
@@ -282,9 +282,13 @@ impl Counts {
             Stored::Subscription(..) => self.subscriptions += 1,
             Stored::Received(..) => self.received += 1,
             Stored::Releasing(..) => self.releasing += 1,
-            Stored::Row(row) => match self.queues.get_mut(&row.list) {
-                Some((_, messages)) => *messages += 1,
-                None => self.messages += 1,
+            Stored::Remembered(..) => {}
+            Stored::Row(row) => match row.about {
+                About::Job { queue, .. } => {
+                    let name = self.queues.get_mut(&queue);
+                    name.into_iter().for_each(|(_, messages)| *messages += 1);
+                }
+                About::Message { .. } => self.messages += 1,
             },
             Stored::Retained(_) => self.retained += 1,
         }
