@@ -5,10 +5,11 @@
 //! here, or sent on from here.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use super::authenticate::Enhanced;
-use super::publish::{Incoming, Refused, Sorted};
+use super::publish::{Incoming, Queued, Refused, Sorted, Taken};
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::config::Durability;
@@ -362,14 +363,22 @@ impl Core {
             }
         }
         match self.accept(worker, link, incoming, now) {
-            Ok(matched) => {
+            Ok(taken) => {
                 if let Some(packet_id) = packet_id {
-                    let reason = match matched {
-                        true => ReasonCode::Success,
-                        false => ReasonCode::NoMatchingSubscribers,
-                    };
                     // In the order of the PUBLISHes [MQTT-4.6.0-2], [MQTT-4.6.0-3].
-                    answer(worker, link, answer_kind(incoming.qos), packet_id, reason);
+                    let kind = answer_kind(incoming.qos);
+                    match taken {
+                        Taken::Queues(queued) if link.terms.wants_words => {
+                            answer_queued(worker, link, kind, packet_id, queued);
+                        }
+                        Taken::Queues(_) | Taken::Subscribers => {
+                            answer(worker, link, kind, packet_id, ReasonCode::Success);
+                        }
+                        Taken::Nobody => {
+                            let reason = ReasonCode::NoMatchingSubscribers;
+                            answer(worker, link, kind, packet_id, reason);
+                        }
+                    }
                 }
                 Ok(None)
             }
@@ -680,6 +689,29 @@ fn answer(
 ) {
     let (wire, from) = (link.terms.wire, worker.answers.len());
     encode_ack(kind, packet_id, reason, wire, &mut worker.answers);
+    worker.gate_answer(from);
+}
+
+/// A queue has the message: under which id, and whether it had it before.
+#[inline(never)]
+fn answer_queued(
+    worker: &mut Worker,
+    link: &Link,
+    kind: AckKind,
+    packet_id: PacketId,
+    queued: Queued,
+) {
+    let Worker { told, text, .. } = worker;
+    told.clear();
+    text.clear();
+    // Writing to a text does not fail.
+    _ = write!(text, "{}", queued.id);
+    told.push(Property::UserProperty(("message-id", text)));
+    if queued.is_duplicate {
+        told.push(Property::UserProperty(("duplicate", "1")));
+    }
+    let (from, success) = (worker.answers.len(), ReasonCode::Success);
+    (link.terms).acknowledge(kind, packet_id, success, told, &mut worker.answers);
     worker.gate_answer(from);
 }
 

@@ -19,6 +19,8 @@ mod lists;
 mod publish;
 pub(crate) mod record;
 mod restore;
+mod results;
+mod spelled;
 mod subscribe;
 mod timeout;
 mod timers;
@@ -41,6 +43,7 @@ use crate::access::{Access, Method};
 use crate::config::{Config, Durability, Limits, QueueSettings, QueuesSettings, SessionSettings};
 use crate::journal::Receipt;
 use crate::message::{ClientId, Identity, MessageId, PacketId, QueueId, SessionId, Time};
+use crate::protocol::PropertiesBuf;
 use crate::router::{MatchCache, RetainedStore, Router};
 use crate::session::{Effects, Exchange, Outbox, Session, Will};
 use crate::slots::{Locked, Slots};
@@ -105,6 +108,9 @@ pub struct Worker {
     message_ids: std::ops::Range<u64>,
     // Of the answers, those from these places on wait for the store.
     gates: Vec<(usize, Receipt)>,
+    // What an acknowledgement tells, while it is put together.
+    told: PropertiesBuf,
+    text: String,
     // While it is locked, what is stored is stored together; who locks it takes
     // it meanwhile.
     pin: Option<Arc<Mutex<()>>>,
@@ -117,6 +123,8 @@ impl Worker {
             properties: Vec::new(),
             answers: Vec::new(),
             gates: Vec::new(),
+            told: PropertiesBuf::new(),
+            text: String::new(),
             pin: core.store.pin(),
             cache: MatchCache::new(core.limits.match_cache_bytes_max),
             overflowed: Vec::new(),

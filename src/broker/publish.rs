@@ -6,13 +6,14 @@ use std::time::Duration;
 use super::link::Link;
 use super::lists::Feed;
 use super::record::retained_key;
+use super::spelled::Spelled;
 use super::timers::Timer;
-use super::wishes::Wishes;
+use super::wishes::{Settles, Wishes};
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
 use crate::config::{Durability, SessionFull};
 use crate::journal::Change;
-use crate::message::{Qos, QueueId, SessionId, Time};
+use crate::message::{MessageId, Qos, QueueId, SessionId, Time};
 use crate::protocol::{Properties, Property, ReasonCode};
 use crate::router::{Matches, Receiver, Target};
 use crate::session::{Close, Delivered, Delivery, Effects, Publication, Session};
@@ -41,6 +42,35 @@ pub(super) enum Refused {
     Never(Close),
 }
 
+/// Who has a PUBLISH that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It goes to none.
+    Nobody,
+    /// Subscribers, and no queue.
+    Subscribers,
+    /// A queue at least.
+    Queues(Queued),
+}
+
+/// What its publisher is told of a message that a queue has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Queued {
+    /// Of a duplicate, that of the first one.
+    pub id: MessageId,
+    /// Whether an earlier one with its `dedup-id` stands for it.
+    pub is_duplicate: bool,
+}
+
+impl Taken {
+    fn queued(publication: &Publication<'_>) -> Taken {
+        Taken::Queues(Queued {
+            id: publication.id,
+            is_duplicate: false,
+        })
+    }
+}
+
 /// A PUBLISH as it is meant: its alias resolved, its properties sorted.
 pub(super) struct Incoming<'a> {
     pub topic: &'a str,
@@ -52,7 +82,7 @@ pub(super) struct Incoming<'a> {
 
 /// The properties of a PUBLISH or of a will, sorted into those that are passed
 /// on as they are and those that mean something here.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Sorted<'a> {
     /// [MQTT-3.3.2-4], [MQTT-3.3.2-15] to [MQTT-3.3.2-18], [MQTT-3.3.2-20]
     pub passed_on: &'a [u8],
@@ -61,6 +91,8 @@ pub(super) struct Sorted<'a> {
     pub will_delay_secs: u32,
     /// Whether the payload is said to be UTF-8.
     pub says_text: bool,
+    /// Whether there is a user property `settles`.
+    pub settles: bool,
 }
 
 impl<'a> Sorted<'a> {
@@ -85,8 +117,12 @@ impl<'a> Sorted<'a> {
                     return Err(Close::new(ReasonCode::ProtocolError, why)); // [MQTT-3.3.4-6]
                 }
                 passed_on => {
-                    if let Property::PayloadFormatIndicator(says_text) = passed_on {
-                        sorted.says_text = says_text;
+                    match passed_on {
+                        Property::PayloadFormatIndicator(says_text) => {
+                            sorted.says_text = says_text;
+                        }
+                        Property::UserProperty(("settles", _)) => sorted.settles = true,
+                        _ => {}
                     }
                     passed_on.encode(scratch);
                     continue;
@@ -104,23 +140,74 @@ impl<'a> Sorted<'a> {
 
 impl Core {
     /// A PUBLISH of a client: checked, then taken by all who must have it, or
-    /// refused whole. Whether anybody is to have it.
+    /// refused whole. Who has it.
     pub(super) fn accept(
         &self,
         worker: &mut Worker,
         link: &Link,
         incoming: &Incoming<'_>,
         now: Time,
-    ) -> Result<bool, Refused> {
-        let topic = incoming.topic;
+    ) -> Result<Taken, Refused> {
+        match incoming.topic.starts_with('$') {
+            true => self.accept_special(worker, link, incoming, now),
+            false => self.accept_as_meant(worker, link, incoming, None, now),
+        }
+    }
+
+    /// As `accept`, where the topic may say more than where it goes.
+    #[inline(never)]
+    fn accept_special(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        incoming: &Incoming<'_>,
+        now: Time,
+    ) -> Result<Taken, Refused> {
+        let (topic, sorted) = (incoming.topic, incoming.sorted);
+        if let Some(spelled) = Spelled::read(topic, sorted.passed_on).map_err(Refused::Never)? {
+            // An alias keeps no more of it.
+            if topic.len() > "$queue/".len() + self.topic_limits.bytes_max {
+                let why = "invalid topic name: it is longer than topic_bytes_max";
+                return Err(Refused::Never(Close::new(
+                    ReasonCode::TopicNameInvalid,
+                    why,
+                )));
+            }
+            let passed_on = spelled.properties.as_deref();
+            let incoming = Incoming {
+                topic: &spelled.topic,
+                sorted: Sorted {
+                    passed_on: passed_on.unwrap_or(sorted.passed_on),
+                    ..sorted
+                },
+                ..*incoming
+            };
+            return self.accept_as_meant(worker, link, &incoming, spelled.settles, now);
+        }
         if topic.starts_with("$queue/$")
             && let Some(control) = topic.strip_prefix("$queue/")
         {
             let accepted = self.pinned(worker, |worker| {
                 self.accept_control(worker, link, control, incoming.payload, now)
             });
-            return accepted.map(|()| true).map_err(Refused::Never);
+            // Which is as good as a subscriber.
+            return accepted
+                .map(|()| Taken::Subscribers)
+                .map_err(Refused::Never);
         }
+        self.accept_as_meant(worker, link, incoming, None, now)
+    }
+
+    /// As `accept`; `settles` as its topic said it.
+    fn accept_as_meant(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        incoming: &Incoming<'_>,
+        settles: Option<Settles>,
+        now: Time,
+    ) -> Result<Taken, Refused> {
+        let topic = incoming.topic;
         let name = self.parse_topic(topic).map_err(Refused::Never)?;
         let sorted = &incoming.sorted;
         (self.check_payload(sorted.says_text, incoming.payload)).map_err(Refused::Never)?;
@@ -133,8 +220,10 @@ impl Core {
             let why = "publishing to this topic is not allowed";
             return Err(Refused::Never(Close::new(ReasonCode::NotAuthorized, why)));
         }
-        if name.as_str().len() < topic.len() {
-            Wishes::of(sorted.passed_on, now).map_err(Refused::Never)?;
+        let mut settles = settles;
+        if name.as_str().len() < topic.len() || sorted.settles {
+            let wishes = Wishes::of(sorted.passed_on, now).map_err(Refused::Never)?;
+            settles = settles.or(wishes.settles);
         }
         let id = self.next_message_id(worker);
         let (qos, retain) = (incoming.qos, incoming.retain);
@@ -145,7 +234,15 @@ impl Core {
         if let Some(secs) = sorted.expiry_secs {
             publication.expires = now + Duration::from_secs(secs.into());
         }
-        self.publish(worker, &publication, topic, now)
+        match settles {
+            None => self.publish(worker, &publication, topic, now),
+            Some(settles) => {
+                publication.is_whole = true;
+                self.pinned(worker, |worker| {
+                    self.publish_result(worker, link, settles, &publication, topic, now)
+                })
+            }
+        }
     }
 
     /// Where that is asked for, what says that it is text is text
@@ -165,8 +262,12 @@ impl Core {
             return self.parse_topic_name(topic);
         }
         let invalid = |why: &'static str| Err(Close::new(ReasonCode::TopicNameInvalid, why));
-        if topic == "$queue" || topic.starts_with("$share/") || topic.starts_with("$dead/") {
-            let why = "clients do not publish to $queue, $share/ or $dead/; $queue/NAME is a queue";
+        if topic == "$queue"
+            || topic == "$settles"
+            || topic.starts_with("$share/")
+            || topic.starts_with("$dead/")
+        {
+            let why = "clients do not publish to $queue, $settles, $share/ or $dead/; $queue/NAME is a queue";
             return invalid(why);
         }
         let name = topic.strip_prefix("$queue/").unwrap_or(topic);
@@ -186,19 +287,19 @@ impl Core {
         })
     }
 
-    /// Routes it; whether anybody is to have it. `full_topic`: with the
-    /// `$queue/` that its topic is without.
+    /// Routes it; who has it. `full_topic`: with the `$queue/` that its topic
+    /// is without.
     pub(super) fn publish(
         &self,
         worker: &mut Worker,
         publication: &Publication<'_>,
         full_topic: &str,
         now: Time,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Taken, Refused> {
         match full_topic.len() > publication.topic.as_str().len() {
             true => self.pinned(worker, |worker| {
                 self.publish_to_queues(worker, publication, full_topic, now)
-                    .map(|()| true)
+                    .map(|()| Taken::queued(publication))
             }),
             false => self.publish_to_all(worker, publication, now),
         }
@@ -240,7 +341,7 @@ impl Core {
         worker: &mut Worker,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Taken, Refused> {
         let Worker {
             effects,
             cache,
@@ -257,12 +358,14 @@ impl Core {
             // What lists get is stored also at QoS 0, where nobody has pinned it.
             return self.publish_pinned(worker, publication, now);
         }
+        let mut to_queues = false;
         if to_lists
             || publication.retain
             || self.session_settings.full == SessionFull::Refuse
             || self.store.is_on() && (targets.len() > 1 || self.store.is_low())
         {
-            self.publish_before_sessions(effects, (matches, to_lists), publication, now)?;
+            to_queues =
+                self.publish_before_sessions(effects, (matches, to_lists), publication, now)?;
         }
         effects.frames.begin(targets.len());
         for target in targets {
@@ -270,11 +373,15 @@ impl Core {
                 self.deliver(effects, overflowed, session, (matches, target), publication);
             }
         }
-        let matched = !targets.is_empty();
+        let taken = match (to_queues, targets.is_empty()) {
+            (true, _) => Taken::queued(publication),
+            (false, true) => Taken::Nobody,
+            (false, false) => Taken::Subscribers,
+        };
         if !worker.overflowed.is_empty() {
             self.end_overflowed(worker, now);
         }
-        Ok(matched)
+        Ok(taken)
     }
 
     /// As `publish`, which finds nothing to pin then.
@@ -284,7 +391,7 @@ impl Core {
         worker: &mut Worker,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Taken, Refused> {
         self.pinned(worker, |worker| {
             let topic = publication.topic.as_str();
             self.publish(worker, publication, topic, now)
@@ -292,7 +399,8 @@ impl Core {
     }
 
     /// What comes before the sessions get it: whether all can take it, lists,
-    /// what is retained. By far the most messages need none of it.
+    /// what is retained. By far the most messages need none of it. Whether a
+    /// queue has it.
     #[inline(never)]
     fn publish_before_sessions(
         &self,
@@ -300,15 +408,16 @@ impl Core {
         (matches, mut to_lists): (Matches<'_>, bool),
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<bool, Refused> {
         let targets = matches.targets;
         let mut to_retain = publication.retain;
+        let mut to_queues = false;
         if self.store.is_on() {
             if targets.len() > 1 {
                 publication.share_body();
             }
             if self.store.is_low() && self.would_store(matches, publication) {
-                if publication.qos > Qos::AtMostOnce {
+                if !publication.may_be_lost() {
                     return Err(Refused::DiskLow);
                 }
                 // Nobody waits for it: who is online gets it.
@@ -330,16 +439,16 @@ impl Core {
             let fed = self.feed(effects, targets, Feed::Copy, publication, now);
             match fed {
                 // Nobody waits for it: a full queue takes it from nobody else.
-                Err(_) if publication.qos == Qos::AtMostOnce => {
+                Err(_) if publication.may_be_lost() => {
                     self.counters.dropped_queue_full.increment();
                 }
-                fed => _ = fed?,
+                fed => to_queues = fed?,
             }
         }
         if to_retain {
             self.retain(effects, publication, now)?; // [MQTT-3.3.1-5], [MQTT-3.3.1-12]
         }
-        Ok(())
+        Ok(to_queues)
     }
 
     /// Whether it would have to be stored by anybody.

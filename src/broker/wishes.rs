@@ -135,6 +135,12 @@ impl<'a> Wishes<'a> {
 }
 
 impl Settles {
+    /// # Errors
+    /// It names no delivery.
+    pub fn of(text: &str) -> Result<Settles, Close> {
+        Settles::parse(text).ok_or_else(|| refused(SETTLES))
+    }
+
     fn parse(text: &str) -> Option<Settles> {
         match text.strip_prefix("packet:") {
             Some(id) => parse_packet_id(id).map(Settles::Packet),

@@ -33,6 +33,8 @@ pub struct Publication<'a> {
     pub now: Time,
     /// What its publisher's listener asks for; receivers may ask for more.
     pub durability: Durability,
+    /// Also at QoS 0 all take it who must, or it is refused.
+    pub is_whole: bool,
     message: OnceCell<Arc<Message>>,
     body: Cell<StoredBody>,
 }
@@ -113,6 +115,7 @@ impl<'a> Publication<'a> {
             id,
             now: received,
             durability: Durability::Memory,
+            is_whole: false,
             message: OnceCell::new(),
             body: Cell::new(StoredBody::Own),
         }
@@ -132,9 +135,15 @@ impl<'a> Publication<'a> {
             id: message.id(),
             now,
             durability: Durability::Memory,
+            is_whole: false,
             message: OnceCell::from(message.clone()),
             body: Cell::new(StoredBody::Own),
         }
+    }
+
+    /// Whether nobody waits for it: who cannot take it takes it from no others.
+    pub fn may_be_lost(&self) -> bool {
+        self.qos == Qos::AtMostOnce && !self.is_whole
     }
 
     /// To be kept.

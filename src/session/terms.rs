@@ -186,6 +186,31 @@ impl Terms {
         self.packet_bytes_max == PACKET_BYTES_MAX
     }
 
+    /// Appends an acknowledgement, with what it tells where the client wants
+    /// that and it fits [MQTT-3.4.2-3], [MQTT-3.5.2-3].
+    pub fn acknowledge(
+        &self,
+        kind: AckKind,
+        packet_id: crate::message::PacketId,
+        reason: ReasonCode,
+        told: &PropertiesBuf,
+        out: &mut Vec<u8>,
+    ) {
+        self.append_explained(told, out, |properties| {
+            let ack = Ack {
+                packet_id,
+                reason,
+                properties,
+            };
+            match kind {
+                AckKind::Puback => Packet::Puback(ack),
+                AckKind::Pubrec => Packet::Pubrec(ack),
+                AckKind::Pubrel => Packet::Pubrel(ack),
+                AckKind::Pubcomp => Packet::Pubcomp(ack),
+            }
+        });
+    }
+
     /// Appends an acknowledgement that refuses, and says why where the client
     /// wants to know and it fits [MQTT-3.4.2-2], [MQTT-3.5.2-2].
     pub fn refuse(
@@ -199,19 +224,7 @@ impl Terms {
         if self.wants_words {
             words.push(Property::ReasonString(&close.why));
         }
-        self.append_explained(&words, out, |properties| {
-            let ack = Ack {
-                packet_id,
-                reason: close.reason,
-                properties,
-            };
-            match kind {
-                AckKind::Puback => Packet::Puback(ack),
-                AckKind::Pubrec => Packet::Pubrec(ack),
-                AckKind::Pubrel => Packet::Pubrel(ack),
-                AckKind::Pubcomp => Packet::Pubcomp(ack),
-            }
-        });
+        self.acknowledge(kind, packet_id, close.reason, &words, out);
     }
 
     /// Appends the DISCONNECT that tells the client why its connection ends,

@@ -233,7 +233,7 @@ impl Core {
             (Some(queue), None) => self.feed_one(effects, queue, feed, publication, now),
             (Some(_), Some(_)) => self.feed_many(effects, queues, feed, publication, now),
         };
-        if fed.is_err() && publication.qos > Qos::AtMostOnce {
+        if fed.is_err() && !publication.may_be_lost() {
             return fed;
         }
         for target in targets {
