@@ -307,19 +307,13 @@ impl Message {
         out
     }
 
-    /// The same message, which never expires.
-    pub fn without_expiry(message: &Arc<Message>) -> Arc<Message> {
-        if message.expires() == Time::MAX {
-            return message.clone();
-        }
-        Arc::new(Message {
-            body: message.body.clone(),
-            envelope: Envelope {
-                expires: Time::MAX,
-                ..message.envelope.clone()
-            },
-            ..**message
-        })
+    /// The same message, with these properties, and another last moment.
+    pub fn with(&self, properties: &[u8], expires: Time) -> Message {
+        let envelope = Envelope {
+            expires,
+            ..self.envelope.clone()
+        };
+        Message::new(self.topic(), properties, self.payload(), envelope)
     }
 
     /// The topic's text, without a second look at its encoding.

@@ -54,6 +54,9 @@ counters! {
     lost_damaged,
     /// QoS 0 messages that a full queue refused.
     dropped_queue_full,
+    /// Jobs that made room for younger ones in a full queue, or that a younger
+    /// one with their key replaced.
+    dropped_given_way,
     /// Messages that a share group had no room or no member for, or that went
     /// with the session of the member that had them.
     dropped_group,

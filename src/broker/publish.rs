@@ -42,6 +42,13 @@ pub(super) enum Refused {
     Never(Close),
 }
 
+impl Refused {
+    /// Whether it may be taken later.
+    pub fn is_for_now(&self) -> bool {
+        !matches!(self, Refused::Never(_))
+    }
+}
+
 /// Who has a PUBLISH that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -62,12 +69,21 @@ pub(super) struct Queued {
     pub is_duplicate: bool,
 }
 
-impl Taken {
-    fn queued(publication: &Publication<'_>) -> Taken {
-        Taken::Queues(Queued {
-            id: publication.id,
+impl Queued {
+    /// It is stored under that id.
+    pub fn new(id: MessageId) -> Queued {
+        Queued {
+            id,
             is_duplicate: false,
-        })
+        }
+    }
+
+    /// The message of that id stands for it.
+    pub fn duplicate(id: MessageId) -> Queued {
+        Queued {
+            id,
+            is_duplicate: true,
+        }
     }
 }
 
@@ -150,7 +166,7 @@ impl Core {
     ) -> Result<Taken, Refused> {
         match incoming.topic.starts_with('$') {
             true => self.accept_special(worker, link, incoming, now),
-            false => self.accept_as_meant(worker, link, incoming, None, now),
+            false => self.accept_as_meant(worker, link, incoming, (None, None), now),
         }
     }
 
@@ -182,7 +198,8 @@ impl Core {
                 },
                 ..*incoming
             };
-            return self.accept_as_meant(worker, link, &incoming, spelled.settles, now);
+            let said = (spelled.settles, spelled.delay);
+            return self.accept_as_meant(worker, link, &incoming, said, now);
         }
         if topic.starts_with("$queue/$")
             && let Some(control) = topic.strip_prefix("$queue/")
@@ -195,16 +212,17 @@ impl Core {
                 .map(|()| Taken::Subscribers)
                 .map_err(Refused::Never);
         }
-        self.accept_as_meant(worker, link, incoming, None, now)
+        self.accept_as_meant(worker, link, incoming, (None, None), now)
     }
 
-    /// As `accept`; `settles` as its topic said it.
+    /// As `accept`; what its topic said: `settles`, and of an ordinary topic how
+    /// long it is put off.
     fn accept_as_meant(
         &self,
         worker: &mut Worker,
         link: &Link,
         incoming: &Incoming<'_>,
-        settles: Option<Settles>,
+        (mut settles, delay): (Option<Settles>, Option<Duration>),
         now: Time,
     ) -> Result<Taken, Refused> {
         let topic = incoming.topic;
@@ -220,7 +238,6 @@ impl Core {
             let why = "publishing to this topic is not allowed";
             return Err(Refused::Never(Close::new(ReasonCode::NotAuthorized, why)));
         }
-        let mut settles = settles;
         if name.as_str().len() < topic.len() || sorted.settles {
             let wishes = Wishes::of(sorted.passed_on, now).map_err(Refused::Never)?;
             settles = settles.or(wishes.settles);
@@ -235,6 +252,13 @@ impl Core {
             publication.expires = now + Duration::from_secs(secs.into());
         }
         match settles {
+            None if delay.is_some_and(|delay| !delay.is_zero()) => {
+                let due = now + delay.unwrap_or_default();
+                self.pinned(worker, |worker| {
+                    self.put_off(&mut worker.effects, &publication, due, now)
+                        .map(Taken::Queues)
+                })
+            }
             None => self.publish(worker, &publication, topic, now),
             Some(settles) => {
                 publication.is_whole = true;
@@ -264,10 +288,11 @@ impl Core {
         let invalid = |why: &'static str| Err(Close::new(ReasonCode::TopicNameInvalid, why));
         if topic == "$queue"
             || topic == "$settles"
+            || topic == "$delayed"
             || topic.starts_with("$share/")
             || topic.starts_with("$dead/")
         {
-            let why = "clients do not publish to $queue, $settles, $share/ or $dead/; $queue/NAME is a queue";
+            let why = "clients do not publish to $queue, $settles, $delayed, $share/ or $dead/; $queue/NAME is a queue";
             return invalid(why);
         }
         let name = topic.strip_prefix("$queue/").unwrap_or(topic);
@@ -299,7 +324,7 @@ impl Core {
         match full_topic.len() > publication.topic.as_str().len() {
             true => self.pinned(worker, |worker| {
                 self.publish_to_queues(worker, publication, full_topic, now)
-                    .map(|()| Taken::queued(publication))
+                    .map(Taken::Queues)
             }),
             false => self.publish_to_all(worker, publication, now),
         }
@@ -312,7 +337,7 @@ impl Core {
         publication: &Publication<'_>,
         full_topic: &str,
         now: Time,
-    ) -> Result<(), Refused> {
+    ) -> Result<Queued, Refused> {
         let Worker { effects, cache, .. } = worker;
         let targets = self.router.queues(TopicName::of_valid(full_topic), cache);
         let stores = |target: &Target| self.stores(target.receiver, publication);
@@ -323,15 +348,16 @@ impl Core {
             publication.share_body();
         }
         // None, or all gone just now: one is made.
-        if self.feed(effects, targets, Feed::Direct, publication, now)? {
-            return Ok(());
+        if let Some(queued) = self.feed(effects, targets, Feed::Direct, publication, now)? {
+            return Ok(queued);
         }
         loop {
             let queue = self
                 .create_queue_for(effects, publication.topic, now)
                 .map_err(Refused::Never)?;
-            if self.feed_one(effects, queue, Feed::Direct, publication, now)? {
-                return Ok(());
+            let fed = self.feed_one(effects, queue, Feed::Direct, publication, now)?;
+            if let Some(queued) = fed {
+                return Ok(queued);
             }
         }
     }
@@ -358,7 +384,7 @@ impl Core {
             // What lists get is stored also at QoS 0, where nobody has pinned it.
             return self.publish_pinned(worker, publication, now);
         }
-        let mut to_queues = false;
+        let mut to_queues = None;
         if to_lists
             || publication.retain
             || self.session_settings.full == SessionFull::Refuse
@@ -374,9 +400,9 @@ impl Core {
             }
         }
         let taken = match (to_queues, targets.is_empty()) {
-            (true, _) => Taken::queued(publication),
-            (false, true) => Taken::Nobody,
-            (false, false) => Taken::Subscribers,
+            (Some(queued), _) => Taken::Queues(queued),
+            (None, true) => Taken::Nobody,
+            (None, false) => Taken::Subscribers,
         };
         if !worker.overflowed.is_empty() {
             self.end_overflowed(worker, now);
@@ -399,8 +425,8 @@ impl Core {
     }
 
     /// What comes before the sessions get it: whether all can take it, lists,
-    /// what is retained. By far the most messages need none of it. Whether a
-    /// queue has it.
+    /// what is retained. By far the most messages need none of it. What a queue has
+    /// of it.
     #[inline(never)]
     fn publish_before_sessions(
         &self,
@@ -408,10 +434,10 @@ impl Core {
         (matches, mut to_lists): (Matches<'_>, bool),
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Option<Queued>, Refused> {
         let targets = matches.targets;
         let mut to_retain = publication.retain;
-        let mut to_queues = false;
+        let mut to_queues = None;
         if self.store.is_on() {
             if targets.len() > 1 {
                 publication.share_body();

@@ -381,6 +381,8 @@ impl Core {
         drop(list);
         // Dead letters, time-outs, and what is to be stored of all this.
         self.change_list(worker, id, now, |_| ());
+        // What was due meanwhile.
+        self.schedule(now, now, Timer::Queue(id));
     }
 
     /// Jobs that were put in with a delay: when each of them is due.

@@ -3,14 +3,17 @@
 //! - `$queue/$with/KEY=VALUE&KEY=VALUE/T` means `$queue/T` with these user
 //!   properties. Keys and values are percent-encoded. `response` is the response
 //!   topic; what the topic says counts more than what the properties do.
+//! - `$delayed/SECONDS/TOPIC` means TOPIC, which may be any, when so many
+//!   seconds have passed.
 //! - `$settles/PACKET-ID/TOPIC` means TOPIC, which may be any, as the result of
 //!   the delivery that the client has under that packet id.
 //!
-//! Owns these two forms. What the properties mean is in `wishes`.
+//! Owns these forms. What the properties mean is in `wishes`.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use super::wishes::{Settles, parse_packet_id};
+use super::wishes::{Settles, parse_delay, parse_packet_id};
 use crate::protocol::{Properties, Property, ReasonCode};
 use crate::session::Close;
 use crate::topic::{TopicLimits, TopicName};
@@ -19,6 +22,8 @@ use crate::topic::{TopicLimits, TopicName};
 pub(super) struct Spelled<'a> {
     pub topic: Cow<'a, str>,
     pub settles: Option<Settles>,
+    /// Of an ordinary topic; that of a queue is among the properties.
+    pub delay: Option<Duration>,
     /// All that are passed on, encoded; `None`: those that came.
     pub properties: Option<Vec<u8>>,
 }
@@ -47,11 +52,31 @@ impl<'a> Spelled<'a> {
             settles = Some(Settles::Packet(packet_id));
             rest = topic;
         }
+        let mut delay = None;
+        if let Some(said) = rest.strip_prefix("$delayed/") {
+            let found = said.split_once('/').filter(|(_, topic)| {
+                let again = ["$delayed/", "$settles/"];
+                !topic.is_empty() && !again.iter().any(|again| topic.starts_with(again))
+            });
+            let found = found.and_then(|(secs, topic)| Some((parse_delay(secs)?, secs, topic)));
+            let (span, secs, topic) = found.ok_or_else(|| {
+                invalid("what is put off goes to $delayed/SECONDS/TOPIC, a year (31536000) at most")
+            })?;
+            if topic.starts_with("$queue/") {
+                return Spelled::delayed_job(topic, secs, came).map(Some);
+            }
+            if settles.is_some() {
+                return Err(invalid("the result of a delivery is not put off"));
+            }
+            (delay, rest) = (Some(span), topic);
+        }
         let Some(said) = rest.strip_prefix("$queue/$with/") else {
             let topic = Cow::Borrowed(rest);
-            return Ok(settles.map(|settles| Spelled {
+            let says_more = settles.is_some() || delay.is_some();
+            return Ok(says_more.then_some(Spelled {
                 topic,
-                settles: Some(settles),
+                settles,
+                delay,
                 properties: None,
             }));
         };
@@ -99,8 +124,28 @@ impl<'a> Spelled<'a> {
         Ok(Some(Spelled {
             topic: Cow::Owned(format!("$queue/{name}")),
             settles,
+            delay: None,
             properties: Some(properties),
         }))
+    }
+
+    /// A job has its delay among its properties; what the topic says counts
+    /// more than what they do.
+    fn delayed_job(topic: &'a str, secs: &str, came: &[u8]) -> Result<Spelled<'a>, Close> {
+        let mut spelled = match Spelled::read(topic, came)? {
+            Some(spelled) => spelled,
+            None => Spelled {
+                topic: Cow::Borrowed(topic),
+                settles: None,
+                delay: None,
+                properties: Some(came.to_vec()),
+            },
+        };
+        let mut properties = Vec::new();
+        Property::UserProperty(("delay", secs)).encode(&mut properties);
+        properties.extend(spelled.properties.unwrap_or_default());
+        spelled.properties = Some(properties);
+        Ok(spelled)
     }
 }
 

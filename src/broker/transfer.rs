@@ -267,6 +267,7 @@ pub(crate) fn is_list_name(name: &str) -> bool {
     let of_share = |rest: &str| rest.split_once('/').map(|(_, filter)| filter.to_owned());
     let filter = match name.strip_prefix("$queue/") {
         Some(name) => Some(name.to_owned()),
+        None if name == "$delayed" => return true,
         None => name.strip_prefix("$share/").and_then(of_share),
     };
     filter.is_some_and(|filter| TopicFilter::parse(&filter, TopicLimits::NONE).is_ok())

@@ -179,7 +179,8 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn parse_delay(text: &str) -> Option<Duration> {
+/// Whole seconds, a year at most.
+pub(super) fn parse_delay(text: &str) -> Option<Duration> {
     is_number(text).then_some(())?;
     let delay = Duration::from_secs(text.parse().ok()?);
     (delay <= AHEAD_MAX).then_some(delay)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Kind, List};
+use super::{Kind, List, delayed};
 use crate::broker::Core;
 use crate::broker::record::{ListRecord, list_key};
 use crate::broker::timers::Timer;
@@ -180,6 +180,9 @@ impl Core {
 
     /// Nobody can have used it while the broker was away: its time starts anew.
     fn add_list_named(&self, full_name: &str, now: Time) -> Option<QueueId> {
+        if full_name == delayed::NAME {
+            return Some(self.add_delayed(now, |_| ()));
+        }
         if let Some(name) = full_name.strip_prefix("$queue/") {
             let name = TopicFilter::parse(name, TopicLimits::NONE).ok()?;
             let (settings, configured) = self.settings_of(name);
@@ -200,6 +203,7 @@ impl Core {
         match &list.kind {
             Kind::Work { settings, .. } => settings.durability.unwrap_or(self.durability),
             Kind::Share => self.durability.max(Durability::Flushed),
+            Kind::Delayed => self.durability,
         }
     }
 
@@ -215,6 +219,37 @@ impl Core {
         let id = self.add_list(Arc::from(text), queue, Kind::Share, now, |_| ());
         self.feed_from(id, Receiver::Group(id), filter);
         id
+    }
+
+    /// The list of what is put off.
+    pub(super) fn create_delayed(&self, effects: &mut Effects, now: Time) -> QueueId {
+        let _changes = self.list_changes.lock();
+        if let Some(id) = self.list_named(delayed::NAME) {
+            return id;
+        }
+        self.add_delayed(now, |list| self.keep_list(list, effects, now))
+    }
+
+    fn add_delayed(&self, now: Time, prepare: impl FnOnce(&mut List)) -> QueueId {
+        let default = &self.queues_settings.default;
+        let settings = QueueSettings {
+            messages_max: default.messages_max,
+            bytes_max: default.bytes_max,
+            ack_timeout: None,
+            ..QueueSettings::default()
+        };
+        // As one of dead letters, it gives up nothing.
+        let queue = Queue::new(work_settings(&settings, true));
+        self.add_list(
+            Arc::from(delayed::NAME),
+            queue,
+            Kind::Delayed,
+            now,
+            |list| {
+                Core::prepare_delayed(list, now);
+                prepare(list);
+            },
+        )
     }
 
     fn add_list(
@@ -281,7 +316,7 @@ impl Core {
                 self.counters.dropped_queue_deleted.add(messages);
                 tracing::info!(queue = ?list.name, messages, "a queue that nobody used is deleted");
             }
-            Kind::Share => self.counters.dropped_group.add(messages),
+            Kind::Share | Kind::Delayed => self.counters.dropped_group.add(messages),
         }
     }
 

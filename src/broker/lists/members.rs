@@ -117,7 +117,7 @@ impl Core {
     ) -> Result<(), Close> {
         let subscribed = match list.kind {
             Kind::Work { .. } => Subscribed::Queue(id),
-            Kind::Share => Subscribed::Group(id),
+            Kind::Share | Kind::Delayed => Subscribed::Group(id),
         };
         let mut session = self.session_to_subscribe(link)?;
         self.check_subscriptions(&session, Some(subscribed))?;
@@ -327,7 +327,7 @@ impl List {
         let asked = (record.qos, record.prefetch, record.ack_timeout);
         match &self.kind {
             Kind::Work { settings, .. } => membership_of(settings, identity.client.as_str(), asked),
-            Kind::Share => Membership {
+            Kind::Share | Kind::Delayed => Membership {
                 qos: record.qos,
                 prefetch: None,
                 ack_timeout: None,

@@ -1,5 +1,6 @@
 //! Work queues and share groups: how they are fed and give out. How they come
-//! and go is in `catalog`, their members are in `members`.
+//! and go is in `catalog`, their members are in `members`, dead letters in `dead`,
+//! publications that are put off in `delayed`.
 //!
 //! Owns what a list has beside its jobs: its name, what feeds it, who waits
 //! for room in it. Everything that changes a list goes through
@@ -7,6 +8,8 @@
 //! let go.
 
 mod catalog;
+mod dead;
+mod delayed;
 mod members;
 
 pub(super) use members::parse_span;
@@ -15,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::publish::Refused;
+use super::publish::{Queued, Refused};
 use super::record::{ListRecord, list_key};
 use super::timers::Timer;
 use super::wishes::Wishes;
@@ -31,7 +34,6 @@ use crate::session::{
     About, Close, Effects, Hold, JobDelivered, JobDelivery, Publication, Subscribed,
 };
 use crate::store::{Row, Store};
-use crate::topic::{TopicFilter, TopicLimits};
 
 /// Dead letters that found their queue full are tried again after so long.
 const DEAD_QUEUE_BACKOFF: Duration = Duration::from_secs(1);
@@ -78,6 +80,8 @@ enum Kind {
         queue_topic: bool,
     },
     Share,
+    /// What is put off.
+    Delayed,
 }
 
 impl List {
@@ -85,7 +89,7 @@ impl List {
     pub fn queue_name(&self) -> Option<&str> {
         match self.kind {
             Kind::Work { .. } => self.name.strip_prefix("$queue/"),
-            Kind::Share => None,
+            Kind::Share | Kind::Delayed => None,
         }
     }
 
@@ -143,8 +147,72 @@ impl List {
                 let wishes = Wishes::lenient(publication.properties, now);
                 wishes.ask(settings, publication.topic.as_str(), now)
             }
-            Kind::Share => Ask::default(),
+            Kind::Share | Kind::Delayed => Ask::default(),
         }
+    }
+
+    /// Keeps room for a message, if the queue is to have it; `Some`: it has had
+    /// it before.
+    fn admit(
+        &mut self,
+        id: QueueId,
+        publication: &Publication<'_>,
+        wishes: &Wishes<'_>,
+        now: Time,
+    ) -> Result<Option<Queued>, Refused> {
+        if let Some(dedup_id) = wishes.dedup_id
+            && let Some(first) = self.queue.seen(dedup_id, now)
+        {
+            return Ok(Some(Queued::duplicate(first)));
+        }
+        if let Kind::Work { settings, .. } = &self.kind
+            && publication.payload.len() > settings.message_bytes_max
+        {
+            let why = format!(
+                "{} takes payloads of {} bytes at most (max_message_bytes), and this has {}",
+                self.name,
+                settings.message_bytes_max,
+                publication.payload.len()
+            );
+            return Err(Refused::Never(Close::new(ReasonCode::QuotaExceeded, why)));
+        }
+        let cost_bytes = publication.cost_bytes();
+        let room = match wishes.dedup_id {
+            Some(_) => self.queue.may_remember(),
+            None => Ok(()),
+        };
+        match room.and_then(|()| self.queue.reserve(cost_bytes)) {
+            Ok(()) => Ok(None),
+            Err(_) => Err(Refused::QueueFull {
+                queue: id,
+                cost_bytes,
+            }),
+        }
+    }
+
+    /// Puts a message in that was admitted.
+    fn feed(
+        &mut self,
+        store: &Store,
+        effects: &mut Effects,
+        publication: &Publication<'_>,
+        wishes: &Wishes<'_>,
+        now: Time,
+    ) -> Queued {
+        if let Some(dedup_id) = wishes.dedup_id {
+            // Somebody else may have come first, since room was made for it.
+            if let Some(first) = self.queue.seen(dedup_id, now) {
+                self.queue.cancel_reservation(publication.cost_bytes());
+                return Queued::duplicate(first);
+            }
+            self.queue.remember(dedup_id, publication.id, now);
+        }
+        let ask = match &self.kind {
+            Kind::Work { settings, .. } => wishes.ask(settings, publication.topic.as_str(), now),
+            Kind::Share | Kind::Delayed => Ask::default(),
+        };
+        self.put_in(store, effects, publication, &ask, now);
+        Queued::new(publication.id)
     }
 
     /// Puts a message in for which there is a reservation.
@@ -212,7 +280,8 @@ impl Core {
     // ---- feeding
 
     /// Puts a message into every list among its targets: into all queues, or
-    /// into none if one refuses. Whether any queue was still there.
+    /// into none if one refuses. What a queue has of it now; `None`: no queue
+    /// was there.
     pub(super) fn feed(
         &self,
         effects: &mut Effects,
@@ -220,7 +289,7 @@ impl Core {
         feed: Feed,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Option<Queued>, Refused> {
         let queues = || {
             targets.iter().filter_map(|target| match target.receiver {
                 Receiver::Queue(queue) => Some(queue),
@@ -229,7 +298,7 @@ impl Core {
         };
         let mut first = queues();
         let fed = match (first.next(), first.next()) {
-            (None, _) => Ok(false),
+            (None, _) => Ok(None),
             (Some(queue), None) => self.feed_one(effects, queue, feed, publication, now),
             (Some(_), Some(_)) => self.feed_many(effects, queues, feed, publication, now),
         };
@@ -251,7 +320,7 @@ impl Core {
         fed
     }
 
-    /// Whether the queue was still there.
+    /// As [`Core::feed`], one queue.
     pub(super) fn feed_one(
         &self,
         effects: &mut Effects,
@@ -259,24 +328,18 @@ impl Core {
         feed: Feed,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<bool, Refused> {
+    ) -> Result<Option<Queued>, Refused> {
         let taken = self.change_list_with(effects, queue, now, |list, effects| {
+            let wishes = Wishes::lenient(publication.properties, now);
             if feed == Feed::Direct {
                 list.used(effects, now);
             }
-            list.queue.reserve(publication.cost_bytes())?;
-            let ask = list.ask(publication, now);
-            list.put_in(&self.store, effects, publication, &ask, now);
-            Ok::<_, Full>(())
+            if let Some(duplicate) = list.admit(queue, publication, &wishes, now)? {
+                return Ok(duplicate);
+            }
+            Ok(list.feed(&self.store, effects, publication, &wishes, now))
         });
-        match taken {
-            Some(Err(_)) => Err(Refused::QueueFull {
-                queue,
-                cost_bytes: publication.cost_bytes(),
-            }),
-            Some(Ok(())) => Ok(true),
-            None => Ok(false),
-        }
+        taken.transpose()
     }
 
     /// Room is reserved in each in turn, and given back if one refuses.
@@ -287,36 +350,48 @@ impl Core {
         feed: Feed,
         publication: &Publication<'_>,
         now: Time,
-    ) -> Result<bool, Refused> {
-        let cost = publication.cost_bytes();
+    ) -> Result<Option<Queued>, Refused> {
+        let wishes = Wishes::lenient(publication.properties, now);
+        // Those that have had it before keep no room.
+        let mut duplicates = Vec::new();
         for (reserved, queue) in queues().enumerate() {
             let Some(mut list) = self.lists.lock(queue.0) else {
                 continue;
             };
-            if list.queue.reserve(cost).is_ok() {
-                continue;
-            }
+            let refused = match list.admit(queue, publication, &wishes, now) {
+                Ok(None) => continue,
+                Ok(Some(duplicate)) => {
+                    duplicates.push((queue, duplicate));
+                    continue;
+                }
+                Err(refused) => refused,
+            };
             drop(list);
-            for earlier in queues().take(reserved) {
+            let is_duplicate = |queue: &QueueId| duplicates.iter().any(|(other, _)| other == queue);
+            for earlier in queues().take(reserved).filter(|queue| !is_duplicate(queue)) {
                 if let Some(mut list) = self.lists.lock(earlier.0) {
-                    list.queue.cancel_reservation(cost);
+                    list.queue.cancel_reservation(publication.cost_bytes());
                 }
             }
-            return Err(Refused::QueueFull {
-                queue,
-                cost_bytes: cost,
-            });
+            return Err(refused);
         }
-        let mut fed = false;
+        let mut fed = None;
         for queue in queues() {
+            let earlier = duplicates.iter().find(|(other, _)| *other == queue);
             let put_in = self.change_list_with(effects, queue, now, |list, effects| {
                 if feed == Feed::Direct {
                     list.used(effects, now);
                 }
-                let ask = list.ask(publication, now);
-                list.put_in(&self.store, effects, publication, &ask, now);
+                match earlier {
+                    Some((_, duplicate)) => *duplicate,
+                    None => list.feed(&self.store, effects, publication, &wishes, now),
+                }
             });
-            fed |= put_in.is_some();
+            // One that has it only now says under which id.
+            let says_more = |fed: &Queued| fed.is_duplicate;
+            if fed.as_ref().is_none_or(says_more) {
+                fed = put_in.or(fed);
+            }
         }
         Ok(fed)
     }
@@ -371,12 +446,17 @@ impl Core {
             self.give_out(&mut list, id, effects, now);
         }
         let totals = list.queue.totals();
-        // A work queue drops none so.
-        let (dropped, expired) = (totals.dropped + totals.discarded, totals.expired);
+        let dropped = totals.dropped + totals.discarded + totals.replaced;
+        let expired = totals.expired;
+        let is_work = list.is_work();
         let counted = std::mem::replace(&mut list.counted, (dropped, expired));
-        let counters = &self.counters;
-        counters.dropped_group.add((dropped - counted.0) as usize);
-        counters.dropped_expired.add((expired - counted.1) as usize);
+        let dropped = (dropped - counted.0) as usize;
+        match is_work {
+            true => self.counters.dropped_given_way.add(dropped),
+            false => self.counters.dropped_group.add(dropped),
+        }
+        let expired = (expired - counted.1) as usize;
+        self.counters.dropped_expired.add(expired);
         while let Some(letter) = list.queue.poll_dead() {
             // It gave up its own room just now.
             let reserved = list.queue.reserve_free(letter.message.cost_bytes()).is_ok();
@@ -560,6 +640,7 @@ impl Core {
                 Some((name, queue_topic))
             }
             Kind::Share => None,
+            Kind::Delayed => return,
         };
         let subscribed = match queue {
             Some(_) => Subscribed::Queue(id),
@@ -617,80 +698,6 @@ impl Core {
         }
     }
 
-    /// Moves dead letters to `$dead/NAME`. Where that is full they are set
-    /// aside, take room in their own queue, and are tried again.
-    fn bury(
-        &self,
-        effects: &mut Effects,
-        (id, durability): (QueueId, Durability),
-        name: Option<Arc<str>>,
-        mut letters: VecDeque<(DeadLetter, bool)>,
-        now: Time,
-    ) {
-        let Some(name) = name else {
-            return; // A share group has none.
-        };
-        let dead_name = format!("$dead/{name}");
-        let mut room = Vec::new();
-        let mut moved = Vec::new();
-        while let Some((letter, reserved)) = letters.front() {
-            // A person is to see it, however late.
-            let message = Message::without_expiry(&letter.message);
-            let cost_bytes = message.cost_bytes();
-            let taken = TopicFilter::parse(&dead_name, TopicLimits::NONE)
-                .map_err(|error| Close::new(ReasonCode::TopicNameInvalid, error.to_string()))
-                .and_then(|filter| self.create_queue(effects, filter, true, now))
-                .map(|queue| {
-                    self.change_list_with(effects, queue, now, |list, effects| {
-                        list.used(effects, now);
-                        list.queue.reserve(cost_bytes)?;
-                        let mut publication = Publication::of(&message, now);
-                        if letter.stored.is_stored {
-                            publication.durability = durability;
-                        }
-                        let ask = Ask {
-                            due: Time::ZERO,
-                            ..list.ask(&publication, now)
-                        };
-                        list.put_in(&self.store, effects, &publication, &ask, now);
-                        Ok::<_, Full>(())
-                    })
-                });
-            if !matches!(taken, Ok(Some(Ok(())))) {
-                break;
-            }
-            moved.push(letter.clone());
-            tracing::debug!(queue = ?name, reason = ?letter.reason, deliveries = letter.deliveries, "dead letter");
-            self.counters.dead_letters.increment();
-            room.extend(reserved.then_some(cost_bytes));
-            letters.pop_front();
-        }
-        let left = letters.len();
-        let returned = self.change_list_with(effects, id, now, |list, _| {
-            // Stored with what they became.
-            moved.iter().for_each(|letter| list.queue.moved(letter));
-            room.into_iter()
-                .for_each(|cost_bytes| list.queue.cancel_reservation(cost_bytes));
-            if left > 0 && list.aside_due == Time::ZERO {
-                tracing::error!(queue = ?name, "the dead-letter queue is full; dead letters are set aside");
-            }
-            list.aside_due = match left {
-                0 => Time::ZERO,
-                _ => now + DEAD_QUEUE_BACKOFF,
-            };
-            letters.append(&mut list.aside);
-            list.aside = letters;
-        });
-        match returned {
-            None => self.counters.dropped_queue_deleted.add(left),
-            Some(()) if left > 0 => {
-                self.timers
-                    .schedule(now + DEAD_QUEUE_BACKOFF, Timer::Queue(id));
-            }
-            Some(()) => {}
-        }
-    }
-
     // ---- time
 
     /// Time-outs and delays of a list that are due.
@@ -713,6 +720,7 @@ impl Core {
             }
             self.watch_stale(session, id, now);
         }
+        self.publish_due(worker, id, now);
     }
 
     /// A queue that nobody configured goes when nobody used it for long.
