@@ -549,15 +549,16 @@ impl Queue {
 
     /// Which rows are to be read.
     pub fn wants_jobs(&self) -> Option<Wanted> {
-        self.wants_jobs_within(Queue::READ_BYTES_MAX)
+        self.wants_jobs_within(Queue::READ_BYTES_MAX, false)
     }
 
-    /// At a start, so that all are read that a member may have had in hand.
+    /// At a start, so that all are read that a member may have had in hand: the
+    /// head of each priority.
     pub fn wants_jobs_at_start(&self) -> Option<Wanted> {
-        self.wants_jobs_within(2 * Queue::READ_BYTES_MAX)
+        self.wants_jobs_within(2 * Queue::READ_BYTES_MAX, true)
     }
 
-    fn wants_jobs_within(&self, bytes_max: usize) -> Option<Wanted> {
+    fn wants_jobs_within(&self, bytes_max: usize, of_each: bool) -> Option<Wanted> {
         let keeping = self.keeping.as_ref()?;
         if keeping.due.is_empty() && keeping.unread() == 0 {
             return None;
@@ -569,16 +570,23 @@ impl Queue {
             true => (Queue::AHEAD_MAX, Queue::AHEAD_BYTES_MAX),
             false => (Queue::READ_MAX, bytes_max),
         };
-        let is_full = keeping.read_bytes >= bytes_max && self.ready.len() >= Queue::READ_FEW
-            || behind >= behind_max;
-        if is_full && !all {
+        let enough = match keeping.read_bytes >= bytes_max {
+            true => Queue::READ_FEW,
+            false => Queue::READ_LOW,
+        };
+        if behind >= behind_max && !all {
             return None;
         }
         let mut ready = 0;
         for priority in (0..Source::DELAYED).rev() {
-            ready += self.ready.len_of(priority);
-            if ready >= Queue::READ_LOW && !all {
-                return None;
+            ready = match of_each {
+                true => self.ready.len_of(priority),
+                false => ready + self.ready.len_of(priority),
+            };
+            match ready >= enough && !all {
+                true if of_each => continue,
+                true => return None,
+                false => {}
             }
             let first = (Reverse(priority), 0, 0);
             let due = keeping.due.range(first..).next();

@@ -8,6 +8,8 @@
 mod authentication;
 mod bounds;
 mod connecting;
+mod dead;
+mod delayed;
 mod delivery;
 mod durable;
 mod expiry;
@@ -15,6 +17,7 @@ mod groups;
 mod limits;
 mod members;
 mod model;
+mod once;
 mod properties;
 mod putting_in;
 mod random;
@@ -33,7 +36,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use rotamq::broker::{Admission, Core, Counts, Link, Stop, Worker};
-use rotamq::config::{Config, Durability, QueueSettings};
+use rotamq::config::{Config, Durability, Overflow, QueueSettings};
 use rotamq::message::{Qos, Time};
 use rotamq::protocol::{
     Ack, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, ReasonCode,
@@ -874,6 +877,20 @@ impl World {
     }
 
     /// Publishes `PACKET-ID [SECONDS]` to `$queue/$nack` or the like.
+    /// A member of QoS 1 says that a job failed.
+    fn refuse(&mut self, client: C, id: u16, reason: ReasonCode, properties: &[Property<'_>]) {
+        let mut said = PropertiesBuf::new();
+        for property in properties {
+            said.push(*property);
+        }
+        let ack = Ack {
+            reason,
+            properties: said.as_properties(),
+            ..Ack::new(packet_id(id))
+        };
+        self.send(client, &Packet::Puback(ack));
+    }
+
     fn control(&mut self, client: C, what: &str, payload: &str) {
         self.publish(client, &format!("$queue/${what}"), payload, 1);
     }

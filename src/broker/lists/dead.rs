@@ -63,7 +63,7 @@ impl Core {
             moved.push(letter.clone());
             tracing::debug!(queue = ?name, reason = ?letter.reason, deliveries = letter.deliveries, "dead letter");
             self.counters.dead_letters.increment();
-            room.extend(reserved.then_some(cost_bytes));
+            room.extend(reserved.then_some(letter.message.cost_bytes()));
             letters.pop_front();
         }
         let left = letters.len();

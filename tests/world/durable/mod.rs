@@ -53,7 +53,7 @@ impl World {
     }
 
     /// Everything that there is moves from the log to the base.
-    fn move_all(&mut self) {
+    pub(super) fn move_all(&mut self) {
         let filler = self.connect("filler").go();
         let payload = "x".repeat(1000);
         for _ in 0..3 * LOG_BYTES_MAX / 1000 {
