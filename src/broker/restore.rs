@@ -365,6 +365,7 @@ impl Core {
             let job = SentJob {
                 queue: id,
                 lease,
+                message: message.id(),
                 queue_topic: list.shows_queue_topic(),
                 hold: Hold::Current,
             };

@@ -99,6 +99,11 @@ pub(super) enum State {
         due: Time,
     },
     Leased(Held),
+    /// Whoever had it last, and lost it, brings its result just now. It goes
+    /// back to where it was, which is delayed where there is a time.
+    Settling {
+        due: Option<Time>,
+    },
 }
 
 /// A lease, as the job knows it. Its number is the job's `lease`.
@@ -116,6 +121,22 @@ pub(super) struct Held {
     pub qos: Qos,
     /// Whether it has a deadline of its own.
     pub extended: bool,
+    /// Its member brings its result just now; what is due if that is not
+    /// taken.
+    pub settling: Option<After>,
+}
+
+/// What becomes of a job whose result was not taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// Its member has it as before.
+    Stay,
+    /// It goes to the next one.
+    Return,
+    /// It failed, as its member's connection was lost.
+    Fail,
+    /// Nobody will say what became of it.
+    Undecided,
 }
 
 impl Held {

@@ -28,6 +28,7 @@
 //! | `ask`, `jobs`, `stored` | what is asked for a job; a job in memory; its row |
 //! | `ready`, `groups` | which job is the next; what belongs together |
 //! | `rota` | members, and whose turn it is |
+//! | `settling` | jobs that are done by a result that is stored elsewhere |
 //! | `once` | ids that are not put in twice, keys that replace one another |
 //!
 //! A queue that outlives the broker has the head of its jobs in memory, and
@@ -43,6 +44,7 @@ mod list;
 mod once;
 mod ready;
 mod rota;
+mod settling;
 mod stored;
 
 use std::cmp::Reverse;
@@ -58,7 +60,7 @@ use slab::Slab;
 pub use self::ask::Ask;
 use self::groups::Groups;
 pub use self::jobs::Stored;
-use self::jobs::{Flags, Held, Job, Lane, State};
+use self::jobs::{After, Flags, Held, Job, Lane, State};
 use self::list::Links;
 use self::once::{Keys, Once};
 use self::ready::Ready;
@@ -947,7 +949,8 @@ impl Queue {
         for key in held {
             let job = &self.jobs[key as usize];
             let rests = matches!(job.state, State::Delayed { .. }) && job.failures > 0;
-            self.hold_group(key, rests || matches!(job.state, State::Leased(_)));
+            let is_taken = matches!(job.state, State::Leased(_) | State::Settling { .. });
+            self.hold_group(key, rests || is_taken);
         }
         waiting.iter().for_each(|&key| self.wait(key, false));
     }
@@ -1326,6 +1329,7 @@ impl Queue {
             restarted: Time::ZERO,
             qos,
             extended: false,
+            settling: None,
         });
         job.lease = id.number;
         job.member = id.member;
@@ -1454,6 +1458,8 @@ impl Queue {
         if self.is_current(id) {
             self.unlink(id.job, None);
             self.make_ready(id.job);
+        } else {
+            self.settles_then(id, After::Return);
         }
     }
 
@@ -1590,7 +1596,7 @@ impl Queue {
         if job.lease != id.number {
             return false;
         }
-        if let State::Leased(_) = job.state {
+        if let State::Leased(_) | State::Settling { .. } = job.state {
             return false;
         }
         let member = self.rota.members.get(id.member as usize);
@@ -1702,7 +1708,10 @@ impl Queue {
                 held.start(restarted) + span
             };
             if deadline <= now {
-                self.end_lease(job_key, now, timed_out);
+                // Who is bringing its result may do so.
+                if held.settling.is_none() {
+                    self.end_lease(job_key, now, timed_out);
+                }
             } else {
                 self.arm(key, deadline);
                 open[qos] &= held.extended;
@@ -1811,9 +1820,10 @@ impl Queue {
     }
 
     fn is_current(&self, id: LeaseId) -> bool {
-        self.jobs
-            .get(id.job as usize)
-            .is_some_and(|job| job.lease == id.number && matches!(job.state, State::Leased(_)))
+        self.jobs.get(id.job as usize).is_some_and(|job| {
+            let is_leased = matches!(&job.state, State::Leased(held) if held.settling.is_none());
+            job.lease == id.number && is_leased
+        })
     }
 
     /// The member answered a lease that it no longer has: the time of what it
@@ -1842,21 +1852,32 @@ impl Queue {
         while let Some(job_key) = next {
             let job = &self.jobs[job_key as usize];
             next = job.links.next();
-            match (job.held().qos, session_ended) {
+            let held = job.held();
+            let after = match (held.qos, session_ended) {
                 // [MQTT-4.8.2-4], and so in a queue.
-                (Qos::ExactlyOnce, false) => {}
-                (Qos::ExactlyOnce, true) => {
-                    self.unlink(job_key, None);
-                    self.give_up_undecided(job_key);
-                }
-                _ => {
-                    self.unlink(job_key, None);
-                    match counts {
-                        true => self.fail_by_loss(job_key, now),
-                        false => self.make_ready(job_key),
-                    }
-                }
+                (Qos::ExactlyOnce, false) => After::Stay,
+                (Qos::ExactlyOnce, true) => After::Undecided,
+                _ if counts => After::Fail,
+                _ => After::Return,
+            };
+            match held.settling {
+                Some(_) => self.jobs[job_key as usize].held_mut().settling = Some(after),
+                None => self.go_on(job_key, after, now),
             }
+        }
+    }
+
+    /// What becomes of a job in a member's hands whose connection is gone.
+    fn go_on(&mut self, key: u32, after: After, now: Time) {
+        if after == After::Stay {
+            return;
+        }
+        self.unlink(key, None);
+        match after {
+            After::Stay => {}
+            After::Return => self.make_ready(key),
+            After::Fail => self.fail_by_loss(key, now),
+            After::Undecided => self.give_up_undecided(key),
         }
     }
 
@@ -2057,7 +2078,7 @@ impl Queue {
                 self.delayed -= 1;
                 self.timers.remove(&(due, Timer::Delay(key)));
             }
-            State::Leased(_) => unreachable!("no member has it"),
+            State::Leased(_) | State::Settling { .. } => unreachable!("no member has it"),
         }
     }
 
@@ -2074,7 +2095,8 @@ impl Queue {
     /// Jobs in memory that no member has.
     fn waiting_in_memory(&self) -> Vec<u32> {
         let jobs = self.jobs.iter();
-        let waiting = jobs.filter(|(_, job)| !matches!(job.state, State::Leased(_)));
+        let waiting =
+            jobs.filter(|(_, job)| !matches!(job.state, State::Leased(_) | State::Settling { .. }));
         waiting.map(|(key, _)| key as u32).collect()
     }
 

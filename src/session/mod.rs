@@ -1143,6 +1143,7 @@ impl Session {
             let job = Source::Job(SentJob {
                 queue,
                 lease: delivery.lease,
+                message: publication.id,
                 queue_topic,
                 hold: Hold::Current,
             });

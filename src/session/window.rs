@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::publication::Own;
 use super::stored::StoredRow;
-use crate::message::{LeaseId, Message, PacketId, Qos, QueueId};
+use crate::message::{LeaseId, Message, MessageId, PacketId, Qos, QueueId};
 
 /// The window.
 pub struct Window {
@@ -50,6 +50,7 @@ pub struct Sent {
 pub struct SentJob {
     pub queue: QueueId,
     pub lease: LeaseId,
+    pub message: MessageId,
     /// Whether its topic was sent with `$queue/` before it.
     pub queue_topic: bool,
     pub hold: Hold,
@@ -225,6 +226,12 @@ impl Window {
         self.stale += u16::from(job.hold == Hold::Current);
         job.hold = hold;
         Some(*job)
+    }
+
+    /// The jobs that were sent and not acknowledged, oldest first.
+    pub fn jobs(&self) -> impl Iterator<Item = (PacketId, SentJob)> + '_ {
+        let sent = self.sent.iter();
+        sent.filter_map(|sent| Some((sent.packet_id, sent.job?)))
     }
 
     /// The id under which a job is with the client.

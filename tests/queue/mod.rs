@@ -3,6 +3,7 @@
 
 mod model;
 mod random;
+mod settling;
 mod stories;
 
 use std::sync::Arc;

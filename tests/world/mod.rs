@@ -21,6 +21,7 @@ mod once;
 mod properties;
 mod putting_in;
 mod random;
+mod results;
 mod retained;
 mod storing;
 mod threads;

@@ -7,10 +7,12 @@
 //! | `sessions` | subscriptions, messages, packet ids, retained messages |
 //! | `wills` | wills |
 //! | `queues` | work queues and share groups |
+//! | `results` | results that settle jobs |
 //! | `history` | whatever clients do, cut at any moment |
 
 mod history;
 mod queues;
+mod results;
 mod sessions;
 mod waiting;
 mod wills;

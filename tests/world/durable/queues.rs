@@ -3,7 +3,7 @@
 
 use super::*;
 
-fn payloads_of(world: &mut World, queue: &str) -> Vec<String> {
+pub(super) fn payloads_of(world: &mut World, queue: &str) -> Vec<String> {
     let drain = world.connect("drain").go();
     world.subscribe(drain, queue, 1);
     let mut payloads = Vec::new();
