@@ -479,12 +479,13 @@ impl Queue {
         sources.map(|source| (source.kind, source.list))
     }
 
-    /// Of which kind the row of such a job is: a priority, or put in with a
-    /// delay.
-    pub fn kind_for(ask: &Ask<'_>, now: Time) -> u8 {
-        match ask.due > now {
-            true => Source::DELAYED,
-            false => ask.priority,
+    /// Of which kind the row of such a job is: a priority, put in with a delay,
+    /// or of a group.
+    pub fn kind_for(&self, ask: &Ask<'_>, now: Time) -> u8 {
+        match ask.group {
+            _ if ask.due > now => Source::DELAYED,
+            Some(_) if !self.settings.fair => Source::GROUPED,
+            _ => ask.priority,
         }
     }
 
@@ -537,12 +538,14 @@ impl Queue {
     }
 
     /// A job of an earlier run that was put in with a delay, and is read when
-    /// it is due.
+    /// it is due; [`Time::ZERO`]: now.
     pub fn restore_delayed(&mut self, sequence: u64, due: Time, priority: u8, cost_bytes: usize) {
         if let Some(keeping) = &mut self.keeping {
-            keeping
-                .away
-                .insert((due, sequence, priority, Source::DELAYED));
+            let kind = Source::DELAYED;
+            match due {
+                Time::ZERO => _ = keeping.due.insert((Reverse(priority), kind, sequence)),
+                due => _ = keeping.away.insert((due, sequence, priority, kind)),
+            }
             self.messages += 1;
             self.bytes += cost_bytes + Queue::JOB_BYTES;
             self.totals.enqueued += 1;
@@ -576,8 +579,12 @@ impl Queue {
             true => Queue::READ_FEW,
             false => Queue::READ_LOW,
         };
-        if behind >= behind_max && !all {
-            return None;
+        let of_groups = keeping.sources.iter();
+        let mut of_groups = of_groups.filter(|of| of.kind == Source::GROUPED && of.unread > 0);
+        if let Some(source) = of_groups.next()
+            && (self.ready.grouped_len() < enough && behind < behind_max || all)
+        {
+            return Some(source.wanted(Queue::READ_MAX));
         }
         let mut ready = 0;
         for priority in (0..Source::DELAYED).rev() {
@@ -602,12 +609,7 @@ impl Queue {
                 } else {
                     Queue::READ_MAX - ready
                 };
-                return Some(Wanted {
-                    list: source.list,
-                    from: source.unread_from,
-                    rows_max: room.min(source.unread),
-                    is_known: false,
-                });
+                return Some(source.wanted(room));
             }
         }
         None
@@ -635,8 +637,8 @@ impl Queue {
         }
     }
 
-    /// A job that was read from a list. Its holder's session, if one of QoS 2
-    /// has it, has to take it up again with [`Queue::restore_lease`].
+    /// A job that was read from a list. If a member has it at QoS 2, its key:
+    /// [`Queue::restore_lease`] comes next.
     pub fn load(
         &mut self,
         list: ListId,
@@ -652,6 +654,7 @@ impl Queue {
             // What it takes is known now; before it was as much as others on average.
             self.bytes = self.bytes - source.read_one() + cost_bytes;
             source.unread_from = job.sequence + 1;
+            keeping.unpark();
         } else {
             // What is not due is only between those that are.
             let mut priorities = 0..Source::DELAYED;
@@ -686,7 +689,7 @@ impl Queue {
             }
             Fate::Held(..) => {
                 self.jobs[key as usize].stored.is_held = true;
-                self.wait(key, false);
+                self.hold_group(key, true);
                 return Some(key);
             }
             Fate::Open | Fate::Delayed(_) => {
@@ -740,8 +743,6 @@ impl Queue {
         member: Option<SessionId>,
         now: Time,
     ) -> Option<LeaseId> {
-        self.take_out(key);
-        self.unwatch(key);
         let Some(member) = member else {
             self.give_up_undecided(key);
             return None;
@@ -792,6 +793,9 @@ impl Queue {
         let count = count.min(source.unread);
         for _ in 0..count {
             self.bytes -= source.read_one() + Queue::JOB_BYTES;
+        }
+        if let Some(keeping) = &mut self.keeping {
+            keeping.unpark();
         }
         self.messages -= count;
         self.totals.lost += count as u64;
@@ -1035,7 +1039,7 @@ impl Queue {
         stored: Stored,
         now: Time,
     ) {
-        let (kind, sequence) = (Queue::kind_for(ask, now), self.next_sequence);
+        let (kind, sequence) = (self.kind_for(ask, now), self.next_sequence);
         self.next_sequence += 1;
         self.totals.enqueued += 1;
         self.last_used = now;
@@ -1054,6 +1058,8 @@ impl Queue {
         let key = self.add_job(message, ask, (kind, sequence), stored);
         match kind {
             Source::DELAYED => self.delay_unamended(key, ask.due),
+            // Others of its priority may be on disk before it.
+            Source::GROUPED => self.wait(key, false),
             _ => self.wait(key, !expires && !unordered),
         }
     }
@@ -1072,6 +1078,10 @@ impl Queue {
         if kind == Source::DELAYED {
             return self.delayed < Queue::DELAYED_MAX && has_bytes;
         }
+        let ready = match kind {
+            Source::GROUPED => self.ready.grouped_len(),
+            _ => ready,
+        };
         keeping.source(kind).is_none_or(|source| source.unread == 0)
             && ready < Queue::READ_MAX
             && behind < Queue::READ_MAX
@@ -1782,7 +1792,9 @@ impl Queue {
 
     pub fn counts(&self) -> Counts {
         let keeping = self.keeping.as_ref();
-        let unread = keeping.map_or(0, |keeping| keeping.unread() + keeping.due.len());
+        let unread = keeping.map_or(0, |keeping| {
+            keeping.unread() + keeping.due.len() + keeping.parked.len()
+        });
         let away = keeping.map_or(0, |keeping| keeping.away.len());
         let in_memory = self.jobs.len() - self.leased - self.delayed;
         let (members, members_connected) = self.rota.len();
@@ -1977,6 +1989,10 @@ impl Queue {
             && !job.flags.is_out
             && let Some(groups) = &mut self.groups
         {
+            let keeping = self.keeping.as_ref().filter(|_| job.stored.is_stored);
+            if keeping.is_some_and(|keeping| keeping.has_older_grouped(job.sequence)) {
+                return self.park(key);
+            }
             let group = groups.get_mut(job.group);
             if group.is_out {
                 job.state = State::Behind;
@@ -1996,6 +2012,23 @@ impl Queue {
         self.ready.put(&self.jobs, key, fresh, groups);
         self.watch(key);
         self.keep_newest(key);
+    }
+
+    /// A job of a group that came due waits for older ones that may be of its
+    /// group, and that are not read yet. It is not in memory meanwhile.
+    fn park(&mut self, key: u32) {
+        self.unwatch(key);
+        let job = self.jobs.remove(key as usize);
+        self.said.remove(&key);
+        if let Some(groups) = &mut self.groups {
+            groups.leave(job.group);
+        }
+        if let Some(keeping) = &mut self.keeping {
+            keeping.read_bytes -= job.message.cost_bytes();
+            keeping
+                .parked
+                .insert((job.sequence, job.priority, job.source));
+        }
     }
 
     /// Of two jobs with one key, only the younger waits.

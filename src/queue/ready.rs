@@ -19,6 +19,8 @@ pub(super) struct Ready {
     /// To be given to empty hands, by place in the order.
     alone: BTreeMap<(Reverse<u8>, u64), u32>,
     len: usize,
+    /// Of these, those that are of a group.
+    grouped: usize,
 }
 
 struct PriorityLane {
@@ -32,6 +34,11 @@ struct PriorityLane {
 impl Ready {
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many are of groups.
+    pub fn grouped_len(&self) -> usize {
+        self.grouped
     }
 
     /// How many are of that priority.
@@ -64,6 +71,7 @@ impl Ready {
     pub fn put(&mut self, jobs: &Slab<Job>, key: u32, fresh: bool, groups: Option<&mut Groups>) {
         let job = &jobs[key as usize];
         self.len += 1;
+        self.grouped += usize::from(job.group != Job::NO_GROUP);
         if job.is_alone() {
             self.alone
                 .insert((Reverse(job.priority), job.sequence), key);
@@ -90,6 +98,7 @@ impl Ready {
     pub fn take_out(&mut self, jobs: &Slab<Job>, key: u32, groups: Option<&mut Groups>) {
         let job = &jobs[key as usize];
         self.len -= 1;
+        self.grouped -= usize::from(job.group != Job::NO_GROUP);
         if job.is_alone()
             && self
                 .alone

@@ -15,7 +15,7 @@ use crate::message::{Message, PacketId, Time};
 /// A queue that outlives the broker: where its jobs are.
 ///
 /// Rows of one priority are in a list of their own, those that were put in with
-/// a delay in another: each list is read in its order.
+/// a delay in another, and those of groups: each list is read in its order.
 pub(super) struct Keeping {
     pub durability: Durability,
     pub journal: Journal,
@@ -29,11 +29,14 @@ pub(super) struct Keeping {
     /// Of these, those that are due and to be read: the highest priority
     /// first, by source and row.
     pub due: BTreeSet<(Reverse<u8>, u8, u64)>,
+    /// Of these, those of groups that older ones on disk may be of: rows,
+    /// priorities and sources.
+    pub parked: BTreeSet<(u64, u8, u8)>,
 }
 
 /// One of a queue's lists of rows.
 pub(super) struct Source {
-    /// The priority of its jobs, or [`Source::DELAYED`].
+    /// The priority of its jobs, [`Source::DELAYED`] or [`Source::GROUPED`].
     pub kind: u8,
     pub list: ListId,
     /// Jobs that are not in memory, from `unread_from` on.
@@ -48,6 +51,8 @@ impl Source {
     pub const PRIORITY: u8 = crate::queue::Ask::PRIORITY;
     /// Jobs that were put in with a delay.
     pub const DELAYED: u8 = 10;
+    /// Jobs of groups, whatever their priority: their order is one.
+    pub const GROUPED: u8 = 11;
 
     pub fn new(kind: u8, list: ListId) -> Source {
         Source {
@@ -56,6 +61,16 @@ impl Source {
             unread: 0,
             unread_bytes: 0,
             unread_from: 0,
+        }
+    }
+
+    /// The next that are unread, no more than that.
+    pub fn wanted(&self, rows_max: usize) -> Wanted {
+        Wanted {
+            list: self.list,
+            from: self.unread_from,
+            rows_max: rows_max.min(self.unread),
+            is_known: false,
         }
     }
 
@@ -128,6 +143,7 @@ impl Keeping {
             read_bytes: 0,
             away: BTreeSet::new(),
             due: BTreeSet::new(),
+            parked: BTreeSet::new(),
         }
     }
 
@@ -147,6 +163,23 @@ impl Keeping {
         let mut sources = self.sources.iter();
         let source = sources.find(|source| source.kind == kind);
         source.map_or(self.list(), |source| source.list)
+    }
+
+    /// Whether jobs of groups that are on disk may come before that place.
+    pub fn has_older_grouped(&self, sequence: u64) -> bool {
+        let mut sources = self.sources.iter();
+        let grouped = sources.find(|source| source.kind == Source::GROUPED);
+        grouped.is_some_and(|source| source.unread > 0 && source.unread_from <= sequence)
+    }
+
+    /// What no older job of a group can come before any more is to be read.
+    pub fn unpark(&mut self) {
+        while let Some(&(row, priority, kind)) = self.parked.first()
+            && !self.has_older_grouped(row)
+        {
+            self.parked.pop_first();
+            self.due.insert((Reverse(priority), kind, row));
+        }
     }
 
     pub fn unread(&self) -> usize {

@@ -249,7 +249,7 @@ impl List {
         ask: &Ask<'_>,
         now: Time,
     ) -> ListId {
-        let kind = Queue::kind_for(ask, now);
+        let kind = self.queue.kind_for(ask, now);
         if let Some(list) = self.queue.list_for(kind) {
             return list;
         }
@@ -589,15 +589,16 @@ impl Core {
         row: &Row,
         now: Time,
     ) -> Option<HeldJob> {
-        let job = stored_job(row);
-        if let Some(job) = &job {
+        if let Some(job) = stored_job(row) {
             let ask = list.ask(&Publication::of(&job.message, now), now);
-            let (due, cost_bytes) = match job.record.fate {
-                Fate::Delayed(due) => (due, job.message.cost_bytes()),
-                _ => (Time::ZERO, job.message.cost_bytes()),
+            let due = match job.record.fate {
+                // One that rests holds its group.
+                Fate::Delayed(due) if job.record.failures == 0 || ask.group.is_none() => due,
+                _ => Time::ZERO,
             };
+            let cost_bytes = job.message.cost_bytes();
             (list.queue).restore_delayed(job.sequence, due, ask.priority, cost_bytes);
-            if matches!(job.record.fate, Fate::Delayed(_)) {
+            if due > Time::ZERO {
                 return None;
             }
         }

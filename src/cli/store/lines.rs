@@ -825,9 +825,9 @@ impl<'a> Importer<'a> {
         }
         let list = self.begin(name.clone(), fields, "name")?;
         let last_used = Time::from_micros(fields.number("last_used_micros")?);
-        let kinds = fields.take("sources", "numbers from 0 to 10", |value| {
+        let kinds = fields.take("sources", "numbers from 0 to 11", |value| {
             let kinds = value.as_array()?.iter();
-            let kinds = kinds.map(|kind| kind.as_u64().filter(|kind| *kind <= 10));
+            let kinds = kinds.map(|kind| kind.as_u64().filter(|kind| *kind <= 11));
             kinds
                 .map(|kind| Some(kind? as u8))
                 .collect::<Option<Vec<u8>>>()
