@@ -15,9 +15,9 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source};
+pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source, queue_settings};
 pub use options::{parse_flag, shape_of};
-pub use print::example;
+pub use print::{example, queue_keys};
 pub use value::{Shape, Value};
 
 /// All that a broker can be told.
@@ -185,6 +185,9 @@ pub struct QueuesSettings {
     /// A queue that nobody configured goes after so long without member and
     /// PUBLISH to it.
     pub auto_delete_after: Duration,
+    /// How often each queue's state is published below `$SYS/broker/queues/`,
+    /// if anybody wants it; zero: never.
+    pub sys_interval: Duration,
     /// Settings of a queue that no `[[queue]]` fits.
     pub default: QueueSettings,
 }
@@ -359,6 +362,7 @@ impl Default for Config {
             queues: QueuesSettings {
                 auto_create: true,
                 auto_delete_after: 7 * DAY,
+                sys_interval: Duration::from_secs(10),
                 default: QueueSettings::default(),
             },
             queue: Vec::new(),

@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::options::{self, LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
 use super::value::{Value, found};
-use super::{Config, Listener, MemberSettings, QueueSettings};
+use super::{Config, Limits, Listener, MemberSettings, QueueSettings};
 use crate::topic::{TopicFilter, TopicLimits};
 
 /// No file that people write is longer.
@@ -201,6 +201,93 @@ impl Effective {
     /// Where the value at `path` comes from, as in `queue[0].prefetch`.
     pub fn origin(&self, path: &str) -> &Origin {
         self.origins.get(path).unwrap_or(&Origin::Default)
+    }
+}
+
+/// The settings of the queue `name` that is given keys of a `[[queue]]` while
+/// the broker runs; what is not among them, or null, is as `base` has it.
+///
+/// # Errors
+/// All that is wrong, in the words that a file would get.
+pub fn queue_settings(
+    name: &str,
+    keys: &serde_json::Map<String, serde_json::Value>,
+    base: &QueueSettings,
+    limits: &Limits,
+) -> Result<QueueSettings, ConfigError> {
+    const PATH: &str = "queue[0]";
+    let problem = |key: &str, text: String| Problem {
+        origin: Origin::Default,
+        key: key.to_owned(),
+        text,
+    };
+    let mut text = format!("name = {}\n", Value::Text(name.to_owned()));
+    for (key, value) in keys.iter().filter(|(_, value)| !value.is_null()) {
+        if key == "name" {
+            let text = "is what the queue is called, and is not changed".to_owned();
+            return Err(ConfigError {
+                problems: vec![problem(key, text)],
+            });
+        }
+        text += &format!("{} = {}\n", toml_key(key), toml_value(value));
+    }
+    let source = Source {
+        path: Path::new("settings").into(),
+        text,
+    };
+    let (table, errors) = DeTable::parse_recoverable(&source.text);
+    let mut loading = Loading {
+        config: Config {
+            limits: limits.clone(),
+            ..Config::default()
+        },
+        origins: BTreeMap::new(),
+        problems: Vec::new(),
+    };
+    let queue = match errors.is_empty() {
+        true => loading.read_queue(FileRef(&source), PATH, (table.get_ref(), 1), base.clone()),
+        false => return Err(syntax_errors(&source, &errors)),
+    };
+    if loading.problems.is_empty() {
+        return Ok(queue);
+    }
+    // There is no line to be named.
+    let problems = loading.problems.into_iter();
+    let problems = problems.map(|found| {
+        let key = found.key.strip_prefix(PATH).unwrap_or(&found.key);
+        problem(key.trim_start_matches('.'), found.text)
+    });
+    Err(ConfigError {
+        problems: problems.collect(),
+    })
+}
+
+/// A key as TOML has it: with quotes, if it needs them.
+fn toml_key(key: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    match !key.is_empty() && key.bytes().all(is_bare) {
+        true => key.to_owned(),
+        false => Value::Text(key.to_owned()).to_string(),
+    }
+}
+
+/// A value of JSON as TOML has it, in one line.
+fn toml_value(value: &serde_json::Value) -> String {
+    let listed = |items: Vec<String>| items.join(", ");
+    match value {
+        serde_json::Value::String(text) => Value::Text(text.clone()).to_string(),
+        serde_json::Value::Array(items) => {
+            format!("[{}]", listed(items.iter().map(toml_value).collect()))
+        }
+        serde_json::Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value)));
+            format!("{{{}}}", listed(fields.collect()))
+        }
+        // Null has no form: the text is taken as one, and refused.
+        serde_json::Value::Null => "\"null\"".to_owned(),
+        number_or_flag => number_or_flag.to_string(),
     }
 }
 
@@ -391,48 +478,61 @@ impl Loading {
         let mut known: BTreeMap<String, usize> = BTreeMap::new();
         for (index, (table, line)) in tables.into_iter().enumerate() {
             let path = format!("queue[{index}]");
-            let mut queue = self.config.queues.default.clone();
-            for option in QUEUE {
-                let inherited = Origin::Inherited(format!("queues.{}", option.key));
-                self.origins
-                    .insert(format!("{path}.{}", option.key), inherited);
-            }
-            self.read_table(
-                file,
-                &path,
-                table,
-                &[QUEUE_NAMING, QUEUE],
-                &mut queue,
-                &["member"],
-            );
-            if self.require(file, &path, table, line, "name") {
-                self.check_queue(&path, &queue);
-            }
+            let base = self.config.queues.default.clone();
+            let queue = self.read_queue(file, &path, (table, line), base);
             if let Some(first) = known.get(&queue.name) {
                 let text = format!("{:?} has its settings at line {first} already", queue.name);
                 self.problem(file.line(line), &format!("{path}.name"), text);
             } else if !queue.name.is_empty() {
                 known.insert(queue.name.clone(), line);
             }
-            let members = table.iter().find(|(key, _)| key.get_ref() == "member");
-            let members = members.map_or_else(Vec::new, |(key, value)| {
-                self.elements(file, "queue.member", key, value)
-            });
-            for (index, (table, line)) in members.into_iter().enumerate() {
-                let path = format!("{path}.member[{index}]");
-                let mut member = MemberSettings {
-                    client: String::new(),
-                    prefetch: None,
-                    ack_timeout: None,
-                };
-                self.read_table(file, &path, table, &[MEMBER], &mut member, &[]);
-                if self.require(file, &path, table, line, "client") {
-                    self.check_member(&path, &member);
-                }
-                queue.members.push(member);
-            }
             self.config.queue.push(queue);
         }
+    }
+
+    /// What one `[[queue]]` says, where it does not hold what `queue` has.
+    fn read_queue(
+        &mut self,
+        file: FileRef<'_>,
+        path: &str,
+        (table, line): Element<'_>,
+        mut queue: QueueSettings,
+    ) -> QueueSettings {
+        for option in QUEUE {
+            let inherited = Origin::Inherited(format!("queues.{}", option.key));
+            self.origins
+                .insert(format!("{path}.{}", option.key), inherited);
+        }
+        self.read_table(
+            file,
+            path,
+            table,
+            &[QUEUE_NAMING, QUEUE],
+            &mut queue,
+            &["member"],
+        );
+        if self.require(file, path, table, line, "name") {
+            self.check_queue(path, &queue);
+        }
+        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == "member") else {
+            return queue;
+        };
+        queue.members.clear();
+        let members = self.elements(file, "queue.member", key, value);
+        for (index, (table, line)) in members.into_iter().enumerate() {
+            let path = format!("{path}.member[{index}]");
+            let mut member = MemberSettings {
+                client: String::new(),
+                prefetch: None,
+                ack_timeout: None,
+            };
+            self.read_table(file, &path, table, &[MEMBER], &mut member, &[]);
+            if self.require(file, &path, table, line, "client") {
+                self.check_member(&path, &member);
+            }
+            queue.members.push(member);
+        }
+        queue
     }
 
     /// Sets what one table of an array says; keys among `others` are not its.

@@ -221,6 +221,9 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("queues.auto_delete_after_secs", queues.auto_delete_after: Secs(1, TEN_YEARS_SECS),
         "A queue that is not configured is deleted when it has had neither a member nor a \
          PUBLISH to $queue/NAME for so long. What it held is logged and counted."),
+    option!("queues.sys_interval_secs", queues.sys_interval: Secs(0, DAY_SECS),
+        "How often each queue's numbers are published below $SYS/broker/queues/NAME/, as long as \
+         anybody subscribes to them. 0: never."),
     option!("log.level", log.level: Word<LogLevel>,
         "The least severe level that is logged. \"debug\" and \"trace\" log single messages."),
     option!("log.format", log.format: Word<LogFormat>,

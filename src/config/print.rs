@@ -130,6 +130,28 @@ impl Effective {
     }
 }
 
+/// What a `[[queue]]` of these settings says, but for its name.
+pub fn queue_keys(settings: &QueueSettings) -> serde_json::Map<String, serde_json::Value> {
+    fn keys<T: 'static>(
+        options: impl Iterator<Item = &'static Opt<T>>,
+        settings: &T,
+    ) -> serde_json::Map<String, serde_json::Value> {
+        let keys = options.filter_map(|option| {
+            let value = (option.get)(settings)?;
+            Some((option.key.to_owned(), value.to_json()))
+        });
+        keys.collect()
+    }
+    let naming = QUEUE_NAMING.iter().filter(|option| option.key != "name");
+    let mut all = keys(naming.chain(QUEUE), settings);
+    if !settings.members.is_empty() {
+        let members = settings.members.iter();
+        let members = members.map(|member| keys(MEMBER.iter(), member));
+        all.insert("member".to_owned(), members.collect());
+    }
+    all
+}
+
 fn join(table: &str, key: &str) -> String {
     let dot = if table.is_empty() { "" } else { "." };
     format!("{table}{dot}{key}")

@@ -4,7 +4,10 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use rotamq::config::{Config, Effective, Flags, Origin, Source, Value, example};
+use rotamq::config::{
+    Config, Effective, Flags, Limits, Origin, QueueSettings, Source, Value, example, queue_keys,
+    queue_settings,
+};
 
 fn source(text: &str) -> Source {
     Source {
@@ -60,8 +63,8 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
     // 2 at the top, 2 of a listener, 5 of the store, 23 limits, 10 of sessions,
-    // 2 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
-    assert_eq!(objects.len(), 2 + 2 + 5 + 23 + 10 + 26 + 2 + 26 + 3);
+    // 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
+    assert_eq!(objects.len(), 2 + 2 + 5 + 23 + 10 + 27 + 2 + 26 + 3);
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
         let key = object["key"].as_str().unwrap();
@@ -120,7 +123,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 2 + 23 + 4 + 1 + 14);
+    assert_eq!(tried, 1 + 2 + 23 + 4 + 2 + 14);
 }
 
 #[test]
@@ -186,6 +189,7 @@ store_qos0 = true
 [queues]
 auto_create = false
 auto_delete_after_secs = 16
+sys_interval_secs = 20
 prefetch = 17
 ack_timeout_ms = 0
 exclusive = true
@@ -328,6 +332,7 @@ fn each_option_sets_its_field() {
         queues: QueuesSettings {
             auto_create: false,
             auto_delete_after: secs(16),
+            sys_interval: secs(20),
             default: default.clone(),
         },
         queue: vec![
@@ -718,4 +723,56 @@ fn files_that_cannot_be_read_are_named() {
         endless.to_string(),
         "/dev/zero: is longer than 4194304 bytes"
     );
+}
+
+/// What a queue is given while the broker runs, as JSON.
+fn given(keys: &str, base: &QueueSettings) -> Result<QueueSettings, String> {
+    let keys: serde_json::Value = serde_json::from_str(keys).unwrap();
+    let limits = Limits::default();
+    queue_settings("jobs", keys.as_object().unwrap(), base, &limits)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_queue_is_given_settings_as_a_table_of_the_file_would() {
+    let base = QueueSettings {
+        prefetch: 7,
+        ..QueueSettings::default()
+    };
+    let settings = given(
+        r##"{"ack_timeout_ms": 1500, "filters": ["a/#", "\"b\u00e9"], "exclusive": null,
+            "overflow": "drop-oldest", "member": [{"client": "slow-*", "prefetch": 1}]}"##,
+        &base,
+    );
+    let settings = settings.unwrap();
+    assert_eq!((settings.name.as_str(), settings.prefetch), ("jobs", 7));
+    assert_eq!(settings.filters, ["a/#", "\"b\u{e9}"]);
+    assert_eq!(settings.members[0].client, "slow-*");
+    // What is shown of it gives the same again.
+    let shown = serde_json::Value::from(queue_keys(&settings)).to_string();
+    assert_eq!(given(&shown, &QueueSettings::default()), Ok(settings));
+    assert_eq!(given("{}", &base).unwrap().prefetch, 7);
+}
+
+#[test]
+fn what_is_wrong_with_given_settings_is_said_as_of_a_file() {
+    let wrong = r#"{"prefetch": 0, "ack_timeout": 1, "exclusive": "yes", "ttl_secs": 1.5,
+        "max_messages": {"a b": [1]}, "filters": ["a/#/b"], "member": [{"prefetch": 1}]}"#;
+    let error = given(wrong, &QueueSettings::default()).unwrap_err();
+    let mut lines: Vec<_> = error.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "ack_timeout: is no known key; the nearest is queue.ack_timeout_ms",
+            "exclusive: must be true or false, not \"yes\"",
+            "filters: \"a/#/b\" is no topic filter: # stands alone in its level, and last",
+            "max_messages: must be a whole number from 1 to 10_000_000_000, not a table",
+            "member[0]: needs the key client",
+            "prefetch: must be a whole number from 1 to 65_535, not 0",
+            "ttl_secs: must be a whole number from 0 to 315_360_000, not 1.5",
+        ]
+    );
+    let named = given(r#"{"name": "b"}"#, &QueueSettings::default());
+    assert!(named.unwrap_err().starts_with("name: "));
 }
