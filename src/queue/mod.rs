@@ -28,6 +28,7 @@
 //! | `ask`, `jobs`, `stored` | what is asked for a job; a job in memory; its row |
 //! | `ready`, `groups` | which job is the next; what belongs together |
 //! | `rota` | members, and whose turn it is |
+//! | `steering`, `trace` | what a person does with a queue, and is told of it |
 //! | `settling` | jobs that are done by a result that is stored elsewhere |
 //! | `once` | ids that are not put in twice, keys that replace one another |
 //!
@@ -45,7 +46,9 @@ mod once;
 mod ready;
 mod rota;
 mod settling;
+mod steering;
 mod stored;
+mod trace;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
@@ -65,8 +68,11 @@ use self::list::Links;
 use self::once::{Keys, Once};
 use self::ready::Ready;
 use self::rota::Rota;
+pub use self::steering::{MemberState, Peek, Seen, Taken, Whereabouts};
 pub use self::stored::{Fate, JobRecord, StoredJob, Wanted};
 use self::stored::{Keeping, Source};
+use self::trace::Trace;
+pub use self::trace::{Event, Rates, What};
 use crate::config::{Dispatch, Durability, Overflow, Undecided};
 use crate::journal::{Change, Journal, ListId, tag};
 use crate::message::{LeaseId, Message, MessageId, PacketId, Qos, SessionId, Time};
@@ -108,6 +114,8 @@ pub struct Settings {
     /// In bytes as [`Message::cost_bytes`] has them, and
     /// [`Queue::JOB_BYTES`] for each job.
     pub bytes_max: usize,
+    /// What happened to jobs is remembered for so many events.
+    pub trace_events_max: usize,
     pub rules: Rules,
 }
 
@@ -238,8 +246,10 @@ pub enum Outcome {
     Dead(DeadReason),
     /// Its time passed, and it was dropped.
     Expired,
-    /// Dropped for a younger one, or by a person.
+    /// Dropped for want of room, or by a person.
     Dropped,
+    /// A younger one with its key came.
+    Replaced,
 }
 
 /// Why a queue does not take a message.
@@ -268,7 +278,7 @@ impl std::error::Error for Full {}
 /// What is in a queue, and what has become of everything that ever was: what
 /// was `enqueued` is ready, in flight, delayed, or counted by one of `done`,
 /// `max_deliveries`, `rejected`, `dead_expired`, `dead_overflow`, `undecided`,
-/// `dropped`, `replaced`, `purged`, `discarded`, `expired`, `lost`.
+/// `dropped`, `replaced`, `purged`, `moved`, `discarded`, `expired`, `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// With those that wait behind another one of their group.
@@ -286,7 +296,7 @@ pub struct Counts {
 }
 
 /// What happened since the queue was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
     pub enqueued: u64,
     /// Leases that sessions took.
@@ -309,8 +319,10 @@ pub struct Totals {
     pub dropped: u64,
     /// By another one with the same key.
     pub replaced: u64,
-    /// By a person.
+    /// Done away with by a person.
     pub purged: u64,
+    /// To other queues, by a person.
+    pub moved: u64,
     /// Rejected, or held at QoS 2 by a session that ended [`Rules::Share`].
     pub discarded: u64,
     /// Their messages' time passed while no member had them [MQTT-3.3.2-5].
@@ -353,6 +365,7 @@ pub struct Queue {
     bytes: usize,
     totals: Totals,
     last_used: Time,
+    trace: Trace,
     /// Where it outlives the broker.
     keeping: Option<Box<Keeping>>,
 }
@@ -446,6 +459,7 @@ impl Queue {
             bytes: 0,
             totals: Totals::default(),
             last_used: Time::ZERO,
+            trace: Trace::default(),
             keeping: None,
         }
     }
@@ -648,8 +662,12 @@ impl Queue {
     ) -> Option<u32> {
         let keeping = self.keeping.as_mut()?;
         let cost_bytes = job.message.cost_bytes();
+        let kind = keeping.source_of(list)?.kind;
+        if keeping.pass_taken(kind, job.sequence) {
+            return None;
+        }
         let source = keeping.source_of(list)?;
-        let kind = source.kind;
+        let mut is_due = false;
         if kind != Source::DELAYED && job.sequence >= source.unread_from {
             // What it takes is known now; before it was as much as others on average.
             self.bytes = self.bytes - source.read_one() + cost_bytes;
@@ -659,8 +677,16 @@ impl Queue {
             // What is not due is only between those that are.
             let mut priorities = 0..Source::DELAYED;
             priorities.find(|&of| keeping.due.remove(&(Reverse(of), kind, job.sequence)))?;
+            is_due = true;
         }
-        let record = job.record;
+        let mut record = job.record;
+        if is_due && (record.failures == 0 || ask.group.is_none()) {
+            // Somebody may have called for it before its time.
+            record.fate = match record.fate {
+                Fate::Delayed(_) => Fate::Open,
+                fate => fate,
+            };
+        }
         if let Fate::Delayed(due) = record.fate
             && due > now
             && self.delayed >= Queue::DELAYED_MAX
@@ -1043,6 +1069,7 @@ impl Queue {
         self.next_sequence += 1;
         self.totals.enqueued += 1;
         self.last_used = now;
+        self.trace_message(message.id(), What::Stored);
         let mut unordered = false;
         if self.keeping.is_some() {
             if stored.is_stored && !self.takes_into_memory(kind, ask) {
@@ -1223,19 +1250,6 @@ impl Queue {
                 self.take_back(key, true, gone, now);
             }
         }
-    }
-
-    /// Members get nothing until [`Queue::resume`]; what they have, they settle.
-    pub fn pause(&mut self) {
-        self.is_paused = true;
-    }
-
-    pub fn resume(&mut self) {
-        self.is_paused = false;
-    }
-
-    pub fn is_paused(&self) -> bool {
-        self.is_paused
     }
 
     // ---- taking turns
@@ -1508,11 +1522,13 @@ impl Queue {
                 self.end(id.job, Outcome::Done);
             }
             Settlement::Fail { delay, said } => {
+                self.trace(id.job, What::Failed);
                 self.totals.refused += 1;
                 self.say(id.job, said);
                 self.fail(id.job, delay, now);
             }
             Settlement::Busy => {
+                self.trace(id.job, What::Busy);
                 self.totals.busy += 1;
                 self.make_ready(id.job);
             }
@@ -1737,8 +1753,10 @@ impl Queue {
             number: job.lease,
         };
         timed_out.push((self.rota.get(id.member).session, id));
+        let qos = job.held().qos;
+        self.trace(key, What::TimedOut);
         self.totals.timed_out += 1;
-        if job.held().qos == Qos::ExactlyOnce {
+        if qos == Qos::ExactlyOnce {
             self.unlink(key, None);
             return self.give_up_undecided(key);
         }
@@ -1885,6 +1903,7 @@ impl Queue {
             return;
         }
         self.unlink(key, None);
+        self.trace(key, What::Lost);
         match after {
             After::Stay => {}
             After::Return => self.make_ready(key),
@@ -2051,7 +2070,7 @@ impl Queue {
         if let Some(older) = older {
             self.take_out_waiting(older);
             self.totals.replaced += 1;
-            self.end(older, Outcome::Dropped);
+            self.end(older, Outcome::Replaced);
         }
     }
 
@@ -2238,7 +2257,8 @@ impl Queue {
             DeadReason::Undecided => &mut self.totals.undecided,
         };
         *total += 1;
-        let (job, said) = self.take_job(key, Outcome::Dead(reason));
+        self.trace(key, What::Dead(reason));
+        let (job, said) = self.take_job(key, Some(Outcome::Dead(reason)));
         self.dead.push_back(DeadLetter {
             message: job.message,
             reason,
@@ -2252,15 +2272,22 @@ impl Queue {
 
     /// The job, which is in no place, is done with.
     fn end(&mut self, key: u32, outcome: Outcome) {
-        let (job, _) = self.take_job(key, outcome);
+        match outcome {
+            Outcome::Done => self.trace(key, What::Done),
+            Outcome::Expired => self.trace(key, What::Expired),
+            Outcome::Dropped => self.trace(key, What::Dropped),
+            Outcome::Replaced => self.trace(key, What::Replaced),
+            Outcome::Dead(_) => {}
+        }
+        let (job, _) = self.take_job(key, Some(outcome));
         if let Some(keeping) = &mut self.keeping {
             keeping.remove((job.source, job.sequence), job.stored, &job.message);
         }
     }
 
     /// The job, which is in no place, is no longer the queue's; with what was
-    /// said of it last.
-    fn take_job(&mut self, key: u32, outcome: Outcome) -> (Job, Box<str>) {
+    /// said of it last. `outcome`: if it ends by that.
+    fn take_job(&mut self, key: u32, outcome: Option<Outcome>) -> (Job, Box<str>) {
         self.unwatch(key);
         let job = self.jobs.remove(key as usize);
         let said = match job.flags.is_said {
@@ -2282,7 +2309,9 @@ impl Queue {
                 groups.leave(job.group);
             }
         }
-        if job.flags.receipt {
+        if job.flags.receipt
+            && let Some(outcome) = outcome
+        {
             self.finished.push_back(Finished {
                 message: job.message.clone(),
                 outcome,

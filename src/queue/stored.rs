@@ -32,6 +32,9 @@ pub(super) struct Keeping {
     /// Of these, those of groups that older ones on disk may be of: rows,
     /// priorities and sources.
     pub parked: BTreeSet<(u64, u8, u8)>,
+    /// Unread rows that were taken out, by source: they are passed when they
+    /// are come upon, if the store has them still.
+    pub taken: BTreeSet<(u8, u64)>,
 }
 
 /// One of a queue's lists of rows.
@@ -144,6 +147,7 @@ impl Keeping {
             away: BTreeSet::new(),
             due: BTreeSet::new(),
             parked: BTreeSet::new(),
+            taken: BTreeSet::new(),
         }
     }
 
@@ -163,6 +167,15 @@ impl Keeping {
         let mut sources = self.sources.iter();
         let source = sources.find(|source| source.kind == kind);
         source.map_or(self.list(), |source| source.list)
+    }
+
+    /// Whether the row was taken out before it was read; it is read past then.
+    pub fn pass_taken(&mut self, kind: u8, row: u64) -> bool {
+        let was_taken = self.taken.remove(&(kind, row));
+        if was_taken && let Some(source) = self.source(kind) {
+            source.unread_from = source.unread_from.max(row + 1);
+        }
+        was_taken
     }
 
     /// Whether jobs of groups that are on disk may come before that place.

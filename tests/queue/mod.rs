@@ -25,6 +25,7 @@ fn settings(rules: Rules) -> Settings {
         exclusive: false,
         messages_max: 1_000_000,
         bytes_max: 1 << 30,
+        trace_events_max: 0,
         rules,
     }
 }

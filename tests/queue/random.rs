@@ -399,6 +399,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     let exclusive = prop::bool::weighted(0.2);
     (0..9u32, times, undecided, exclusive, limits, rules).prop_map(
         |(prefetch, times, undecided, exclusive, limits, rules)| Settings {
+            trace_events_max: 8,
             prefetch,
             ack_timeout: times.0,
             undecided,

@@ -123,8 +123,8 @@ impl Core {
         prepare: impl FnOnce(&mut List),
     ) -> QueueId {
         let dead = name.as_str().starts_with("$dead/");
-        let queue = Queue::new(work_settings(&settings, dead));
-        let queue_topic = settings.topic == QueueTopic::Queue && !dead;
+        let queue = Queue::new(core_settings(&settings, dead));
+        let queue_topic = shows_queue_topic(&settings, dead);
         let filters = settings.filters.clone();
         let kind = Kind::Work {
             settings,
@@ -239,7 +239,7 @@ impl Core {
             ..QueueSettings::default()
         };
         // As one of dead letters, it gives up nothing.
-        let queue = Queue::new(work_settings(&settings, true));
+        let queue = Queue::new(core_settings(&settings, true));
         self.add_list(
             Arc::from(delayed::NAME),
             queue,
@@ -364,7 +364,7 @@ impl Core {
 
 /// What a work queue is told; `dead`: one of dead letters, which gives up
 /// nothing by itself.
-fn work_settings(settings: &QueueSettings, dead: bool) -> Settings {
+pub(super) fn core_settings(settings: &QueueSettings, dead: bool) -> Settings {
     Settings {
         prefetch: settings.prefetch,
         ack_timeout: settings.ack_timeout,
@@ -392,6 +392,7 @@ fn work_settings(settings: &QueueSettings, dead: bool) -> Settings {
         },
         messages_max: settings.messages_max,
         bytes_max: settings.bytes_max,
+        trace_events_max: settings.trace_events_max,
         rules: Rules::Work,
     }
 }
@@ -405,10 +406,17 @@ fn share_settings(limits: &Limits) -> Settings {
         deliveries_max: u32::MAX,
         messages_max: limits.session_messages_max,
         bytes_max: limits.session_bytes_max,
+        trace_events_max: 0,
         ..QueueSettings::default()
     };
     Settings {
         rules: Rules::Share,
-        ..work_settings(&unbounded, false)
+        ..core_settings(&unbounded, false)
     }
+}
+
+/// Whether members see `$queue/` before the topic: dead letters show their
+/// first one.
+pub(super) fn shows_queue_topic(settings: &QueueSettings, dead: bool) -> bool {
+    settings.topic == QueueTopic::Queue && !dead
 }

@@ -1,0 +1,415 @@
+//! What a person does with a queue: looks at what is in it, stops it, takes
+//! jobs out of their turn.
+//!
+//! Taking out is in two steps, as for a dead letter: what is taken keeps its
+//! row and its room until it is stored elsewhere ([`Queue::moved_out`]), or
+//! comes back ([`Queue::give_back`]).
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashSet;
+
+use super::jobs::{Job, State, Stored};
+use super::stored::Source;
+use super::trace::What;
+use super::{Ask, Queue, StoredJob};
+use crate::config::Durability;
+use crate::journal::ListId;
+use crate::message::{Message, MessageId, Qos, SessionId, Time};
+
+/// Jobs that are looked at before others get their turn.
+const LOOKED_AT: usize = 4096;
+
+/// A member, as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberState {
+    pub session: SessionId,
+    pub is_connected: bool,
+    pub qos: Qos,
+    /// `None`: the queue's.
+    pub prefetch: Option<u32>,
+    pub in_flight: u32,
+    /// When it got what it has for the longest time.
+    pub oldest: Option<Time>,
+    /// From delivery to acknowledgement: a moving mean.
+    pub latency: Option<Duration>,
+    /// It gets no turns until then.
+    pub resting_until: Option<Time>,
+}
+
+/// Where a job is that is looked at. First come those whose turn is next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whereabouts {
+    Ready,
+    Delayed { due: Time },
+    InFlight { member: SessionId },
+}
+
+/// A job that is looked at.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub message: Arc<Message>,
+    pub whereabouts: Whereabouts,
+    pub priority: u8,
+    pub group: Option<Box<str>>,
+    pub deliveries: u32,
+}
+
+/// The first jobs of a queue, while they are looked for.
+pub struct Peek {
+    /// By state, priority and place in the order.
+    found: BTreeMap<(u8, u8, u64), Seen>,
+    jobs_max: usize,
+    with_in_flight: bool,
+    next_key: usize,
+}
+
+impl Peek {
+    /// `with_in_flight`: also what members have.
+    pub fn new(jobs_max: usize, with_in_flight: bool) -> Peek {
+        Peek {
+            found: BTreeMap::new(),
+            jobs_max,
+            with_in_flight,
+            next_key: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// How many of them are ready, as far as is known.
+    pub fn ready_len(&self) -> usize {
+        self.found.range(..(1, 0, 0)).count()
+    }
+
+    /// A job that is not in memory, behind those that are ready.
+    pub fn add_stored(&mut self, job: StoredJob<'_>, ask: &Ask<'_>) {
+        let seen = Seen {
+            message: job.message,
+            whereabouts: Whereabouts::Ready,
+            priority: ask.priority,
+            group: ask.group.map(Box::from),
+            deliveries: job.record.deliveries,
+        };
+        self.add((1, u8::MAX - ask.priority, job.sequence), seen);
+    }
+
+    fn add(&mut self, place: (u8, u8, u64), seen: Seen) {
+        self.found.insert(place, seen);
+        if self.found.len() > self.jobs_max {
+            self.found.pop_last();
+        }
+    }
+
+    /// In the order in which they are given out, as far as that can be known.
+    pub fn into_seen(self) -> impl Iterator<Item = Seen> {
+        self.found.into_values()
+    }
+}
+
+/// A job that was taken out.
+pub struct Taken {
+    pub message: Arc<Message>,
+    pub stored: Stored,
+    /// When it is due, if it is delayed.
+    pub due: Option<Time>,
+    /// The job itself, in no place, where it was in memory.
+    job: Option<Box<Job>>,
+    said: Box<str>,
+    name: Option<Box<str>>,
+    source: u8,
+    sequence: u64,
+}
+
+impl Queue {
+
+    // ---- looking
+
+    /// Nobody gets anything until [`Queue::resume`].
+    pub fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    /// What is stored from now on is stored so safely.
+    pub fn set_durability(&mut self, durability: Durability) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.durability = durability;
+        }
+    }
+
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Those that joined, and those that hold something still.
+    pub fn member_states(&self) -> Vec<MemberState> {
+        let members = self.rota.members.iter();
+        let states = members.map(|(_, member)| {
+            let oldest = member.leases.first();
+            MemberState {
+                session: member.session,
+                is_connected: member.is_connected(),
+                qos: member.membership.qos,
+                prefetch: member.membership.prefetch,
+                in_flight: member.held_len(),
+                oldest: oldest.map(|job| self.jobs[job as usize].held().delivered),
+                latency: Some(member.took).filter(|took| !took.is_zero()),
+                resting_until: member.rests_until,
+            }
+        });
+        states.collect()
+    }
+
+    /// Looks at some of the jobs in memory; whether there are more.
+    pub fn peek(&self, peek: &mut Peek) -> bool {
+        let end = self.jobs.capacity().min(peek.next_key + LOOKED_AT);
+        for key in peek.next_key..end {
+            let Some(job) = self.jobs.get(key) else {
+                continue;
+            };
+            let (rank, whereabouts) = match job.state {
+                State::Ready | State::Behind => (0, Whereabouts::Ready),
+                State::Delayed { due } => (2, Whereabouts::Delayed { due }),
+                State::Leased(_) | State::Settling { .. } if !peek.with_in_flight => continue,
+                State::Leased(_) | State::Settling { .. } => {
+                    let Some(member) = self.rota.members.get(job.member as usize) else {
+                        continue;
+                    };
+                    let member = member.session;
+                    (3, Whereabouts::InFlight { member })
+                }
+            };
+            let priority = job.priority;
+            let group = self.group_name(key as u32);
+            let place = (rank, u8::MAX - priority, job.sequence);
+            let last = peek.found.last_key_value();
+            if peek.len() >= peek.jobs_max && last.is_none_or(|(last, _)| *last < place) {
+                continue;
+            }
+            let seen = Seen {
+                message: job.message.clone(),
+                whereabouts,
+                priority,
+                group,
+                deliveries: job.deliveries,
+            };
+            peek.add(place, seen);
+        }
+        peek.next_key = end;
+        end < self.jobs.capacity()
+    }
+
+    fn group_name(&self, key: u32) -> Option<Box<str>> {
+        let groups = self.groups.as_ref()?;
+        let group = self.jobs[key as usize].group;
+        let name = (group != Job::NO_GROUP).then(|| groups.name(group))?;
+        Some(name).filter(|name| !name.is_empty()).map(Box::from)
+    }
+
+    /// Where the jobs begin that are not in memory and not delayed, and how
+    /// many those are: the highest priority first.
+    pub fn unread(&self) -> Vec<(ListId, u64, usize)> {
+        let sources = self.keeping.iter().flat_map(|keeping| &keeping.sources);
+        let mut unread: Vec<&Source> = sources.filter(|source| source.unread > 0).collect();
+        unread.sort_by_key(|source| Reverse(source.kind));
+        let unread = unread.into_iter();
+        unread.map(|source| (source.list, source.unread_from, source.unread)).collect()
+    }
+
+    /// Whether the row, of one that is not in memory, was taken out.
+    pub fn was_taken(&self, list: ListId, sequence: u64) -> bool {
+        self.keeping.as_ref().is_some_and(|keeping| {
+            let mut sources = keeping.sources.iter();
+            let source = sources.find(|source| source.list == list);
+            source.is_some_and(|source| keeping.taken.contains(&(source.kind, sequence)))
+        })
+    }
+
+    /// Jobs that no member has, but for those that are delayed on disk.
+    pub fn waiting_len(&self) -> usize {
+        self.counts().ready + self.delayed
+    }
+
+    /// Jobs that are delayed on disk are due from now on: somebody does away
+    /// with all there are. Whether there were any.
+    pub fn hasten(&mut self) -> bool {
+        let Some(keeping) = &mut self.keeping else {
+            return false;
+        };
+        let page = keeping.away.len().min(Queue::DUE_PAGE);
+        for _ in 0..page {
+            if let Some((_, row, priority, kind)) = keeping.away.pop_first() {
+                keeping.due.insert((Reverse(priority), kind, row));
+            }
+        }
+        page > 0
+    }
+
+    // ---- taking out
+
+    /// Takes out the first jobs in memory that no member has: so many, with
+    /// no more bytes than that, but one in any case.
+    pub fn take_waiting(&mut self, jobs_max: usize, bytes_max: usize) -> Vec<Taken> {
+        let mut taken: Vec<Taken> = Vec::new();
+        let mut bytes = 0;
+        while taken.len() < jobs_max
+            && let Some(key) = self.first_waiting()
+        {
+            bytes += self.jobs[key as usize].message.cost_bytes();
+            if bytes > bytes_max && !taken.is_empty() {
+                break;
+            }
+            taken.push(self.take_waiting_job(key));
+        }
+        taken
+    }
+
+    /// Takes out those of these messages that are in memory and that no member
+    /// has; their ids are removed.
+    pub fn take_messages(&mut self, ids: &mut FxHashSet<MessageId>) -> Vec<Taken> {
+        let jobs = self.jobs.iter();
+        let found = jobs.filter(|(_, job)| {
+            let is_taken = matches!(job.state, State::Leased(_) | State::Settling { .. });
+            !is_taken && ids.contains(&job.message.id())
+        });
+        let mut found: Vec<(u64, u32)> =
+            found.map(|(key, job)| (job.sequence, key as u32)).collect();
+        found.sort_unstable();
+        let found = found.into_iter().map(|(_, key)| {
+            ids.remove(&self.jobs[key as usize].message.id());
+            self.take_waiting_job(key)
+        });
+        found.collect()
+    }
+
+    /// Takes out a job that is not in memory, as it was read from a list.
+    pub fn take_stored(&mut self, list: ListId, job: StoredJob<'_>) -> Option<Taken> {
+        let keeping = self.keeping.as_mut()?;
+        let source = keeping.source_of(list)?;
+        let kind = source.kind;
+        if kind == Source::DELAYED
+            || job.sequence < source.unread_from
+            || keeping.taken.contains(&(kind, job.sequence))
+        {
+            return None;
+        }
+        // What it takes is known now; before it was as much as others on average.
+        let read = keeping.source_of(list)?.read_one();
+        keeping.taken.insert((kind, job.sequence));
+        self.bytes = self.bytes - read + job.message.cost_bytes();
+        Some(Taken {
+            message: job.message,
+            stored: job.stored,
+            due: None,
+            job: None,
+            said: job.record.said.into(),
+            name: None,
+            source: kind,
+            sequence: job.sequence,
+        })
+    }
+
+    /// It is stored elsewhere.
+    pub fn moved_out(&mut self, taken: &Taken) {
+        self.totals.moved += 1;
+        self.let_go(taken, What::Moved);
+    }
+
+    /// It is done away with.
+    pub fn purge_out(&mut self, taken: &Taken) {
+        self.totals.purged += 1;
+        self.let_go(taken, What::Dropped);
+    }
+
+    fn let_go(&mut self, taken: &Taken, what: What) {
+        self.trace_message(taken.message.id(), what);
+        self.cancel_reservation(taken.message.cost_bytes());
+        if let Some(keeping) = &mut self.keeping {
+            let row = (taken.source, taken.sequence);
+            keeping.remove(row, taken.stored, &taken.message);
+        }
+    }
+
+    /// It could not be stored elsewhere, and is where it was.
+    pub fn give_back(&mut self, taken: Taken) {
+        let Some(job) = taken.job else {
+            // It was not in memory, and is not.
+            if let Some(keeping) = &mut self.keeping
+                && keeping.taken.remove(&(taken.source, taken.sequence))
+                && let Some(source) = keeping.source(taken.source)
+            {
+                source.unread += 1;
+                source.unread_bytes += taken.message.cost_bytes();
+                source.unread_from = source.unread_from.min(taken.sequence);
+            }
+            return;
+        };
+        let ask = Ask {
+            priority: job.priority,
+            group: taken.name.as_deref(),
+            receipt: job.flags.receipt,
+            ..Ask::default()
+        };
+        let row = (taken.source, taken.sequence);
+        let key = self.add_job(taken.message, &ask, row, taken.stored);
+        let again = &mut self.jobs[key as usize];
+        (again.deliveries, again.failures, again.losses) =
+            (job.deliveries, job.failures, job.losses);
+        self.say(key, &taken.said);
+        match taken.due {
+            Some(due) => {
+                self.hold_group(key, job.failures > 0);
+                self.delay_unamended(key, due);
+            }
+            None => self.wait(key, false),
+        }
+    }
+
+    /// The next to be taken out: first what is ready, in its order.
+    fn first_waiting(&self) -> Option<u32> {
+        if let Some(key) = self.ready.first(&self.jobs, self.fair_groups()) {
+            return Some(key);
+        }
+        let waiting = self.waiting_in_memory().into_iter();
+        waiting.min_by_key(|&key| {
+            let job = &self.jobs[key as usize];
+            (matches!(job.state, State::Delayed { .. }), job.sequence)
+        })
+    }
+
+    /// Its row and its room stay.
+    fn take_waiting_job(&mut self, key: u32) -> Taken {
+        let due = match self.jobs[key as usize].state {
+            State::Delayed { due } => Some(due),
+            _ => None,
+        };
+        let name = self.group_name(key);
+        self.take_out_waiting(key);
+        let (job, said) = self.take_job(key, None);
+        self.messages += 1;
+        self.bytes += job.message.cost_bytes() + Queue::JOB_BYTES;
+        Taken {
+            message: job.message.clone(),
+            stored: job.stored,
+            due,
+            source: job.source,
+            sequence: job.sequence,
+            job: Some(Box::new(job)),
+            said,
+            name,
+        }
+    }
+}
