@@ -10,7 +10,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cli`] | the commands: serve, pub, sub, bench, config, store |
+//! | [`cli`] | the commands: serve, pub, sub, queue, bench, config, store |
 //! | [`config`] | what can be set, as valid values |
 //! | [`run`] | starting and stopping everything |
 //! | `net` | sockets, the async runtime, one task a connection |
@@ -21,7 +21,7 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], `slots` | the nouns and the table that all use |
+//! | [`topic`], [`message`], `slots`, `base64` | the nouns, the table and the form that all use |
 //!
 //! # Invariants
 //!
@@ -39,6 +39,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod base64;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -316,6 +316,19 @@ impl Message {
         Message::new(self.topic(), properties, self.payload(), envelope)
     }
 
+    /// The same message, as if it had come at `now`; it never expires.
+    pub fn received_anew(message: &Message, now: Time) -> Message {
+        Message {
+            body: message.body.clone(),
+            envelope: Envelope {
+                received: now,
+                expires: Time::MAX,
+                ..message.envelope.clone()
+            },
+            ..*message
+        }
+    }
+
     /// The topic's text, without a second look at its encoding.
     pub fn topic_bytes(&self) -> &[u8] {
         &self.body[..self.properties_at as usize]

@@ -64,6 +64,8 @@ counters! {
     refused_messages,
     /// Messages that a deleted queue held.
     dropped_queue_deleted,
+    /// Messages that a person did away with.
+    dropped_purged,
     /// Jobs given to a dead-letter queue.
     dead_letters,
 }

@@ -37,6 +37,8 @@ pub struct Link {
     aliases: Option<Box<ReceivedAliases>>,
     // CONNACK is on its way.
     pub(super) greeted: bool,
+    /// Its client is on the broker's own machine.
+    pub is_local: bool,
     /// What the client has from earlier connections is not read yet: nothing
     /// is to be read from it.
     pub is_resuming: bool,
@@ -136,6 +138,7 @@ impl Link {
             durability,
             aliases: None,
             greeted: false,
+            is_local: false,
             is_resuming: false,
         }
     }

@@ -21,6 +21,7 @@ pub(crate) mod record;
 mod restore;
 mod results;
 mod spelled;
+pub mod steer;
 mod subscribe;
 mod timeout;
 mod timers;
@@ -68,6 +69,8 @@ pub struct Core {
     queues_settings: QueuesSettings,
     queue_settings: Vec<QueueSettings>,
     access: Access,
+    // Who publishes what the broker itself has to say.
+    identity: Arc<Identity>,
     sessions: Slots<Session>,
     sessions_len: AtomicUsize,
     clients: DashMap<ClientId, SessionId, ahash::RandomState>,
@@ -78,6 +81,9 @@ pub struct Core {
     queues_len: AtomicUsize,
     // `$queue/NAME` and `$share/GROUP/FILTER`, to the list behind it.
     names: DashMap<Arc<str>, QueueId, ahash::RandomState>,
+    // What is moved from queue to queue at a rate.
+    movings: steer::Movings,
+    sys_round: steer::SysRound,
     // Held while a list is made or removed; taken before any other lock.
     list_changes: Mutex<()>,
     router: Router,
@@ -175,6 +181,10 @@ impl Core {
             queues_settings: config.queues.clone(),
             queue_settings: config.queue.clone(),
             access: Access::new(config.allow_anonymous),
+            identity: Arc::new(Identity {
+                user: None,
+                client: ClientId::new("$broker"),
+            }),
             sessions: Slots::new(),
             sessions_len: AtomicUsize::new(0),
             clients: DashMap::default(),
@@ -182,6 +192,8 @@ impl Core {
             lists: Slots::new(),
             queues_len: AtomicUsize::new(0),
             names: DashMap::default(),
+            movings: steer::Movings::default(),
+            sys_round: steer::SysRound::default(),
             list_changes: Mutex::new(()),
             router: Router::new(),
             retained: RetainedStore::new(limits.retained_messages_max, limits.retained_bytes_max),

@@ -7,6 +7,7 @@ use super::link::Link;
 use super::lists::Feed;
 use super::record::retained_key;
 use super::spelled::Spelled;
+use super::steer::CONTROL_TOPIC;
 use super::timers::Timer;
 use super::wishes::{Settles, Wishes};
 use super::{Core, Worker};
@@ -180,6 +181,9 @@ impl Core {
         now: Time,
     ) -> Result<Taken, Refused> {
         let (topic, sorted) = (incoming.topic, incoming.sorted);
+        if topic == CONTROL_TOPIC {
+            return self.accept_request(worker, link, incoming, now);
+        }
         if let Some(spelled) = Spelled::read(topic, sorted.passed_on).map_err(Refused::Never)? {
             // An alias keeps no more of it.
             if topic.len() > "$queue/".len() + self.topic_limits.bytes_max {

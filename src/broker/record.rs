@@ -10,6 +10,8 @@ use crate::message::{ClientId, Identity, PacketId, Qos, SubscriptionId, Time};
 use crate::session::Will;
 
 const FORM: u8 = 1;
+/// Of a queue or share group. The form before had a name and a time alone.
+const LIST_FORM: u8 = 2;
 
 /// A session.
 pub(crate) struct SessionRecord {
@@ -35,12 +37,17 @@ pub(crate) struct SubscriptionRecord {
 }
 
 /// A queue or share group.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ListRecord {
     /// `$queue/NAME` or `$share/GROUP/FILTER`.
     pub name: String,
     pub last_used: Time,
     /// Lists that some of its rows are in, by their kind.
     pub sources: Vec<(u8, ListId)>,
+    /// Keys of a `[[queue]]` that it was given while the broker ran, as JSON.
+    pub settings: Option<String>,
+    /// Its members get nothing.
+    pub paused: bool,
 }
 
 pub(crate) fn session_key(list: ListId) -> [u8; 9] {
@@ -195,17 +202,14 @@ impl SubscriptionRecord {
 }
 
 impl ListRecord {
-    /// `sources`: all but its own.
-    pub fn encode(
-        name: &str,
-        last_used: Time,
-        sources: impl Iterator<Item = (u8, ListId)>,
-    ) -> Vec<u8> {
-        let mut out = Writer(vec![FORM]);
-        out.text(name);
-        out.u64(last_used.as_micros());
-        for (kind, list) in sources {
-            out.0.push(kind);
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer(vec![LIST_FORM]);
+        out.text(&self.name);
+        out.u64(self.last_used.as_micros());
+        out.optional(self.settings.as_deref(), |out, text| out.text(text));
+        out.0.push(self.paused.into());
+        for (kind, list) in &self.sources {
+            out.0.push(*kind);
             out.u64(list.0);
         }
         out.0
@@ -213,15 +217,26 @@ impl ListRecord {
 
     /// `None`: it is none.
     pub fn decode(bytes: &[u8]) -> Option<ListRecord> {
-        let mut from = Reader::new(bytes)?;
+        let (&form, rest) = bytes.split_first()?;
+        let mut from = Reader(rest);
         let mut record = ListRecord {
             name: from.text()?.to_owned(),
             last_used: Time::from_micros(from.u64()?),
+            settings: None,
+            paused: false,
             sources: Vec::new(),
         };
-        while !from.0.is_empty() {
-            let (kind, list) = (from.u8()?, from.u64()?);
-            record.sources.push((kind, ListId(list)));
+        match form {
+            FORM => {}
+            LIST_FORM => {
+                record.settings = from.optional(|from| from.text().map(str::to_owned))?;
+                record.paused = from.u8()? != 0;
+                while !from.0.is_empty() {
+                    let (kind, list) = (from.u8()?, from.u64()?);
+                    record.sources.push((kind, ListId(list)));
+                }
+            }
+            _ => return None,
         }
         Some(record)
     }
@@ -342,6 +357,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_list_is_read_as_it_was_written() {
+        for (settings, paused) in [(None, true), (Some(r#"{"prefetch":1}"#), false)] {
+            let record = ListRecord {
+                name: "$queue/\u{e9}".to_owned(),
+                last_used: Time::from_micros(7),
+                settings: settings.map(str::to_owned),
+                paused,
+                sources: vec![(9, ListId(1 << 40))],
+            };
+            let bytes = record.encode();
+            assert_eq!(ListRecord::decode(&bytes), Some(record));
+            let alone = bytes.len() - 9;
+            for len in (0..bytes.len()).filter(|len| *len != alone) {
+                assert_eq!(ListRecord::decode(&bytes[..len]), None, "{len}");
+            }
+        }
+        // The form before.
+        let old = [&[FORM, 1, 0, 0, 0, b'q'][..], &9_u64.to_le_bytes()].concat();
+        let read = ListRecord::decode(&old).expect("it is read still");
+        assert_eq!((&*read.name, read.last_used), ("q", Time::from_micros(9)));
+        assert_eq!((read.settings, read.paused), (None, false));
     }
 
     #[test]

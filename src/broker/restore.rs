@@ -135,6 +135,7 @@ impl Core {
         }
         self.drop_orphans(worker, &found, is_whole);
         self.store_unstored_queues(worker, now);
+        self.watch_sys(now);
         Ok(found.restored)
     }
 

@@ -210,18 +210,29 @@ impl Core {
                 }
                 let stored = (Stored::Filter(text), Some(asked.record(options.qos)));
                 self.store_subscription(&mut session, effects, stored);
+                drop(session);
+                self.subscribed_to(filter, now);
                 Ok(options.qos)
             }
             Wanted::Group(filter) => {
                 let held = self.list_named(text).map(Subscribed::Group);
                 self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
-                self.join_group(effects, link, text, filter, asked, now)
+                let granted = self.join_group(effects, link, text, filter, asked, now);
+                self.subscribed_to(filter, now);
+                granted
             }
             Wanted::Queue(name) => {
                 let held = self.list_named(text).map(Subscribed::Queue);
                 self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
                 self.join_queue(effects, link, name, asked, now)
             }
+        }
+    }
+
+    /// What the broker publishes only if anybody wants it may be wanted.
+    fn subscribed_to(&self, filter: TopicFilter<'_>, now: Time) {
+        if filter.as_str().starts_with("$SYS/") {
+            self.watch_sys(now);
         }
     }
 

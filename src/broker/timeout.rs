@@ -39,6 +39,8 @@ impl Core {
             Timer::Retained => self.expire_retained(worker, now),
             Timer::Queue(queue) => self.handle_list_timeout(worker, queue, now),
             Timer::Unused(queue) => self.handle_unused(worker, queue, now),
+            Timer::Move(number) => self.handle_moving(worker, number, now),
+            Timer::Sys => self.handle_sys(worker, now),
         }
     }
 

@@ -35,6 +35,10 @@ pub enum Timer {
     Queue(QueueId),
     /// Has nobody used this queue for too long?
     Unused(QueueId),
+    /// The next page of what is moved at a rate.
+    Move(u64),
+    /// The next queues that `$SYS` tells of.
+    Sys,
 }
 
 /// All timers.

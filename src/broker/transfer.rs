@@ -309,9 +309,7 @@ impl<'a> Loader<'a> {
                 self.value(&session_key(*list), &value);
             }
             Stored::List(list, record) => {
-                let sources = record.sources.iter().copied();
-                let value = ListRecord::encode(&record.name, record.last_used, sources);
-                self.value(&list_key(*list), &value);
+                self.value(&list_key(*list), &record.encode());
             }
             Stored::Subscription(session, target, record) => {
                 self.value(&subscription_key(*session, *target), &record.encode());

@@ -79,7 +79,8 @@ async fn read_connect(
     });
     loop {
         let authentication = match admission {
-            Ok(Admission::Admitted(link)) => {
+            Ok(Admission::Admitted(mut link)) => {
+                link.is_local = peer.ip().to_canonical().is_loopback();
                 tracing::debug!(%peer, client = ?link.identity.client, "connected");
                 return Ok((link, rest));
             }

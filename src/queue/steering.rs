@@ -131,7 +131,6 @@ pub struct Taken {
 }
 
 impl Queue {
-
     // ---- looking
 
     /// Nobody gets anything until [`Queue::resume`].
@@ -226,7 +225,9 @@ impl Queue {
         let mut unread: Vec<&Source> = sources.filter(|source| source.unread > 0).collect();
         unread.sort_by_key(|source| Reverse(source.kind));
         let unread = unread.into_iter();
-        unread.map(|source| (source.list, source.unread_from, source.unread)).collect()
+        unread
+            .map(|source| (source.list, source.unread_from, source.unread))
+            .collect()
     }
 
     /// Whether the row, of one that is not in memory, was taken out.
@@ -243,19 +244,17 @@ impl Queue {
         self.counts().ready + self.delayed
     }
 
-    /// Jobs that are delayed on disk are due from now on: somebody does away
-    /// with all there are. Whether there were any.
-    pub fn hasten(&mut self) -> bool {
-        let Some(keeping) = &mut self.keeping else {
-            return false;
-        };
-        let page = keeping.away.len().min(Queue::DUE_PAGE);
-        for _ in 0..page {
-            if let Some((_, row, priority, kind)) = keeping.away.pop_first() {
+    /// Some of the jobs that are delayed on disk are due from now on: somebody
+    /// does away with all there are.
+    pub fn hasten(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            for _ in 0..Queue::DUE_PAGE {
+                let Some((_, row, priority, kind)) = keeping.away.pop_first() else {
+                    break;
+                };
                 keeping.due.insert((Reverse(priority), kind, row));
             }
         }
-        page > 0
     }
 
     // ---- taking out

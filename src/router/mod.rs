@@ -166,6 +166,11 @@ impl Router {
         self.detach(&mut self.tree.write(), node.0, receiver)
     }
 
+    /// Whether any filter begins with this level.
+    pub fn has_first_level(&self, level: &str) -> bool {
+        self.tree.read().has_first_level(level)
+    }
+
     /// The text of the filter of a node; `None` if there is no such filter
     /// any more.
     pub fn filter_of(&self, node: NodeId) -> Option<String> {

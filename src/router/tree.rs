@@ -153,6 +153,11 @@ impl Tree {
         }
     }
 
+    /// Whether any filter begins with this level.
+    pub(super) fn has_first_level(&self, level: &str) -> bool {
+        self.child(ROOT, level) != NONE
+    }
+
     /// The first level of the filter of a node that is not the root.
     pub(super) fn first_level(&self, node: u32) -> &str {
         let mut node = &self.nodes[node];

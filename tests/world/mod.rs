@@ -23,6 +23,7 @@ mod putting_in;
 mod random;
 mod results;
 mod retained;
+mod steering;
 mod storing;
 mod threads;
 mod wills;

@@ -80,8 +80,9 @@ impl Core {
         // Whoever configured a queue may look at its dead letters.
         let known = configured
             || dead
-                && TopicFilter::parse(own_name, TopicLimits::NONE)
-                    .is_ok_and(|own_name| self.settings_of(own_name).1);
+                && (self.is_given(own_name)
+                    || TopicFilter::parse(own_name, TopicLimits::NONE)
+                        .is_ok_and(|own_name| self.settings_of(own_name).1));
         if !configured && name.begins_with_wildcard() {
             let why = "a queue whose name begins with a wildcard has to be configured";
             return refused(ReasonCode::NotAuthorized, why);
@@ -114,7 +115,7 @@ impl Core {
 
     /// A queue that is not there yet, with what feeds it; `prepare`d before
     /// anybody can find it.
-    fn add_queue(
+    pub(super) fn add_queue(
         &self,
         full_name: Arc<str>,
         name: TopicFilter<'_>,
@@ -147,7 +148,7 @@ impl Core {
         }
     }
 
-    fn keep_list(&self, list: &mut List, effects: &mut Effects, now: Time) {
+    pub(super) fn keep_list(&self, list: &mut List, effects: &mut Effects, now: Time) {
         if self.store.is_on() && list.queue.kept_in().is_none() {
             let durability = self.durability_of(list);
             list.queue.keep(self.store.new_list(), durability);
@@ -175,6 +176,13 @@ impl Core {
             list.queue.add_source(*kind, *source);
         }
         list.stored_used = record.last_used;
+        if record.paused {
+            list.queue.pause();
+        }
+        drop(list);
+        if let Some(given) = &record.settings {
+            self.restore_given(id, given, now);
+        }
         Some(id)
     }
 
@@ -199,7 +207,7 @@ impl Core {
     }
 
     /// A share group is stored for the sessions that are.
-    fn durability_of(&self, list: &List) -> Durability {
+    pub(super) fn durability_of(&self, list: &List) -> Durability {
         match &list.kind {
             Kind::Work { settings, .. } => settings.durability.unwrap_or(self.durability),
             Kind::Share => self.durability.max(Durability::Flushed),
@@ -264,6 +272,7 @@ impl Core {
             queue,
             name: name.clone(),
             kind,
+            given: None,
             receipts: VecDeque::new(),
             feeders: Vec::new(),
             waiters: VecDeque::new(),
@@ -280,7 +289,7 @@ impl Core {
         id
     }
 
-    fn feed_from(&self, id: QueueId, receiver: Receiver, filter: TopicFilter<'_>) {
+    pub(super) fn feed_from(&self, id: QueueId, receiver: Receiver, filter: TopicFilter<'_>) {
         let subscribed =
             self.router
                 .subscribe(filter, receiver, Subscription::new(Qos::ExactlyOnce));
@@ -289,17 +298,16 @@ impl Core {
         }
     }
 
-    /// Removes a list if `still` says so when nobody else can change that.
+    /// Removes a list if `still` says so when nobody else can change that; its
+    /// name, and how many messages it held.
     pub(super) fn remove_list(
         &self,
         effects: &mut Effects,
         id: QueueId,
         still: impl FnOnce(&List) -> bool,
-    ) {
+    ) -> Option<(Arc<str>, usize)> {
         let _changes = self.list_changes.lock();
-        let Some(list) = self.lists.lock(id.0).filter(|list| still(list)) else {
-            return;
-        };
+        let list = self.lists.lock(id.0).filter(|list| still(list))?;
         let list = self.lists.take(id.0, list);
         self.names.remove(&list.name);
         for (node, receiver) in &list.feeders {
@@ -314,10 +322,16 @@ impl Core {
             Kind::Work { .. } => {
                 self.queues_len.fetch_sub(1, Ordering::Relaxed);
                 self.counters.dropped_queue_deleted.add(messages);
-                tracing::info!(queue = ?list.name, messages, "a queue that nobody used is deleted");
             }
             Kind::Share | Kind::Delayed => self.counters.dropped_group.add(messages),
         }
+        // Who waits for room finds that there is no such queue any more.
+        for (waiter, number) in &list.waiters {
+            let session = self.sessions.lock(waiter.0);
+            let session = session.filter(|session| session.is_link(*number));
+            session.map(|mut session| session.retry(effects));
+        }
+        Some((list.name, messages))
     }
 
     /// Nothing of a list is stored any more; `sources`: its own first.
@@ -339,14 +353,21 @@ impl Core {
 
     /// What feeds the queue of that name.
     pub(in crate::broker) fn feeding_filters(&self, name: TopicFilter<'_>) -> Vec<String> {
-        let (settings, _) = self.settings_of(name);
-        let mut filters = settings.filters.clone();
+        let mut filters = match self.settings_there(name.as_str()) {
+            Some(settings) => settings.filters.clone(),
+            None => self.settings_of(name).0.filters.clone(),
+        };
         filters.push(name.as_str().to_owned());
         filters
     }
 
+    /// Whether the configuration file has settings for that name.
+    pub(in crate::broker) fn is_configured(&self, name: TopicFilter<'_>) -> bool {
+        self.settings_of(name).1
+    }
+
     /// The settings for a queue's name, and whether they name it.
-    fn settings_of(&self, name: TopicFilter<'_>) -> (Arc<QueueSettings>, bool) {
+    pub(super) fn settings_of(&self, name: TopicFilter<'_>) -> (Arc<QueueSettings>, bool) {
         let topic = TopicName::parse(name.as_str(), TopicLimits::NONE).ok();
         let fits = |settings: &&QueueSettings| {
             settings.name == name.as_str()

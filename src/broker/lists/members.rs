@@ -98,7 +98,7 @@ impl Core {
             let joined = self.add_member(&mut list, id, effects, joining, now);
             drop(list);
             if joined.is_err() {
-                self.remove_list(effects, id, |list| list.queue.counts().members == 0);
+                _ = self.remove_list(effects, id, |list| list.queue.counts().members == 0);
             }
             return joined.map(|()| qos);
         }
@@ -162,7 +162,7 @@ impl Core {
             matches!(list.kind, Kind::Share) && list.queue.counts().members == 0
         });
         if last_of_group == Some(true) {
-            self.remove_list(effects, id, |list| list.queue.counts().members == 0);
+            _ = self.remove_list(effects, id, |list| list.queue.counts().members == 0);
         }
     }
 
@@ -370,7 +370,7 @@ fn parse_control(payload: &[u8]) -> Option<(PacketId, Option<Duration>)> {
 }
 
 /// Whether a client id fits a pattern in which `*` stands for any text.
-fn fits_client(pattern: &str, client: &str) -> bool {
+pub(in crate::broker) fn fits_client(pattern: &str, client: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = client.strip_prefix(first) else {

@@ -11,8 +11,10 @@ mod catalog;
 mod dead;
 mod delayed;
 mod members;
+mod steering;
 
-pub(super) use members::parse_span;
+pub(super) use members::{fits_client, parse_span};
+pub(super) use steering::{Look, Pick};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,6 +55,8 @@ pub(super) struct List {
     /// `$queue/NAME` or `$share/GROUP/FILTER`.
     name: Arc<str>,
     kind: Kind,
+    // Keys of a `[[queue]]` that it was given while the broker ran, as JSON.
+    given: Option<Box<str>>,
     // When its jobs from these sequences on are stored.
     receipts: VecDeque<(u64, Receipt)>,
     // Where in the topic tree it stands, and as what.
@@ -131,8 +135,14 @@ impl List {
         self.stored_used = now;
         if let Some((list, durability)) = self.queue.kept_in() {
             let key = &list_key(list);
-            let sources = self.queue.sources().skip(1);
-            let value = &ListRecord::encode(&self.name, self.last_used, sources);
+            let record = ListRecord {
+                name: (*self.name).to_owned(),
+                last_used: self.last_used,
+                settings: self.given.as_deref().map(str::to_owned),
+                paused: self.queue.is_paused(),
+                sources: self.queue.sources().skip(1).collect(),
+            };
+            let value = &record.encode();
             journal.add(
                 durability.max(Durability::Flushed),
                 Change::Put { key, value },
@@ -438,6 +448,7 @@ impl Core {
         change: impl FnOnce(&mut List, &mut Effects) -> R,
     ) -> Option<R> {
         let mut list = self.lists.lock(id.0)?;
+        list.queue.at(now);
         let sequence = list.queue.next_sequence();
         let result = change(&mut list, effects);
         self.store_list(&mut list, effects, sequence);
@@ -676,6 +687,7 @@ impl Core {
             let delivered = session.deliver_job(&publication, delivery, effects);
             let mut receipt = Receipt::NONE;
             if matches!(delivered, JobDelivered::Taken | JobDelivered::TakenLast) {
+                list.queue.delivered(lease_id, &session.identity.client);
                 let kept_in = session.keeping().map(|keeping| keeping.list);
                 let holder = kept_in.zip(session.last_packet_id());
                 list.queue.store_lease(lease_id, holder);
@@ -728,6 +740,7 @@ impl Core {
     pub(super) fn handle_unused(&self, worker: &mut Worker, id: QueueId, now: Time) {
         let after = self.queues_settings.auto_delete_after;
         let due = match self.lists.lock(id.0) {
+            Some(list) if list.given.is_some() => return,
             Some(list) if list.queue.counts().members == 0 => list.last_used + after,
             Some(_) => now + after,
             None => return,
@@ -735,9 +748,13 @@ impl Core {
         if due > now {
             self.schedule(now, due, Timer::Unused(id));
         } else {
-            self.remove_list(&mut worker.effects, id, |list| {
-                list.queue.counts().members == 0 && list.last_used + after <= now
+            let removed = self.remove_list(&mut worker.effects, id, |list| {
+                let is_unused = list.queue.counts().members == 0 && list.last_used + after <= now;
+                is_unused && list.given.is_none()
             });
+            if let Some((queue, messages)) = removed {
+                tracing::info!(?queue, messages, "a queue that nobody used is deleted");
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::base64;
+use crate::base64;
 use crate::broker::record::{ListRecord, SessionRecord, SubscriptionRecord, Target};
 use crate::broker::transfer::{About, Loader, Row, Stored, is_list_name};
 use crate::journal::ListId;
@@ -263,7 +263,9 @@ impl Exporter {
                 self.queues.insert(*list, record.name.as_str().into());
                 let mut line = Line::new("queue");
                 line.field("name", &record.name)
-                    .field("last_used_micros", record.last_used.as_micros());
+                    .field("last_used_micros", record.last_used.as_micros())
+                    .optional("settings", record.settings.as_deref())
+                    .flag("paused", record.paused);
                 if !record.sources.is_empty() {
                     let kinds = record.sources.iter().map(|(kind, _)| *kind);
                     line.field("sources", kinds.collect::<Vec<u8>>());
@@ -846,6 +848,8 @@ impl<'a> Importer<'a> {
             name,
             last_used,
             sources,
+            settings: fields.optional_text("settings")?,
+            paused: fields.flag("paused")?,
         };
         self.put(&Stored::List(list, record))
     }

@@ -5,7 +5,6 @@
 //! is written to it, and no broker has it. Only a backup is asked of the
 //! broker that runs on the folder, if one does.
 
-mod base64;
 mod lines;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,126 @@
+//! Requests that come over MQTT itself: a PUBLISH to `$CONTROL/rotamq/v1`,
+//! answered at its response topic, or where it says so.
+
+use serde_json::{Value, json};
+
+use super::{Answer, Request, SteerError};
+use crate::access::{Action, Decision};
+use crate::broker::link::Link;
+use crate::broker::publish::{Incoming, Refused, Taken};
+use crate::broker::{Core, Worker};
+use crate::message::Time;
+use crate::protocol::{PacketType, Properties, Property, ReasonCode};
+use crate::session::{Close, Publication};
+
+/// What requests are published to.
+pub const CONTROL_TOPIC: &str = "$CONTROL/rotamq/v1";
+
+/// Where an answer goes, and what goes with it.
+struct Reply {
+    topic: String,
+    correlation: Option<Vec<u8>>,
+}
+
+impl Core {
+    /// A request. Whether anybody is to have the answer.
+    pub(in crate::broker) fn accept_request(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        incoming: &Incoming<'_>,
+        now: Time,
+    ) -> Result<Taken, Refused> {
+        let refused = |reason, why: String| Refused::Never(Close::new(reason, why));
+        if !link.is_local {
+            let why = "queues are steered from the broker's own machine only";
+            return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
+        }
+        let topic = incoming.topic;
+        let may = |topic| {
+            let action = Action::Publish { topic };
+            self.access.decide(&link.identity, action) == Decision::Allow
+        };
+        if !may(topic) {
+            let why = "publishing to this topic is not allowed";
+            return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
+        }
+        let parsed = serde_json::from_slice::<Value>(incoming.payload);
+        let mut parsed = parsed.map_err(|error| SteerError::invalid(format!("no JSON: {error}")));
+        let reply = reply(incoming, parsed.as_mut().ok())
+            .map_err(|why| refused(ReasonCode::PayloadFormatInvalid, why.to_owned()))?;
+        if let Some(reply) = &reply
+            && (reply.topic == CONTROL_TOPIC || !may(&reply.topic))
+        {
+            let why = "the answer would go to a topic that this client may not publish to";
+            return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
+        }
+        let answer = parsed.and_then(|value| {
+            let request = serde_json::from_value::<Request>(value);
+            let request = request
+                .map_err(|error| SteerError::invalid(format!("no valid request: {error}")))?;
+            tracing::debug!(client = ?link.identity.client, ?request, "asked to steer");
+            self.steer(worker, &request, now)
+        });
+        match reply {
+            Some(reply) => self.answer(worker, incoming, &reply, &answer, now),
+            None => match answer {
+                Ok(_) => Ok(Taken::Nobody),
+                Err(error) => {
+                    let reason = ReasonCode::ImplementationSpecificError;
+                    Err(refused(reason, error.message))
+                }
+            },
+        }
+    }
+
+    fn answer(
+        &self,
+        worker: &mut Worker,
+        incoming: &Incoming<'_>,
+        reply: &Reply,
+        answer: &Result<Answer, SteerError>,
+        now: Time,
+    ) -> Result<Taken, Refused> {
+        let name = self.parse_topic(&reply.topic).map_err(Refused::Never)?;
+        let payload = match answer {
+            Ok(answer) => json!({ "ok": answer }),
+            Err(error) => json!({ "error": error }),
+        };
+        let payload = payload.to_string();
+        let mut properties = Vec::new();
+        if let Some(correlation) = &reply.correlation {
+            Property::CorrelationData(correlation).encode(&mut properties);
+        }
+        let id = self.next_message_id(worker);
+        let (publisher, qos) = (&self.identity, incoming.qos);
+        let payload = payload.as_bytes();
+        let mut publication = Publication::new(name, payload, qos, false, publisher, now, id);
+        publication.properties = &properties;
+        self.publish(worker, &publication, &reply.topic, now)
+    }
+}
+
+/// Where the answer goes, if anywhere: the response topic, or `answer_to`,
+/// which is taken out of the request.
+fn reply(
+    incoming: &Incoming<'_>,
+    request: Option<&mut Value>,
+) -> Result<Option<Reply>, &'static str> {
+    let (mut topic, mut correlation) = (None, None);
+    if let Ok(properties) = Properties::parse(incoming.sorted.passed_on, PacketType::Publish) {
+        for property in properties.iter() {
+            match property {
+                Property::ResponseTopic(name) => topic = Some(name.as_str().to_owned()),
+                Property::CorrelationData(data) => correlation = Some(data.to_vec()),
+                _ => {}
+            }
+        }
+    }
+    let fields = request.and_then(Value::as_object_mut);
+    match fields.and_then(|fields| fields.remove("answer_to")) {
+        None => {}
+        Some(Value::String(text)) => topic = Some(text),
+        Some(_) => return Err("answer_to is a topic, as a text"),
+    }
+    Ok(topic.map(|topic| Reply { topic, correlation }))
+}
