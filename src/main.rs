@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rotamq::cli::{self, bench, config, publish, serve, store, subscribe};
+use rotamq::cli::{self, bench, config, publish, queue, serve, store, subscribe};
 
 /// An MQTT broker that also is a work-queue server.
 ///
@@ -25,6 +25,10 @@ enum Command {
     Pub(publish::PublishArguments),
     /// Subscribe to topics, or work on queues, and print what comes
     Sub(subscribe::SubscribeArguments),
+    /// Look at queues, and steer them
+    ///
+    /// Works on a running broker, over MQTT, from the broker's own machine.
+    Queue(Box<queue::QueueArguments>),
     /// Check a configuration, or show what holds
     Config(config::ConfigArguments),
     /// Look at a data folder, copy it, or carry over what is in it
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Pub(arguments) => publish::run(arguments),
         Command::Sub(arguments) => subscribe::run(arguments),
+        Command::Queue(arguments) => queue::run(*arguments),
         Command::Config(arguments) => config::run(arguments),
         Command::Store(arguments) => store::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -1,4 +1,5 @@
-//! What `rotamq pub` and `rotamq sub` share: a connection to any broker.
+//! What `rotamq pub`, `rotamq sub` and `rotamq queue` share: a connection to any
+//! broker.
 //!
 //! Keeps to what the broker said in CONNACK, and knows the topics behind the
 //! broker's aliases. Knows nothing of what is published or subscribed to.
@@ -519,6 +520,11 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// Whether packets have properties.
+    pub fn has_properties(&self) -> bool {
+        self.version == Version::V5
     }
 
     /// Queues a packet until [flush](Sender::flush).

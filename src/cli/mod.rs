@@ -12,6 +12,7 @@ pub mod format;
 pub mod logging;
 pub mod property;
 pub mod publish;
+pub mod queue;
 pub mod serve;
 pub mod store;
 mod strftime;

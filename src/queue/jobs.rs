@@ -229,20 +229,6 @@ impl Lane {
         self.fresh.iter().chain(self.placed.values()).copied()
     }
 
-    /// All of them, in no order.
-    pub fn keys(&self) -> impl Iterator<Item = u32> {
-        self.fresh.iter().chain(self.placed.values()).copied()
-    }
-
-    /// Takes out a job wherever it stands.
-    pub fn take_out_any(&mut self, sequence: u64, key: u32) {
-        if self.placed.remove(&sequence).is_none()
-            && let Some(at) = self.fresh.iter().position(|fresh| *fresh == key)
-        {
-            self.fresh.remove(at);
-        }
-    }
-
     /// Gives back the memory of an empty lane.
     pub fn shrink(&mut self) {
         self.fresh = VecDeque::new();
