@@ -328,6 +328,9 @@ impl Rota {
             false => *member.held_mut(qos) -= 1,
         }
         self.set_load(key, Some(before));
+        if self.draining == Some(key) && self.get(key).held == [0; 3] {
+            self.draining = None; // It stands in the ring again by `refresh`.
+        }
     }
 
     /// Another connected member is asked instead of this one, which stands at
@@ -405,12 +408,7 @@ impl Rota {
     /// `last`, who had it, if there is another. If there is none, the one that
     /// is next gets no more turns until its are.
     pub fn empty_handed(&mut self, exclusive: bool, last: Option<u32>) -> Option<u32> {
-        let drained = self.draining.filter(|&key| {
-            self.get(key).held == [0; 3]
-                && self.may_have_turns(key)
-                && (!exclusive || self.first_standing() == Some(key))
-        });
-        let mut found = drained;
+        let mut found: Option<u32> = None;
         let mut next = self.next(exclusive);
         while let Some(key) = next
             && found.is_none_or(|found| Some(found) == last)
