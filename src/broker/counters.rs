@@ -66,6 +66,8 @@ counters! {
     dropped_queue_deleted,
     /// Messages that a person did away with.
     dropped_purged,
+    /// Receipts of jobs that could not be published to where they were asked for.
+    dropped_receipts,
     /// Jobs given to a dead-letter queue.
     dead_letters,
 }

@@ -17,6 +17,7 @@ mod counters;
 mod link;
 mod lists;
 mod publish;
+mod receipts;
 pub(crate) mod record;
 mod restore;
 mod results;
@@ -110,6 +111,7 @@ pub struct Worker {
     // Wills to publish, and whether somebody further up is about to.
     wills: VecDeque<(Box<Will>, Arc<Identity>)>,
     publishing_wills: bool,
+    publishing_receipts: bool,
     // What is left of its block of message ids.
     message_ids: std::ops::Range<u64>,
     // Of the answers, those from these places on wait for the store.
@@ -136,6 +138,7 @@ impl Worker {
             overflowed: Vec::new(),
             wills: VecDeque::new(),
             publishing_wills: false,
+            publishing_receipts: false,
             message_ids: 0..0,
         }
     }
@@ -343,6 +346,9 @@ impl Core {
         let pin = worker.pin.take();
         let pinned = pin.as_ref().map(|pin| pin.lock());
         let result = turn(worker);
+        if !worker.effects.replies.is_empty() {
+            self.publish_receipts(worker);
+        }
         drop(pinned);
         if pin.is_some() {
             worker.pin = pin;

@@ -13,7 +13,7 @@ use super::wishes::{Settles, Wishes};
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
 use crate::config::{Durability, SessionFull};
-use crate::journal::Change;
+use crate::journal::{Change, Receipt};
 use crate::message::{MessageId, Qos, QueueId, SessionId, Time};
 use crate::protocol::{Properties, Property, ReasonCode};
 use crate::router::{Matches, Receiver, Target};
@@ -551,12 +551,36 @@ impl Core {
         delivery: Delivery<'_>,
         effects: &mut Effects,
     ) -> Delivered {
+        if publication.after != Receipt::NONE {
+            return self.deliver_gated(session, publication, delivery, effects);
+        }
         let (limits, settings) = (&self.limits, &self.session_settings);
         let mut delivered = session.deliver(publication, delivery, limits, settings, effects);
         if delivered == Delivered::Unread {
             delivered = self.deliver_looking(session, publication, delivery, effects);
         }
         self.store_session(session, effects);
+        delivered
+    }
+
+    /// As `deliver_to`, what tells of something that is about to be stored.
+    #[inline(never)]
+    fn deliver_gated(
+        &self,
+        session: &mut Session,
+        publication: &Publication<'_>,
+        delivery: Delivery<'_>,
+        effects: &mut Effects,
+    ) -> Delivered {
+        session.gate_next();
+        let (limits, settings) = (&self.limits, &self.session_settings);
+        let mut delivered = session.deliver(publication, delivery, limits, settings, effects);
+        if delivered == Delivered::Unread {
+            delivered = self.deliver_looking(session, publication, delivery, effects);
+        }
+        let stored = self.store.append(&mut effects.journal);
+        effects.receipt = effects.receipt.and(stored);
+        session.stored(stored.and(publication.after));
         delivered
     }
 

@@ -136,6 +136,7 @@ impl Core {
         self.drop_orphans(worker, &found, is_whole);
         self.store_unstored_queues(worker, now);
         self.watch_sys(now);
+        self.pinned(worker, |_| ()); // Receipts of what has expired meanwhile.
         Ok(found.restored)
     }
 

@@ -307,10 +307,23 @@ pub struct Effects {
     pub expired: usize,
     /// And because they were larger than their client takes.
     pub too_large: usize,
+    /// What publishers are still to be told of their messages.
+    pub replies: Vec<Reply>,
     spare: Vec<Vec<u8>>,
     // Properties of one delivery, while they are put together.
     own: Vec<u8>,
     text: String,
+}
+
+/// What the publisher of a message is told of it, at its response topic.
+pub struct Reply {
+    pub to: Arc<Message>,
+    pub payload: Vec<u8>,
+    /// As safe as what it tells of.
+    pub durability: Durability,
+    /// When that is stored.
+    pub after: Receipt,
+    pub at: Time,
 }
 
 impl Effects {
@@ -489,6 +502,11 @@ impl Session {
         if self.resuming == Some(Receipt::NONE) {
             self.resuming = Some(receipt);
         }
+    }
+
+    /// What comes next waits for what its caller tells to be stored.
+    pub fn gate_next(&mut self) {
+        self.gate_from.get_or_insert(self.outbox.mark());
     }
 
     /// Its messages and packet ids are stored no more.

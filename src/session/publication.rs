@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::outbox::{COPY_MAX, Outbox};
 use super::terms::Wire;
 use crate::config::Durability;
-use crate::journal::{Body, Change, Journal, ListId};
+use crate::journal::{Body, Change, Journal, ListId, Receipt};
 use crate::message::{Envelope, Identity, Message, MessageId, PacketId, Qos, Time, encode_stored};
 use crate::protocol::{PublishHead, encode_message_expiry, encode_publish_head};
 use crate::topic::TopicName;
@@ -35,6 +35,8 @@ pub struct Publication<'a> {
     pub durability: Durability,
     /// Also at QoS 0 all take it who must, or it is refused.
     pub is_whole: bool,
+    /// It goes to nobody before that is stored.
+    pub after: Receipt,
     message: OnceCell<Arc<Message>>,
     body: Cell<StoredBody>,
 }
@@ -116,6 +118,7 @@ impl<'a> Publication<'a> {
             now: received,
             durability: Durability::Memory,
             is_whole: false,
+            after: Receipt::NONE,
             message: OnceCell::new(),
             body: Cell::new(StoredBody::Own),
         }
@@ -136,6 +139,7 @@ impl<'a> Publication<'a> {
             now,
             durability: Durability::Memory,
             is_whole: false,
+            after: Receipt::NONE,
             message: OnceCell::from(message.clone()),
             body: Cell::new(StoredBody::Own),
         }

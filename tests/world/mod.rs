@@ -21,6 +21,7 @@ mod once;
 mod properties;
 mod putting_in;
 mod random;
+mod receipts;
 mod results;
 mod retained;
 mod steering;
@@ -47,6 +48,7 @@ use rotamq::protocol::{
 use rotamq::session::{Close, Exchange, Outbox};
 use rotamq::store::twin::Twin;
 use rotamq::store::{Failed, OpenError, Settings, Store};
+use rotamq::topic::{TopicLimits, TopicName};
 
 /// The versions that sessions are tested with.
 const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5];
@@ -988,6 +990,10 @@ fn write(
 
 fn qos_of(qos: u8) -> Qos {
     Qos::from_bits(qos).expect("0, 1 or 2")
+}
+
+fn topic_name(name: &str) -> TopicName<'_> {
+    TopicName::parse(name, TopicLimits::NONE).expect("a topic name")
 }
 
 fn packet_id(id: u16) -> NonZeroU16 {

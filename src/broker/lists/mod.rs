@@ -97,7 +97,7 @@ impl List {
         }
     }
 
-    fn is_dead_letters(&self) -> bool {
+    pub(super) fn is_dead_letters(&self) -> bool {
         self.name.starts_with("$queue/$dead/")
     }
 
@@ -472,6 +472,9 @@ impl Core {
             // It gave up its own room just now.
             let reserved = list.queue.reserve_free(letter.message.cost_bytes()).is_ok();
             list.aside.push_back((letter, reserved));
+        }
+        while let Some(finished) = list.queue.poll_finished() {
+            self.note_receipt(&list, &finished, effects, now);
         }
         // One at a time: who finds room left calls the next by putting in.
         while list.queue.has_room(0)

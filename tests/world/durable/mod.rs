@@ -7,11 +7,13 @@
 //! | `sessions` | subscriptions, messages, packet ids, retained messages |
 //! | `wills` | wills |
 //! | `queues` | work queues and share groups |
+//! | `receipts` | what producers are told of their jobs |
 //! | `results` | results that settle jobs |
 //! | `history` | whatever clients do, cut at any moment |
 
 mod history;
 mod queues;
+mod receipts;
 mod results;
 mod sessions;
 mod waiting;
