@@ -15,6 +15,7 @@ mod program;
 mod pubsub;
 mod queues;
 mod raw;
+mod results;
 mod sessions;
 mod store;
 mod wait;

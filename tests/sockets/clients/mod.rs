@@ -208,6 +208,10 @@ pub trait Client: Send {
         retain: bool,
         extra: &Extra,
     ) -> u8;
+    /// User properties of the last acknowledgement; for paho.
+    fn told(&self) -> Vec<(String, String)> {
+        unimplemented!("it does not tell");
+    }
     /// The next message.
     fn receive(&mut self) -> Received;
     /// How many have come that were not received yet, when last asked something.
@@ -364,6 +368,8 @@ enum Event {
     Unsubscribed,
     /// The acknowledgement's reason code.
     Published(u8),
+    /// Its user properties, before that, where there are some.
+    Told(Vec<(String, String)>),
     Message(Received),
     /// And what the client says.
     Closed(Ended, String),
@@ -373,6 +379,7 @@ enum Event {
 struct Inbox {
     events: Receiver<Event>,
     messages: VecDeque<Received>,
+    told: Vec<(String, String)>,
 }
 
 impl Inbox {
@@ -380,6 +387,7 @@ impl Inbox {
         Inbox {
             events,
             messages: VecDeque::new(),
+            told: Vec::new(),
         }
     }
 
@@ -398,6 +406,7 @@ impl Inbox {
         loop {
             match self.next(what) {
                 Event::Message(message) => self.messages.push_back(message),
+                Event::Told(told) => self.told = told,
                 Event::Closed(_, why) => panic!("closed, while waiting for {what}: {why}"),
                 other => {
                     if let Some(answer) = pick(other) {
@@ -430,6 +439,7 @@ impl Inbox {
     }
 
     fn published(&mut self) -> u8 {
+        self.told.clear();
         self.answer("the end of a PUBLISH", |event| match event {
             Event::Published(reason) => Some(reason),
             _ => None,

@@ -84,6 +84,13 @@ def on_message(client, userdata, message):
     )
 
 
+def on_publish(client, userdata, mid, reason, properties):
+    user = getattr(properties, "UserProperty", None)
+    if user:
+        tell("told", user=user)
+    tell("published", reason=reason.value)
+
+
 def on_disconnect(client, userdata, flags, reason, properties):
     code = reason.value if flags.is_disconnect_packet_from_server else None
     tell("closed", reason=code, why=why(properties), says=str(reason))
@@ -106,9 +113,7 @@ def main():
         "subscribed", granted=[reason.value for reason in reasons]
     )
     client.on_unsubscribe = lambda *_: tell("unsubscribed")
-    client.on_publish = lambda client, userdata, mid, reason, properties: tell(
-        "published", reason=reason.value
-    )
+    client.on_publish = on_publish
     client.on_disconnect = on_disconnect
     client.on_message = on_message
     will = options["will"]

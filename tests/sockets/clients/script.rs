@@ -147,6 +147,10 @@ impl Client for Script {
         self.inbox.published()
     }
 
+    fn told(&self) -> Vec<(String, String)> {
+        self.inbox.told.clone()
+    }
+
     fn receive(&mut self) -> Received {
         self.inbox.message()
     }
@@ -219,6 +223,7 @@ fn event(value: &Value) -> Event {
             Event::Subscribed(granted.iter().map(|code| number(code) as u8).collect())
         }
         "unsubscribed" => Event::Unsubscribed,
+        "told" => Event::Told(serde_json::from_value(value["user"].clone()).expect("pairs")),
         "published" => Event::Published(reason.unwrap_or(0)),
         "closed" => Event::Closed(ended(), text("says")),
         "message" => Event::Message(Received {
