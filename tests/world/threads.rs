@@ -2,6 +2,8 @@
 //! sessions over, come and go, and nothing stays behind.
 
 use super::*;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 const THREADS: usize = 4;
@@ -101,4 +103,141 @@ fn whoever_takes_over_whom_nothing_stays_behind() {
         left += 1;
     }
     assert_eq!(left, jobs, "no member has settled any");
+}
+
+const JOBS: usize = 400;
+const TOLD: &str = "$queue/$with/response=$queue%2Ftold&receipt=1/jobs";
+
+/// What the connection has been written so far, when it may be.
+fn read(core: &Core, writing: &mut Outbox) -> Vec<u8> {
+    let mut stream = Vec::new();
+    while write(core, Commits::ByHand, writing, &mut stream, Waker::noop()) {
+        thread::yield_now();
+    }
+    stream
+}
+
+/// Takes jobs, and brings their results, in a session that others take over.
+fn work(core: &Core, thread: usize, is_over: &AtomicBool) {
+    let mut worker = Worker::new(core);
+    let mut round = 0_usize;
+    while !is_over.load(Ordering::Relaxed) {
+        round += 1;
+        let random = (round * THREADS + thread).wrapping_mul(0x9E37_79B9) >> 7;
+        let now = Time::from_micros(2_000_000 + round as u64);
+        let connect = Connect {
+            version: Version::V3_1_1,
+            clean_start: random.is_multiple_of(5),
+            keep_alive_secs: 0,
+            properties: Properties::EMPTY,
+            client_id: IDS[random / 5 % 2],
+            will: None,
+            user_name: None,
+            password: None,
+        };
+        let Ok(Admission::Admitted(mut link)) = core.connect(&mut worker, &connect, now) else {
+            panic!("there is room");
+        };
+        let mut stop = Stop::Lost;
+        let mut packets = vec![subscribe(1, &[("$queue/jobs", 1)])];
+        let mut results = Vec::new();
+        for _ in 0..1 + random % 4 {
+            let handled = packets
+                .drain(..)
+                .try_for_each(|packet| core.handle(&mut worker, &mut link, &packet, now));
+            let mut writing = Outbox::default();
+            let exchange = core.exchange(&mut worker, &mut link, &mut writing, None, false, now);
+            worker.effects.wake_all();
+            let stream = read(core, &mut writing);
+            if let Err(why) = handled {
+                stop = why;
+                break;
+            }
+            if matches!(exchange, Exchange::Closing(_)) {
+                break;
+            }
+            let mut rest = &stream[..];
+            results.clear();
+            while let Some((packet, len)) = decode(rest, Version::V3_1_1, usize::MAX).unwrap() {
+                if let Packet::Publish(job) = packet {
+                    let id = job.packet_id.expect("QoS 1").get();
+                    let payload = String::from_utf8(job.payload.to_vec()).expect("a number");
+                    results.push((id, format!("$settles/{id}/$queue/results"), payload));
+                }
+                rest = &rest[len..];
+            }
+            let brought = results.iter();
+            packets = brought
+                .map(|(id, topic, payload)| publish(topic, payload, 1, *id))
+                .collect();
+        }
+        core.disconnect(&mut worker, link, &stop, now);
+        worker.effects.wake_all();
+    }
+}
+
+/// How often each payload is in a queue, which is empty then.
+fn drain(world: &mut World, name: &str) -> BTreeMap<String, usize> {
+    let drain = world.connect("drain").go();
+    world.subscribe(drain, name, 1);
+    let mut counts = BTreeMap::new();
+    while let Some(Got::Publish(message)) = world.take(drain) {
+        world.acknowledge(drain, &message);
+        *counts.entry(message.payload).or_default() += 1;
+    }
+    world.disconnect(drain);
+    counts
+}
+
+#[test]
+fn each_job_has_one_result_however_often_members_are_taken_over() {
+    let mut world = World::new().stored(&Twin::new());
+    let p = world.connect("p").go();
+    for job in 0..JOBS {
+        world.publish(p, TOLD, &job.to_string(), 1);
+    }
+    let disk = world.disk().clone();
+    let is_over = AtomicBool::new(false);
+    let snapshots = thread::scope(|scope| {
+        let (core, is_over) = (&world.core, &is_over);
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| scope.spawn(move || work(core, thread, is_over)))
+            .collect();
+        let mut snapshots = Vec::new();
+        let mut before = 0;
+        loop {
+            core.store().commit(false).expect("the disk is well");
+            if disk.operations() >= before + 20 && snapshots.len() < 40 {
+                before = disk.operations();
+                snapshots.push(disk.kill());
+            }
+            if snapshots.len() == 40 {
+                is_over.store(true, Ordering::Relaxed);
+            }
+            if threads.iter().all(thread::ScopedJoinHandle::is_finished) {
+                break;
+            }
+        }
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().expect("no panic"));
+        snapshots
+    });
+    world.commit().expect("the disk is well");
+    for disk in snapshots.into_iter().chain([disk.cut()]) {
+        world.restart_as(&disk);
+        for id in IDS {
+            let gone = world.connect(id).go();
+            world.disconnect(gone);
+        }
+        let results = drain(&mut world, "$queue/results");
+        let told: usize = drain(&mut world, "$queue/told").values().sum();
+        let left = drain(&mut world, "$queue/jobs");
+        assert_eq!(told, results.len());
+        for job in 0..JOBS {
+            let job = job.to_string();
+            let count = |all: &BTreeMap<String, usize>| all.get(&job).copied().unwrap_or(0);
+            assert_eq!(count(&results) + count(&left), 1, "job {job}");
+        }
+    }
 }
