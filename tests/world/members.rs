@@ -125,8 +125,129 @@ fn a_lost_members_jobs_go_to_the_next_in_their_order() {
         let a = world.connect("a").clean(false).go();
         assert_eq!(world.receive(a), []);
         world.send(a, &puback(jobs[0].id));
-        world.drop(b);
+        // From one that leaves they come at once again.
+        world.disconnect(b);
         assert_eq!(world.payloads(a), ["0", "1", "3"]);
+    });
+}
+
+/// Any of those that a lost member had may be what ended it: after the second
+/// time they rest, and go alone.
+#[test]
+fn what_was_lost_twice_comes_alone_and_later() {
+    in_each_version(|mut world| {
+        put(&mut world, 3);
+        for member in ["a", "b"] {
+            let [member] = members(&mut world, [member], 1);
+            assert_eq!(world.payloads(member), ["0", "1", "2"]);
+            world.drop(member);
+        }
+        let [c] = members(&mut world, ["c"], 1);
+        // Its second failure: between half and all of two seconds.
+        world.advance(secs(1) - TICK);
+        assert_eq!(world.receive(c), []);
+        world.advance(secs(1) + TICK * 2);
+        let first = world.messages(c);
+        assert_eq!(first.len(), 1);
+        // Nothing goes to who has one of them, but to others.
+        let p = world.connect("p").go();
+        world.publish(p, "$queue/jobs", "new", 1);
+        assert_eq!(world.receive(c), []);
+        let [d] = members(&mut world, ["d"], 1);
+        let second = world.messages(d);
+        assert_eq!(second.len(), 1);
+        let mut came: Vec<String> = [&first[0], &second[0]]
+            .map(|job| job.payload.clone())
+            .into();
+        world.acknowledge(c, &first[0]);
+        let third = world.messages(c);
+        assert_eq!(third.len(), 1);
+        came.push(third[0].payload.clone());
+        came.sort();
+        assert_eq!(came, ["0", "1", "2"]);
+        world.acknowledge(d, &second[0]);
+        assert_eq!(world.payloads(d), ["new"]);
+    });
+}
+
+/// Of three in a row its member knows nothing any more: others are asked for a
+/// while.
+#[test]
+fn a_member_that_lets_three_jobs_time_out_rests() {
+    for count in 2..=4 {
+        in_each_version(|mut world| {
+            let [a] = members(&mut world, ["a"], 1);
+            let p = put(&mut world, count);
+            assert_eq!(world.payloads(a).len(), count);
+            world.advance(secs(60) + TICK);
+            world.publish(p, "$queue/jobs", "new", 1);
+            match count {
+                2 => assert_eq!(world.payloads(a), ["new"]),
+                _ => assert_eq!(world.receive(a), []),
+            }
+            // Nobody else is there.
+            world.advance(secs(1) - TICK * 3);
+            let came = world.payloads(a);
+            assert!(count == 2 || came.is_empty(), "{came:?}");
+            world.advance(TICK * 4);
+            let came = world.payloads(a).len();
+            assert!(count == 2 || came == count + 1);
+        });
+    }
+}
+
+/// While a job of that kind is the first, a busy member gets nothing more
+/// until its hands are empty.
+#[test]
+fn who_is_to_have_a_job_alone_is_through_with_the_others_first() {
+    in_each_version(|mut world| {
+        put(&mut world, 1);
+        for member in ["a", "b"] {
+            let [member] = members(&mut world, [member], 1);
+            assert_eq!(world.payloads(member), ["0"]);
+            world.drop(member);
+        }
+        let [c, d] = members(&mut world, ["c", "d"], 1);
+        let p = world.connect("p").go();
+        for n in 1..=4 {
+            world.publish(p, "$queue/jobs", &n.to_string(), 1);
+        }
+        let (of_c, of_d) = (world.messages(c), world.messages(d));
+        assert_eq!((of_c.len(), of_d.len()), (2, 2));
+        world.advance(secs(2) + TICK);
+        assert_eq!((world.receive(c), world.receive(d)), (vec![], vec![]));
+        world.publish(p, "$queue/jobs", "5", 1);
+        let (c_has, d_has) = (world.payloads(c), world.payloads(d));
+        let (drained, its, other) = match c_has.is_empty() {
+            true => (c, of_c, d_has),
+            false => (d, of_d, c_has),
+        };
+        assert_eq!(other, ["5"], "the others go on");
+        world.acknowledge(drained, &its[0]);
+        assert_eq!(world.receive(drained), []);
+        world.acknowledge(drained, &its[1]);
+        assert_eq!(world.payloads(drained), ["0"]);
+    });
+}
+
+/// Losing its connections is no failure of a job if the broker did it, or if
+/// the member said that it goes.
+#[test]
+fn whoever_goes_in_order_or_is_taken_over_fails_nothing() {
+    let configure = configured("jobs", |queue| queue.deliveries_max = 1);
+    in_each_version_with(configure, |mut world| {
+        put(&mut world, 1);
+        for _ in 0..3 {
+            let [a] = members(&mut world, ["a"], 1);
+            assert_eq!(world.payloads(a), ["0"]);
+            let [a] = members(&mut world, ["a"], 1);
+            assert_eq!(world.payloads(a), ["0"]);
+            world.disconnect(a);
+        }
+        let [a] = members(&mut world, ["a"], 1);
+        assert_eq!(world.payloads(a), ["0"]);
+        world.drop(a);
+        assert_eq!(world.counts().dead_letters, 1);
     });
 }
 
@@ -178,9 +299,10 @@ fn a_job_that_is_not_settled_in_time_goes_to_the_next() {
         put(&mut world, 1);
         let late = world.messages(a).remove(0);
         let [b] = members(&mut world, ["b"], 1);
-        world.advance(secs(60) - TICK);
+        // It failed: it rests for half a second to a whole one.
+        world.advance(secs(60) + secs(1) / 2 - TICK);
         assert_eq!(world.receive(b), []);
-        world.advance(TICK * 2);
+        world.advance(secs(1) / 2 + TICK * 2);
         let job = world.messages(b).remove(0);
         assert_eq!((&*job.payload, job.dup), ("0", false));
         // A late PUBACK only frees the id; the other's counts.
@@ -256,9 +378,12 @@ fn refusing_rejecting_and_extending() {
     in_each_version(|mut world| {
         let [a] = members(&mut world, ["a"], 1);
         let p = put(&mut world, 1);
-        // To the next at once: there is only one.
+        // To the next, after a rest: there is only one.
         let job = world.messages(a).remove(0);
         world.control(a, "nack", &job.id.to_string());
+        world.advance(secs(1) / 2 - TICK);
+        assert_eq!(world.receive(a), []);
+        world.advance(secs(1) / 2 + TICK * 2);
         let again = world.messages(a).remove(0);
         assert_eq!((&*again.payload, again.dup), ("0", false));
         assert_ne!(again.id, job.id);
@@ -498,7 +623,7 @@ fn a_refused_qos_2_job_does_not_come_again_on_resuming() {
         let [a, b] = members(&mut world, ["a", "b"], 2);
         put(&mut world, 1);
         let job = world.messages(a).remove(0);
-        world.control(a, "nack", &job.id.to_string());
+        world.control(a, "nack", &format!("{} 0", job.id));
         assert_eq!(world.messages(b).len(), 1);
         world.drop(a);
         let a = world.connect("a").clean(false).go();

@@ -537,22 +537,25 @@ fn a_member_is_told_about_its_job() {
 
 #[test]
 fn a_member_refuses_by_its_acknowledgement() {
-    let cases: [(ReasonCode, Option<&str>, Option<u64>); 6] = [
-        // The reason, the delay asked for, and how long it takes; `None`: it
-        // is dead.
-        (ReasonCode::UnspecifiedError, None, Some(1)),
+    // The reason, the delay asked for, and how many milliseconds it takes, at
+    // least and at most; `None`: it is dead.
+    let rest = Some((500, 1000));
+    let cases = [
+        (ReasonCode::UnspecifiedError, None, rest),
         (
             ReasonCode::ImplementationSpecificError,
             Some("30"),
-            Some(30),
+            Some((30_000, 30_000)),
         ),
-        (ReasonCode::UnspecifiedError, Some("nonsense"), Some(1)),
-        (ReasonCode::QuotaExceeded, None, Some(0)),
+        (ReasonCode::UnspecifiedError, Some("0"), Some((0, 0))),
+        (ReasonCode::UnspecifiedError, Some("nonsense"), rest),
+        // To the next at once, and it asks for no delay.
+        (ReasonCode::QuotaExceeded, Some("30"), Some((0, 0))),
         (ReasonCode::PayloadFormatInvalid, None, None),
         (ReasonCode::TopicNameInvalid, None, None),
     ];
     for qos in [1, 2] {
-        for (reason, delay, after_secs) in cases {
+        for (reason, delay, after) in cases {
             in_mqtt_5(nothing, |mut world| {
                 let a = world.connect("a").clean(false).go();
                 let b = world.connect("b").clean(false).go();
@@ -561,34 +564,109 @@ fn a_member_refuses_by_its_acknowledgement() {
                 }
                 world.publish(b, "$queue/jobs", "m", 1);
                 let job = world.messages(a).remove(0);
-                let mut properties = PropertiesBuf::new();
-                if let Some(delay) = delay {
-                    properties.push(Property::UserProperty(("delay", delay)));
-                }
-                let ack = Ack {
-                    reason,
-                    properties: properties.as_properties(),
-                    ..Ack::new(packet_id(job.id))
-                };
-                let packet = match qos {
-                    1 => Packet::Puback(ack),
-                    _ => Packet::Pubrec(ack),
-                };
-                world.send(a, &packet);
+                let delay = delay.map(|delay| Property::UserProperty(("delay", delay)));
+                refuse(&mut world, a, &job, reason, delay.as_slice());
                 assert_eq!(world.receive(a), []);
-                match after_secs {
+                match after {
                     None => assert_eq!(world.counts().dead_letters, 1),
-                    Some(0) => assert_eq!(world.payloads(b), ["m"]),
-                    Some(after_secs) => {
-                        world.advance(secs(after_secs) - TICK);
+                    Some((_, 0)) => assert_eq!(world.payloads(b), ["m"]),
+                    Some((least, most)) => {
+                        let least = Duration::from_millis(least) - TICK;
+                        world.advance(least);
                         assert_eq!(world.receive(b), []);
-                        world.advance(TICK * 2);
+                        world.advance(Duration::from_millis(most) - least + TICK * 2);
                         assert_eq!(world.payloads(b), ["m"]);
                     }
                 }
             });
         }
     }
+}
+
+/// A member that is busy is left alone for a second, then two, then four, until
+/// it has done a job.
+#[test]
+fn a_busy_member_rests() {
+    for qos in [1, 2] {
+        in_mqtt_5(nothing, |mut world| {
+            let a = world.connect("a").clean(false).go();
+            world.subscribe(a, "$queue/jobs", qos);
+            let p = world.connect("p").go();
+            world.publish(p, "$queue/jobs", "m", 1);
+            let mut job = world.messages(a).remove(0);
+            let mut pause = secs(1);
+            for _ in 0..8 {
+                refuse(&mut world, a, &job, ReasonCode::QuotaExceeded, &[]);
+                assert_eq!(world.receive(a), []);
+                world.advance(pause - TICK);
+                assert_eq!(world.receive(a), []);
+                world.advance(TICK * 2);
+                job = world.messages(a).remove(0);
+                pause = (pause * 2).min(secs(64));
+            }
+            // It is no failure of the job, however often.
+            assert_eq!(world.counts().dead_letters, 0);
+            world.acknowledge(a, &job);
+            world.publish(p, "$queue/jobs", "m", 1);
+            world.publish(p, "$queue/jobs", "n", 1);
+            let two = world.messages(a);
+            refuse(&mut world, a, &two[0], ReasonCode::QuotaExceeded, &[]);
+            world.advance(TICK);
+            assert_eq!(world.receive(a), []);
+            // Who does a job is not busy any more.
+            world.acknowledge(a, &two[1]);
+            assert_eq!(world.payloads(a), ["m"]);
+        });
+    }
+}
+
+/// Its jobs go to others, whom they find at once.
+#[test]
+fn while_one_member_rests_the_others_get_its_jobs() {
+    in_mqtt_5(nothing, |mut world| {
+        let [a, b] = ["a", "b"].map(|id| {
+            let member = world.connect(id).go();
+            world.subscribe(member, "$queue/jobs", 1);
+            member
+        });
+        let p = world.connect("p").go();
+        world.publish(p, "$queue/jobs", "0", 1);
+        let job = world.messages(a).remove(0);
+        refuse(&mut world, a, &job, ReasonCode::QuotaExceeded, &[]);
+        for n in 1..4 {
+            world.publish(p, "$queue/jobs", &n.to_string(), 1);
+        }
+        assert_eq!(world.payloads(b), ["0", "1", "2", "3"]);
+        assert_eq!(world.receive(a), []);
+        world.advance(secs(1) + TICK);
+        world.publish(p, "$queue/jobs", "4", 1);
+        world.publish(p, "$queue/jobs", "5", 1);
+        assert_eq!(world.messages(a).len(), 1);
+    });
+}
+
+/// PUBACK or PUBREC, by the QoS that it came with.
+fn refuse(
+    world: &mut World,
+    client: C,
+    job: &Message,
+    reason: ReasonCode,
+    properties: &[Property<'_>],
+) {
+    let mut encoded = PropertiesBuf::new();
+    for property in properties {
+        encoded.push(*property);
+    }
+    let ack = Ack {
+        reason,
+        properties: encoded.as_properties(),
+        ..Ack::new(packet_id(job.id))
+    };
+    let packet = match job.qos {
+        1 => Packet::Puback(ack),
+        _ => Packet::Pubrec(ack),
+    };
+    world.send(client, &packet);
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn the_id_of_a_job_that_was_refused_stays_taken() {
         let a = world.back("a");
         let expected = [&got[1], &new].map(|message| Got::Publish(again(message)));
         assert_eq!(world.receive(a), expected);
-        world.control(a, "nack", &got[1].id.to_string());
+        world.control(a, "nack", &format!("{} 0", got[1].id));
         world.connect("a").clean(true).go();
         for queue in ["$queue/q", "$queue/$dead/q"] {
             payloads_of(&mut world, queue);
