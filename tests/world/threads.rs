@@ -64,13 +64,16 @@ fn come_and_go(core: &Core, thread: usize) -> usize {
     jobs
 }
 
+/// Many lose their connections again and again.
+fn that_never_give_up(config: &mut Config) {
+    config.queues.default.deliveries_max = u32::MAX;
+    config.queues.default.backoff_min = Duration::ZERO;
+}
+
 #[test]
 fn whoever_takes_over_whom_nothing_stays_behind() {
-    // Many lose their connections again and again, and nobody does a job.
-    let mut world = World::with(|config| {
-        config.queues.default.deliveries_max = u32::MAX;
-        config.queues.default.backoff_min = Duration::ZERO;
-    });
+    // Nobody does a job.
+    let mut world = World::with(that_never_give_up);
     let core = &world.core;
     let jobs: usize = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
@@ -195,7 +198,7 @@ fn drain(world: &mut World, name: &str) -> BTreeMap<String, usize> {
 
 #[test]
 fn each_job_has_one_result_however_often_members_are_taken_over() {
-    let mut world = World::new().stored(&Twin::new());
+    let mut world = World::with(that_never_give_up).stored(&Twin::new());
     let p = world.connect("p").go();
     for job in 0..JOBS {
         world.publish(p, TOLD, &job.to_string(), 1);
