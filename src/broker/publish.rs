@@ -267,7 +267,7 @@ impl Core {
             Some(settles) => {
                 publication.is_whole = true;
                 self.pinned(worker, |worker| {
-                    self.publish_result(worker, link, settles, &publication, topic, now)
+                    self.publish_result(worker, link, settles, &mut publication, topic, now)
                 })
             }
         }

@@ -7,6 +7,8 @@ use super::link::Link;
 use super::publish::{Refused, Taken};
 use super::wishes::Settles;
 use super::{Core, Worker};
+use crate::config::Durability;
+use crate::journal::{Change, ListId};
 use crate::message::Time;
 use crate::protocol::ReasonCode;
 use crate::session::{Close, Hold, Publication, SentJob};
@@ -23,12 +25,20 @@ impl Core {
         worker: &mut Worker,
         link: &Link,
         settles: Settles,
-        publication: &Publication<'_>,
+        publication: &mut Publication<'_>,
         full_topic: &str,
         now: Time,
     ) -> Result<Taken, Refused> {
         let job = self.job_in_hand(link, settles).map_err(refused)?;
-        self.begin_settling(job).map_err(refused)?;
+        if let Some((list, durability)) = self.begin_settling(job).map_err(refused)? {
+            // As safe as its job was, and seen by nobody before that is settled
+            // for good: this turn's batch is known by a change that is none.
+            let (row, about) = (0, &[][..]);
+            let journal = &mut worker.effects.journal;
+            journal.add(durability, Change::Amend { list, row, about });
+            publication.after = self.store.append(journal);
+            publication.durability = publication.durability.max(durability);
+        }
         let taken = self.publish(worker, publication, full_topic, now);
         let is_taken = taken.is_ok();
         self.change_list(worker, job.queue, now, |list| match is_taken {
@@ -69,15 +79,15 @@ impl Core {
         })
     }
 
-    /// Nobody else gets the job from now on.
-    fn begin_settling(&self, job: SentJob) -> Result<(), &'static str> {
+    /// Nobody else gets the job from now on. Where it is stored.
+    fn begin_settling(&self, job: SentJob) -> Result<Option<(ListId, Durability)>, &'static str> {
         let list = self.lists.lock(job.queue.0);
         let mut list = list.ok_or(SETTLED)?;
         if !list.is_work() {
             return Err(SHARED);
         }
         match list.queue.begin_settling(job.lease) {
-            true => Ok(()),
+            true => Ok(list.queue.kept_in()),
             false if list.queue.has_job(job.lease, job.message) => Err(ELSEWHERE),
             false => Err(SETTLED),
         }

@@ -432,3 +432,35 @@ fn a_result_with_properties_in_its_topic_keeps_them() {
         );
     });
 }
+
+#[test]
+fn a_result_that_was_held_back_for_too_long_is_not_taken() {
+    let slow = |config: &mut Config| {
+        config.queue.push(QueueSettings {
+            messages_max: 1,
+            ..queue("results")
+        });
+        config.queue.push(QueueSettings {
+            ack_timeout: Some(secs(5)),
+            ..queue("jobs")
+        });
+    };
+    where_publishers_are_held_back(slow, |mut world| {
+        let w = member(&mut world, "w", "$queue/jobs", 1);
+        let job = in_hand(&mut world, w, "1");
+        let p = world.connect("p").go();
+        world.publish(p, "$queue/results", "earlier", 1);
+        bring(&mut world, w, Named::InTopic, &job, "$queue/results", 1);
+        let b = member(&mut world, "b", "$queue/jobs", 1);
+        world.advance(secs(6));
+        let taken = one(&mut world, b);
+        assert!(world.is_open(w));
+        let r = member(&mut world, "r", "$queue/results", 1);
+        assert_eq!(world.work(r).payload, "earlier");
+        assert!(!world.is_open(w));
+        assert_eq!(world.messages(r), []);
+        let id = bring(&mut world, b, Named::InTopic, &taken, "$queue/results", 1);
+        is_taken(&mut world, b, 1, id);
+        assert_eq!(world.payloads(r), ["result of 1"]);
+    });
+}

@@ -80,6 +80,43 @@ fn a_settled_job_stays_settled_and_its_result_is_there_once() {
     }
 }
 
+#[test]
+fn nobody_sees_a_result_before_its_job_is_settled_for_good() {
+    for version in VERSIONS {
+        for qos in 0..=2 {
+            let mut world = World::new().stored(&Twin::new());
+            world.version = version;
+            let s = world.connect("s").go();
+            world.subscribe(s, "results", 2);
+            let (w, jobs) = worker(&mut world, 1);
+            world.commit().expect("the disk is well");
+            world.commits = Commits::ByHand;
+            let topic = format!("$settles/{}/results", jobs[0].id);
+            world.send_publish(w, &topic, "result", qos, false);
+            assert_eq!(world.receive(s), []);
+            world.commit().expect("the disk is well");
+            assert_eq!(world.payloads(s), ["result"]);
+        }
+    }
+}
+
+#[test]
+fn a_result_is_stored_as_its_job_was() {
+    let careless = |config: &mut Config| {
+        config.queue.push(QueueSettings {
+            durability: Some(Durability::Memory),
+            ..queue("results")
+        });
+    };
+    through_each_end_with(careless, |mut world, end| {
+        let (w, jobs) = worker(&mut world, 1);
+        let id = bring(&mut world, w, &jobs[0], 1);
+        world.expect(w, Got::Puback(id));
+        end(&mut world);
+        assert_eq!(payloads_of(&mut world, "$queue/results"), ["0"]);
+    });
+}
+
 /// Results are brought while the disk stops at its `nth` operation from then
 /// on; whether it came to that.
 fn cut_at(
