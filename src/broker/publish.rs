@@ -293,6 +293,8 @@ impl Core {
         if topic == "$queue"
             || topic == "$settles"
             || topic == "$delayed"
+            || topic.starts_with("$delayed/")
+            || topic.starts_with("$settles/")
             || topic.starts_with("$share/")
             || topic.starts_with("$dead/")
         {

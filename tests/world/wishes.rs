@@ -93,6 +93,16 @@ fn a_topic_that_says_nothing_sensible_is_refused() {
 }
 
 #[test]
+fn a_will_is_no_result_and_asks_for_nothing_in_its_topic() {
+    in_each_version(|mut world| {
+        for topic in ["$settles/1/x", "$queue/$with/priority=1/jobs"] {
+            let reason = world.connect("a").will(topic, "m", 1, false).refused();
+            assert_eq!(reason, ReasonCode::TopicNameInvalid, "{topic}");
+        }
+    });
+}
+
+#[test]
 fn an_alias_stands_for_no_shorter_topic() {
     in_mqtt_5(
         |config| config.limits.topic_bytes_max = 64,
