@@ -130,6 +130,13 @@ pub struct Taken {
     sequence: u64,
 }
 
+impl Taken {
+    /// Its place in the order.
+    pub fn place(&self) -> u64 {
+        self.sequence
+    }
+}
+
 impl Queue {
     // ---- looking
 
@@ -277,21 +284,25 @@ impl Queue {
     }
 
     /// Takes out those of these messages that are in memory and that no member
-    /// has; their ids are removed.
-    pub fn take_messages(&mut self, ids: &mut FxHashSet<MessageId>) -> Vec<Taken> {
-        let jobs = self.jobs.iter();
-        let found = jobs.filter(|(_, job)| {
-            let is_taken = matches!(job.state, State::Leased(_) | State::Settling { .. });
-            !is_taken && ids.contains(&job.message.id())
-        });
-        let mut found: Vec<(u64, u32)> =
-            found.map(|(key, job)| (job.sequence, key as u32)).collect();
-        found.sort_unstable();
-        let found = found.into_iter().map(|(_, key)| {
-            ids.remove(&self.jobs[key as usize].message.id());
-            self.take_waiting_job(key)
-        });
-        found.collect()
+    /// has; their ids are removed. Looks at some jobs, from a key on, and tells
+    /// from which to go on.
+    pub fn take_messages(
+        &mut self,
+        ids: &mut FxHashSet<MessageId>,
+        from: usize,
+    ) -> (Vec<Taken>, Option<usize>) {
+        let capacity = self.jobs.capacity();
+        let end = capacity.min(from + LOOKED_AT);
+        let mut taken = Vec::new();
+        for key in from..end {
+            if let Some(job) = self.jobs.get(key)
+                && !matches!(job.state, State::Leased(_) | State::Settling { .. })
+                && ids.remove(&job.message.id())
+            {
+                taken.push(self.take_waiting_job(key as u32));
+            }
+        }
+        (taken, (end < capacity).then_some(end))
     }
 
     /// Takes out a job that is not in memory, as it was read from a list.

@@ -17,5 +17,6 @@ mod queues;
 mod raw;
 mod results;
 mod sessions;
+mod steering;
 mod store;
 mod wait;

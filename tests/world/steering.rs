@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use rotamq::broker::steer::{Code, Request, SteerError};
+use rotamq::store::twin::Fault;
 use rotamq::topic::{TopicLimits, TopicName};
 
 impl World {
@@ -609,6 +610,53 @@ fn messages_on_disk_are_moved_once() {
     assert_eq!(there, expected);
 }
 
+/// The machine stops in the middle of any operation: each message is in one of
+/// the two queues, never in both.
+#[test]
+fn what_is_moved_is_in_one_place_whenever_the_power_fails() {
+    let operations = move_until(None, None);
+    assert!(operations > 10, "{operations}");
+    for nth in 1..=operations {
+        move_until(Some(nth), None);
+        move_until(Some(nth), Some(nth));
+    }
+}
+
+/// Moves to and fro until that operation of the disk; how many there are.
+fn move_until(nth: Option<u64>, torn: Option<u64>) -> u64 {
+    let mut world = World::new().stored(&Twin::new());
+    world.fill("a", 0..30);
+    world.steer(json!({"op": "create", "queue": "b"}));
+    world.commits = Commits::ByHand;
+    let disk = world.disk().clone();
+    let before = disk.operations();
+    if let Some(nth) = nth {
+        disk.fail_at(nth, Fault::Stopped);
+    }
+    for step in 0..10 {
+        let (from, to) = if step % 3 == 2 {
+            ("b", "a")
+        } else {
+            ("a", "b")
+        };
+        let request = json!({"op": "move", "queue": from, "to": to, "count": 3});
+        assert_eq!(world.steer(request)["moved"], 3);
+        if world.commit().is_err() {
+            break;
+        }
+    }
+    let operations = disk.operations() - before;
+    world.restart_as(&torn.map_or_else(|| disk.cut(), |seed| disk.cut_with(seed)));
+    world.commits = Commits::AtOnce;
+    let mut all = world.peeked("a", 100);
+    all.extend(world.peeked("b", 100));
+    all.sort_unstable();
+    let mut expected = numbers(0..30);
+    expected.sort_unstable();
+    assert_eq!(all, expected, "{nth:?} {torn:?}");
+    operations
+}
+
 fn die(world: &mut World, jobs: std::ops::Range<usize>) {
     let w = world.connect("w").go();
     world.subscribe(w, "$queue/q", 1);
@@ -627,6 +675,10 @@ fn die(world: &mut World, jobs: std::ops::Range<usize>) {
 #[test]
 fn dead_letters_are_tried_again() {
     in_each_version(|mut world| {
+        let redrive = json!({"op": "redrive", "queue": "q"});
+        assert_eq!(world.not_steered(redrive.clone()), Code::NotFound);
+        world.steer(json!({"op": "create", "queue": "q"}));
+        assert_eq!(world.steer(redrive)["moved"], 0);
         die(&mut world, 0..6);
         assert_eq!(world.state("q"), [0, 0, 0, 6]);
         let moved = world.steer(json!({"op": "redrive", "queue": "q", "count": 2}));

@@ -14,7 +14,7 @@ mod members;
 mod steering;
 
 pub(super) use members::{fits_client, parse_span};
-pub(super) use steering::{Look, Pick};
+pub(super) use steering::{Look, Pick, no_queue};
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -25,7 +25,7 @@ use crate::session::{Close, Effects, Publication, Subscribed};
 use crate::topic::{TopicFilter, TopicLimits};
 
 /// Of the settings that a queue is given, as JSON.
-const GIVEN_BYTES_MAX: usize = 64 << 10;
+const GIVEN_BYTES_MAX: usize = 65_535;
 /// Jobs that are moved in one go, and their bytes.
 const MOVED_MAX: usize = 256;
 const MOVED_BYTES_MAX: usize = 1 << 20;
@@ -529,12 +529,26 @@ impl Core {
             }
             Pick::Ids(ids) => ids,
         };
-        let mut taken = take(worker, &mut |list| list.queue.take_messages(ids))?;
+        let mut taken = Vec::new();
+        let mut next = Some(0);
+        while let Some(key) = next.filter(|_| !ids.is_empty()) {
+            // Others have their turns in between.
+            taken.extend(take(worker, &mut |list| {
+                let (taken, later) = list.queue.take_messages(ids, key);
+                next = later;
+                taken
+            })?);
+        }
         let unread = self.with_queue(id, name, |list| list.queue.unread())?;
         let mut looked = 0;
         for (stored_in, mut from, _) in unread {
             while !ids.is_empty() && looked < LOOKED_THROUGH_MAX {
-                let rows = self.read_rows(stored_in, from, ROWS_MAX)?;
+                let rows = self.read_rows(stored_in, from, ROWS_MAX);
+                // What was taken is not to be lost with the rest.
+                let rows = rows.unwrap_or_else(|error| {
+                    tracing::error!(queue = name, %error, "messages were not looked for on disk");
+                    Vec::new()
+                });
                 let Some(last) = rows.last() else { break };
                 from = last.row + 1;
                 looked += rows.len();
@@ -552,11 +566,13 @@ impl Core {
                     for job in &taken {
                         ids.remove(&job.message.id());
                     }
-                    taken.extend(list.queue.take_messages(ids));
+                    // It reads no more than one page has.
+                    taken.extend(list.queue.take_messages(ids, 0).0);
                     taken
                 })?);
             }
         }
+        taken.sort_unstable_by_key(Taken::place);
         Ok(taken)
     }
 }
@@ -566,7 +582,7 @@ fn keys_of(given: &str) -> Map<String, Value> {
     serde_json::from_str(given).unwrap_or_default()
 }
 
-fn no_queue(name: &str) -> SteerError {
+pub(in crate::broker) fn no_queue(name: &str) -> SteerError {
     let text = format!("there is no queue {name:?}; `list` tells which there are");
     SteerError::new(Code::NotFound, text)
 }

@@ -48,21 +48,33 @@ impl Core {
         let mut parsed = parsed.map_err(|error| SteerError::invalid(format!("no JSON: {error}")));
         let reply = reply(incoming, parsed.as_mut().ok())
             .map_err(|why| refused(ReasonCode::PayloadFormatInvalid, why.to_owned()))?;
-        if let Some(reply) = &reply
-            && (reply.topic == CONTROL_TOPIC || !may(&reply.topic))
-        {
-            let why = "the answer would go to a topic that this client may not publish to";
-            return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
+        if let Some(reply) = &reply {
+            if reply.topic == CONTROL_TOPIC || !may(&reply.topic) {
+                let why = "the answer would go to a topic that this client may not publish to";
+                return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
+            }
+            self.parse_topic(&reply.topic).map_err(Refused::Never)?;
         }
         let answer = parsed.and_then(|value| {
             let request = serde_json::from_value::<Request>(value);
             let request = request
                 .map_err(|error| SteerError::invalid(format!("no valid request: {error}")))?;
-            tracing::debug!(client = ?link.identity.client, ?request, "asked to steer");
+            let client = &link.identity.client;
+            match request.is_change() {
+                true => tracing::info!(?client, ?request, "steered"),
+                false => tracing::debug!(?client, ?request, "looked at"),
+            }
             self.steer(worker, &request, now)
         });
         match reply {
-            Some(reply) => self.answer(worker, incoming, &reply, &answer, now),
+            // What was done is done, whether the answer can be told or not.
+            Some(reply) => Ok(self
+                .answer(worker, incoming, &reply, &answer, now)
+                .unwrap_or_else(|refused| {
+                    let client = &link.identity.client;
+                    tracing::info!(?client, ?refused, "an answer could not be told");
+                    Taken::Nobody
+                })),
             None => match answer {
                 Ok(_) => Ok(Taken::Nobody),
                 Err(error) => {

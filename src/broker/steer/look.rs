@@ -10,7 +10,7 @@ use super::{
 };
 use crate::base64;
 use crate::broker::Core;
-use crate::broker::lists::{Look, fits_client};
+use crate::broker::lists::{Look, fits_client, no_queue};
 use crate::config::{QueueSettings, queue_keys};
 use crate::message::{QueueId, SessionId, Time};
 use crate::protocol::{PacketType, Properties, Property};
@@ -99,11 +99,7 @@ impl Core {
 
     pub(super) fn show_queue(&self, name: &str, now: Time) -> Result<Shown, SteerError> {
         let id = self.queue_named(name)?;
-        let Some(look) = self.look(id, now) else {
-            return self.queue_named(name).and(Err(SteerError::invalid(format!(
-                "the queue {name:?} is just deleted"
-            ))));
-        };
+        let look = self.look(id, now).ok_or_else(|| no_queue(name))?;
         let totals = serde_json::to_value(look.counts.totals);
         let totals = totals.ok().and_then(|totals| match totals {
             Value::Object(totals) => Some(totals),

@@ -128,6 +128,20 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it changes anything.
+    pub fn is_change(&self) -> bool {
+        !matches!(
+            self,
+            Request::List { .. }
+                | Request::Show { .. }
+                | Request::Peek { .. }
+                | Request::Trace { .. }
+                | Request::Tail { .. }
+        )
+    }
+}
+
 /// What is to be moved: everything, if nothing is said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moved {
@@ -143,8 +157,8 @@ pub struct Moved {
     pub rate: Option<u32>,
 }
 
-/// What is answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What is answered. Who reads it knows what was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Answer {
     Queues(Queues),
@@ -478,6 +492,18 @@ impl Core {
                 let queue = queue.strip_prefix("$dead/").unwrap_or(queue);
                 let from = format!("$dead/{queue}");
                 let to = to.as_deref().unwrap_or(queue);
+                if self.queue_named(&from).is_err() {
+                    // It has no dead letters, or is none itself.
+                    self.queue_named(queue)?;
+                    return Ok(Answer::Moved(MovedTo {
+                        from,
+                        to: to.to_owned(),
+                        moved: 0,
+                        left: 0,
+                        not_found: what.ids.clone().unwrap_or_default(),
+                        goes_on: false,
+                    }));
+                }
                 self.steer_move(worker, (&from, to), what, true, now)
             }
             Request::Trace { queue, message } => {

@@ -4,6 +4,7 @@
 //! Owns when the next are due. Goes round the queues a page at a time.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -15,6 +16,9 @@ use crate::topic::{TopicLimits, TopicName};
 
 /// Queues that are told of before others get their turn.
 const QUEUES_MAX: usize = 200;
+/// Who has just subscribed need not wait for the next round, but rounds begin
+/// no closer together.
+const ROUNDS_APART: Duration = Duration::from_secs(1);
 /// What filters begin with that can match.
 const FIRST_LEVEL: &str = "$SYS";
 
@@ -22,27 +26,46 @@ const FIRST_LEVEL: &str = "$SYS";
 #[derive(Default)]
 pub(in crate::broker) struct SysRound(Mutex<Round>);
 
-#[derive(Default)]
 struct Round {
-    /// A timer is set.
-    is_on: bool,
     /// Those that are still to be told of.
     places: Vec<Place>,
-    /// When the next round begins.
+    /// When the last round began, and the next begins.
+    began: Time,
     due: Time,
+    /// When the timer that is set is due.
+    alarm: Time,
+}
+
+impl Default for Round {
+    fn default() -> Round {
+        Round {
+            places: Vec::new(),
+            began: Time::ZERO,
+            due: Time::ZERO,
+            alarm: Time::MAX,
+        }
+    }
 }
 
 impl Core {
-    /// Somebody has subscribed: begins, if nobody had before.
+    /// Somebody has subscribed: a round begins, if none just did.
     pub(in crate::broker) fn watch_sys(&self, now: Time) {
         if self.queues_settings.sys_interval.is_zero() {
             return;
         }
         let mut round = self.sys_round.0.lock();
-        if !round.is_on && self.router.has_first_level(FIRST_LEVEL) {
-            round.is_on = true;
-            round.due = now;
-            self.timers.schedule(now, Timer::Sys);
+        if self.router.has_first_level(FIRST_LEVEL) {
+            round.due = round.due.min(now.max(round.began + ROUNDS_APART));
+            let at = round.due;
+            self.set_sys_alarm(&mut round, at);
+        }
+    }
+
+    /// Timers that an earlier one has made needless set no other.
+    fn set_sys_alarm(&self, round: &mut Round, at: Time) {
+        if at < round.alarm {
+            round.alarm = at;
+            self.timers.schedule(at, Timer::Sys);
         }
     }
 
@@ -50,12 +73,16 @@ impl Core {
     pub(in crate::broker) fn handle_sys(&self, worker: &mut Worker, now: Time) {
         let page: Vec<Place> = {
             let mut round = self.sys_round.0.lock();
+            if round.alarm <= now {
+                round.alarm = Time::MAX;
+            }
             if !self.router.has_first_level(FIRST_LEVEL) {
-                *round = Round::default();
+                round.places = Vec::new();
                 return;
             }
             if round.places.is_empty() && round.due <= now {
                 round.places = self.lists.places().collect();
+                round.began = now;
                 round.due = now + self.queues_settings.sys_interval;
             }
             let from = round.places.len().saturating_sub(QUEUES_MAX);
@@ -64,7 +91,7 @@ impl Core {
                 true => round.due,
                 false => now,
             };
-            self.timers.schedule(next, Timer::Sys);
+            self.set_sys_alarm(&mut round, next);
             page
         };
         for place in page {
