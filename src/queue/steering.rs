@@ -15,7 +15,7 @@ use rustc_hash::FxHashSet;
 use super::jobs::{Job, State, Stored};
 use super::stored::Source;
 use super::trace::What;
-use super::{Ask, Queue, StoredJob};
+use super::{Ask, Fate, Queue, StoredJob};
 use crate::config::Durability;
 use crate::journal::ListId;
 use crate::message::{Message, MessageId, Qos, SessionId, Time};
@@ -91,16 +91,20 @@ impl Peek {
         self.found.range(..(1, 0, 0)).count()
     }
 
-    /// A job that is not in memory, behind those that are ready.
+    /// A job that is not in memory, behind those that are.
     pub fn add_stored(&mut self, job: StoredJob<'_>, ask: &Ask<'_>) {
+        let (rank, whereabouts) = match job.record.fate {
+            Fate::Delayed(due) => (2, Whereabouts::Delayed { due }),
+            _ => (1, Whereabouts::Ready),
+        };
         let seen = Seen {
             message: job.message,
-            whereabouts: Whereabouts::Ready,
+            whereabouts,
             priority: ask.priority,
             group: ask.group.map(Box::from),
             deliveries: job.record.deliveries,
         };
-        self.add((1, u8::MAX - ask.priority, job.sequence), seen);
+        self.add((rank, u8::MAX - ask.priority, job.sequence), seen);
     }
 
     fn add(&mut self, place: (u8, u8, u64), seen: Seen) {
@@ -305,9 +309,15 @@ impl Queue {
         (taken, (end < capacity).then_some(end))
     }
 
-    /// Takes out a job that is not in memory, as it was read from a list.
+    /// Takes out a job that is not in memory, as it was read from a list; not
+    /// one that a member may have.
     pub fn take_stored(&mut self, list: ListId, job: StoredJob<'_>) -> Option<Taken> {
         let keeping = self.keeping.as_mut()?;
+        let due = match job.record.fate {
+            Fate::Open => None,
+            Fate::Delayed(due) => Some(due),
+            Fate::GivenAway | Fate::Held(..) => return None,
+        };
         let source = keeping.source_of(list)?;
         let kind = source.kind;
         if kind == Source::DELAYED
@@ -323,7 +333,7 @@ impl Queue {
         Some(Taken {
             message: job.message,
             stored: job.stored,
-            due: None,
+            due,
             job: None,
             said: job.record.said.into(),
             name: None,

@@ -715,7 +715,7 @@ fn dead_letters_are_tried_again_at_a_rate() {
         );
         world.advance(secs(2));
         let [ready, .., dead] = world.state("q");
-        assert!((3..=6).contains(&ready), "{ready}");
+        assert!((4..=5).contains(&ready), "{ready}");
         assert_eq!(ready + dead, 10);
         let moving = world.show("$dead/q")["moving"].clone();
         assert_eq!(moving, json!([{"to": "q", "rate": 2, "left": dead}]));

@@ -17,11 +17,14 @@ use crate::message::{QueueId, Time};
 const PAGE_EVERY: Duration = Duration::from_millis(100);
 /// Of one such page.
 const PAGE_MAX: usize = 2000;
+/// What was not done in so long is not made up for.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
 /// A full queue is tried again after so long.
 const FULL_FOR: Duration = Duration::from_secs(1);
 /// That go on at a time.
 const MOVINGS_MAX: usize = 1000;
 const RATE_MAX: u32 = 1_000_000;
+const MICROS: u128 = 1_000_000;
 
 /// What goes on at a rate.
 #[derive(Default)]
@@ -36,8 +39,8 @@ struct Moving {
     anew: bool,
     rate: u32,
     left: usize,
-    /// From when on it has done what it should have.
-    since: Time,
+    /// Until when it has done what it should have.
+    done_until: Time,
 }
 
 impl Core {
@@ -107,7 +110,8 @@ impl Core {
             anew,
             rate,
             left,
-            since: now,
+            // The first one at once.
+            done_until: now - one_in(rate) - Duration::from_micros(1),
         });
         drop(all);
         self.timers.schedule(now, Timer::Move(number));
@@ -132,16 +136,20 @@ impl Core {
             let Some(moving) = all.iter_mut().find(|moving| moving.number == number) else {
                 return; // It was ended.
             };
-            // The first at once.
-            let span = now.since(moving.since).max(one_in(moving.rate));
-            let due = (span.as_secs_f64() * f64::from(moving.rate)).floor() as usize;
-            let due = due.clamp(1, PAGE_MAX).min(moving.left);
+            moving.done_until = moving.done_until.max(now - BEHIND_MAX);
+            let span = now.since(moving.done_until).as_micros();
+            let due = span * u128::from(moving.rate) / MICROS;
+            let due = usize::try_from(due).unwrap_or(PAGE_MAX);
+            let due = due.min(PAGE_MAX).min(moving.left);
             (moving.from.clone(), moving.to.clone(), moving.anew, due)
         };
         let (from, to, anew, count) = due;
         let done = self.queue_named(&from).and_then(|from_id| {
             let to_id = self.queue_named(&to)?;
-            self.move_some(worker, ((from_id, &from), (to_id, &to)), count, anew, now)
+            match count {
+                0 => Ok((0, usize::MAX)), // Its time has not come.
+                _ => self.move_some(worker, ((from_id, &from), (to_id, &to)), count, anew, now),
+            }
         });
         let mut all = self.movings.all.lock();
         let Some(at) = all.iter().position(|moving| moving.number == number) else {
@@ -154,7 +162,7 @@ impl Core {
             Err(_) => (moving.left, Duration::ZERO), // There is nothing to go on with.
         };
         moving.left -= moved.min(moving.left);
-        moving.since = now;
+        moving.done_until = moving.done_until + one_in(moving.rate) * count as u32;
         let is_over = moving.left == 0 || matches!(done, Ok((0, 0)));
         if is_over {
             let ended = all.swap_remove(at);
