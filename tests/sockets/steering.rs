@@ -178,7 +178,16 @@ fn what_was_set_outlives_the_broker() {
         "{line}"
     );
 
-    let program = Program::serve(&["--data", data]);
+    // Also where it was carried to.
+    let out = folder("steering_export");
+    std::fs::create_dir(&out).unwrap();
+    let out = out.join("export.jsonl");
+    std::fs::write(&out, &exported).unwrap();
+    let imported = folder("steering_imported");
+    let imported = imported.to_str().unwrap();
+    let import = output(&["store", "import", out.to_str().unwrap(), imported]);
+    assert!(import.status.success());
+    let program = Program::serve(&["--data", imported]);
     let shown = queue_json(&program, &["show", "q"]);
     assert_eq!(
         shown["given"],

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::random::Random;
 use super::*;
 use rotamq::broker::steer::{Code, Request, SteerError};
 use rotamq::store::twin::Fault;
@@ -728,6 +729,123 @@ fn dead_letters_are_tried_again_at_a_rate() {
         assert_eq!(world.state("q"), [10, 0, 0, 0]);
         assert_eq!(world.show("$dead/q")["moving"], json!([]));
     });
+}
+
+/// Whatever is done, and whenever the power fails: each message is done,
+/// purged, or in one queue.
+#[test]
+fn nothing_is_lost_or_twice_whatever_is_done() {
+    for seed in 0..12 {
+        let mut random = Random(seed);
+        let mut world = World::new().stored(&Twin::new());
+        let (mut put_in, mut done, mut purged) = (0, 0, 0);
+        let mut members: Vec<C> = Vec::new();
+        // Some are so large that most are on disk.
+        let payload = "x".repeat([10, 30_000][seed as usize % 2]);
+        for name in ["a", "b", "c"] {
+            world.steer(json!({"op": "create", "queue": name}));
+        }
+        for _ in 0..150 {
+            let queue = random.of(&["a", "b", "c"]);
+            let other = random.of(&["a", "b", "c", "$dead/a"]);
+            match random.below(12) {
+                0..=2 => {
+                    let p = world.connect("p").go();
+                    for _ in 0..random.below(20) {
+                        world.publish(p, &format!("$queue/{queue}"), &payload, 1);
+                        put_in += 1;
+                    }
+                    world.disconnect(p);
+                }
+                3 => {
+                    let w = world.connect(&format!("w{}", members.len())).go();
+                    world.subscribe(w, &format!("$queue/{queue}"), 1);
+                    members.push(w);
+                }
+                4..=5 => {
+                    let open = members.iter().filter(|member| world.is_open(**member));
+                    for member in open.copied().collect::<Vec<_>>() {
+                        for message in world.messages(member) {
+                            match random.below(4) {
+                                0 => world.control(member, "reject", &message.id.to_string()),
+                                1 => world.control(member, "nack", &format!("{} 5", message.id)),
+                                _ => done += 1,
+                            }
+                            world.send(member, &puback(message.id));
+                        }
+                    }
+                }
+                6 => {
+                    if let Some(member) = members.pop().filter(|member| world.is_open(*member)) {
+                        world.drop(member);
+                    }
+                }
+                7 => {
+                    let count = random.below(5);
+                    let request = json!({"op": "purge", "queue": queue, "count": count});
+                    purged += world.steer(request)["purged"].as_u64().unwrap();
+                }
+                8 if queue != other => {
+                    let mut request = json!({"op": "move", "queue": queue, "to": other});
+                    match random.below(3) {
+                        0 => request["count"] = json!(random.below(30)),
+                        1 => {
+                            let mut ids = world.ids(queue, 200);
+                            ids.retain(|_| random.one_in(4));
+                            request["ids"] = json!(ids);
+                        }
+                        _ => request["rate"] = json!(50),
+                    }
+                    // $dead/a may not be there yet.
+                    _ = world.try_steer(request);
+                }
+                9 => {
+                    let request = json!({"op": "redrive", "queue": queue, "count": 3});
+                    world.steer(request);
+                }
+                10 => {
+                    let op = random.of(&["pause", "resume"]);
+                    world.steer(json!({"op": op, "queue": queue}));
+                }
+                11 if random.one_in(3) => {
+                    world.restart();
+                    members.clear();
+                }
+                _ => world.advance(secs(3)),
+            }
+            let queues = world.steer(json!({"op": "list"}))["queues"].clone();
+            let held: u64 = (queues.as_array().unwrap().iter())
+                .map(|queue| {
+                    let counts = ["ready", "in_flight", "delayed"];
+                    counts
+                        .map(|key| queue[key].as_u64().unwrap())
+                        .iter()
+                        .sum::<u64>()
+                })
+                .sum();
+            assert_eq!(held + done + purged, put_in, "seed {seed}: {queues}");
+        }
+    }
+}
+
+#[test]
+fn settings_that_are_not_valid_any_more_are_left_out() {
+    let mut world = World::new().stored(&Twin::new());
+    let settings = json!({"filters": ["a/b/c"], "prefetch": 1});
+    world.steer(json!({"op": "create", "queue": "q", "settings": settings}));
+    world.fill("q", 0..2);
+    world.config.limits.topic_levels_max = 2;
+    world.restart();
+    let shown = world.show("q");
+    assert_eq!(
+        (&shown["ready"], &shown["settings"]["prefetch"]),
+        (&json!(2), &json!(16))
+    );
+    // They hold again as soon as they can.
+    assert_eq!(shown["given"], settings);
+    world.config.limits.topic_levels_max = 10;
+    world.restart();
+    assert_eq!(world.show("q")["settings"]["prefetch"], 1);
 }
 
 // ---- over MQTT
