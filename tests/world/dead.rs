@@ -48,7 +48,7 @@ fn a_job_that_fails_too_often_says_how() {
         world.publish(p, "jobs", "m", 1);
         for _ in 0..3 {
             let job = world.messages(a).remove(0);
-            world.refuse(a, job.id, ReasonCode::UnspecifiedError, &why);
+            world.refuse(a, &job, ReasonCode::UnspecifiedError, &why);
         }
         assert_eq!(world.messages(a), []);
         let (_, letter) = autopsy(&mut world);
@@ -110,7 +110,7 @@ fn a_message_that_dies_twice_tells_of_both() {
             world.send_with(p, ("$queue/jobs", "m"), 1, false, &again);
             let job = world.messages(a).remove(0);
             let why = [Property::ReasonString("bad again")];
-            world.refuse(a, job.id, ReasonCode::PayloadFormatInvalid, &why);
+            world.refuse(a, &job, ReasonCode::PayloadFormatInvalid, &why);
             let (_, letter) = autopsy(&mut world);
             let second = told(&letter, "dead-");
             assert_eq!(of(&second, "count"), "2");
@@ -127,8 +127,9 @@ fn a_message_that_dies_twice_tells_of_both() {
 
 #[test]
 fn each_way_to_die_has_its_word() {
+    type Set = fn(&mut QueueSettings);
     type Kill = fn(&mut World, C);
-    let ways: [(&str, fn(&mut QueueSettings), Kill); 4] = [
+    let ways: [(&str, Set, Kill); 4] = [
         (
             "expired",
             |settings| {

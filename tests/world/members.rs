@@ -230,6 +230,34 @@ fn who_is_to_have_a_job_alone_is_through_with_the_others_first() {
     });
 }
 
+/// What comes first meanwhile it gets first: nothing stands still for the one
+/// that goes alone.
+#[test]
+fn a_job_that_comes_before_one_that_goes_alone_is_not_kept_waiting() {
+    in_mqtt_5(
+        |_| (),
+        |mut world| {
+            let p = put(&mut world, 1);
+            for member in ["a", "b"] {
+                let [member] = members(&mut world, [member], 1);
+                assert_eq!(world.payloads(member), ["0"]);
+                world.drop(member);
+            }
+            let [c] = members(&mut world, ["c"], 1);
+            world.publish(p, "$queue/jobs", "1", 1);
+            let in_hand = world.messages(c).remove(0);
+            world.advance(secs(2) + TICK);
+            assert_eq!(world.receive(c), []);
+            let urgent = [Property::UserProperty(("priority", "9"))];
+            world.send_with(p, ("$queue/jobs", "urgent"), 1, false, &urgent);
+            assert_eq!(world.receive(c), []);
+            world.acknowledge(c, &in_hand);
+            assert_eq!(world.work(c).payload, "urgent");
+            assert_eq!(world.work(c).payload, "0");
+        },
+    );
+}
+
 /// Losing its connections is no failure of a job if the broker did it, or if
 /// the member said that it goes.
 #[test]

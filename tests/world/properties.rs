@@ -565,7 +565,7 @@ fn a_member_refuses_by_its_acknowledgement() {
                 world.publish(b, "$queue/jobs", "m", 1);
                 let job = world.messages(a).remove(0);
                 let delay = delay.map(|delay| Property::UserProperty(("delay", delay)));
-                refuse(&mut world, a, &job, reason, delay.as_slice());
+                world.refuse(a, &job, reason, delay.as_slice());
                 assert_eq!(world.receive(a), []);
                 match after {
                     None => assert_eq!(world.counts().dead_letters, 1),
@@ -596,7 +596,7 @@ fn a_busy_member_rests() {
             let mut job = world.messages(a).remove(0);
             let mut pause = secs(1);
             for _ in 0..8 {
-                refuse(&mut world, a, &job, ReasonCode::QuotaExceeded, &[]);
+                world.refuse(a, &job, ReasonCode::QuotaExceeded, &[]);
                 assert_eq!(world.receive(a), []);
                 world.advance(pause - TICK);
                 assert_eq!(world.receive(a), []);
@@ -610,7 +610,7 @@ fn a_busy_member_rests() {
             world.publish(p, "$queue/jobs", "m", 1);
             world.publish(p, "$queue/jobs", "n", 1);
             let two = world.messages(a);
-            refuse(&mut world, a, &two[0], ReasonCode::QuotaExceeded, &[]);
+            world.refuse(a, &two[0], ReasonCode::QuotaExceeded, &[]);
             world.advance(TICK);
             assert_eq!(world.receive(a), []);
             // Who does a job is not busy any more.
@@ -632,7 +632,7 @@ fn while_one_member_rests_the_others_get_its_jobs() {
         let p = world.connect("p").go();
         world.publish(p, "$queue/jobs", "0", 1);
         let job = world.messages(a).remove(0);
-        refuse(&mut world, a, &job, ReasonCode::QuotaExceeded, &[]);
+        world.refuse(a, &job, ReasonCode::QuotaExceeded, &[]);
         for n in 1..4 {
             world.publish(p, "$queue/jobs", &n.to_string(), 1);
         }
@@ -643,30 +643,6 @@ fn while_one_member_rests_the_others_get_its_jobs() {
         world.publish(p, "$queue/jobs", "5", 1);
         assert_eq!(world.messages(a).len(), 1);
     });
-}
-
-/// PUBACK or PUBREC, by the QoS that it came with.
-fn refuse(
-    world: &mut World,
-    client: C,
-    job: &Message,
-    reason: ReasonCode,
-    properties: &[Property<'_>],
-) {
-    let mut encoded = PropertiesBuf::new();
-    for property in properties {
-        encoded.push(*property);
-    }
-    let ack = Ack {
-        reason,
-        properties: encoded.as_properties(),
-        ..Ack::new(packet_id(job.id))
-    };
-    let packet = match job.qos {
-        1 => Packet::Puback(ack),
-        _ => Packet::Pubrec(ack),
-    };
-    world.send(client, &packet);
 }
 
 #[test]

@@ -11,6 +11,12 @@ use std::time::Duration;
 
 /// Groups and queues that may take the same message.
 const GROUPS_MAX: usize = 2;
+/// Lost so often, a job goes to empty hands alone.
+const LOSSES_ALONE: u32 = 2;
+/// The longest rest of a busy member is this power of two, in seconds.
+const RESTS_MAX: u32 = 6;
+/// How late a member may be that rests no more.
+const LATE: Duration = Duration::from_millis(100);
 
 /// A filter that nobody is granted: the group has none.
 pub const REFUSED: &str = "$share/alone";
@@ -138,6 +144,8 @@ pub struct Connecting {
 pub enum Ending {
     /// DISCONNECT 0x00.
     Normal,
+    /// DISCONNECT 0x04.
+    WithWill,
     Lost,
     TakenOver {
         clean: bool,
@@ -151,6 +159,13 @@ pub struct Reference {
     inflight_max: usize,
     /// The longest that a session of MQTT 5 lasts without its client.
     expiry_secs_max: u32,
+    /// So many failures of a job make it a dead letter; until then it comes
+    /// back at once.
+    deliveries_max: u32,
+    /// Whether deliveries for groups and queues are sent again apart from the
+    /// session's own: both in their order, but which comes first is open.
+    is_stored: bool,
+    pub dead_letters: u64,
     pub sessions: Vec<Session>,
     retained: Vec<Message>,
     groups: Vec<Group>,
@@ -219,6 +234,33 @@ pub struct Sent {
     /// several are alike before MQTT 5.
     showed_ids: bool,
     group: Option<usize>,
+    past: Past,
+}
+
+/// What a job has been through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Past {
+    failures: u32,
+    losses: u32,
+}
+
+impl Past {
+    fn is_alone(&self) -> bool {
+        self.losses >= LOSSES_ALONE
+    }
+}
+
+/// What a member says of a job, or what becomes of it without a word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Done,
+    Failed,
+    Busy,
+    Rejected,
+    /// With a connection that was lost.
+    Lost,
+    /// Back as if it never had been out.
+    Back,
 }
 
 impl Sent {
@@ -252,16 +294,40 @@ struct Group {
     /// Somebody joined in this step: SUBACK comes before messages, and those
     /// of QoS 0 do not wait.
     fresh: bool,
-    /// And whether they may be lost.
-    waiting: Vec<(Message, bool)>,
+    waiting: Vec<Waiting>,
+    rests: Vec<Rest>,
+}
+
+struct Waiting {
+    message: Message,
+    perhaps_lost: bool,
+    past: Past,
+}
+
+/// Of a member that was busy since it last did a job.
+struct Rest {
+    client: usize,
+    count: u32,
+    since: Duration,
+    until: Duration,
+    is_over: bool,
 }
 
 impl Reference {
-    pub fn new(inflight_max: usize, expiry_secs_max: u32, now: Duration) -> Reference {
+    pub fn new(
+        inflight_max: usize,
+        expiry_secs_max: u32,
+        deliveries_max: u32,
+        is_stored: bool,
+        now: Duration,
+    ) -> Reference {
         Reference {
             now,
             inflight_max,
             expiry_secs_max,
+            deliveries_max,
+            is_stored,
+            dead_letters: 0,
             sessions: Vec::new(),
             retained: Vec::new(),
             groups: Vec::new(),
@@ -331,8 +397,8 @@ impl Reference {
             });
         }
         // What came at QoS 0 before it did does not wait for it.
-        for (message, perhaps_lost) in self.groups.iter_mut().flat_map(|group| &mut group.waiting) {
-            *perhaps_lost |= message.qos == 0 && !message.is_job();
+        for waiting in self.groups.iter_mut().flat_map(|group| &mut group.waiting) {
+            waiting.perhaps_lost |= waiting.message.qos == 0 && !waiting.message.is_job();
         }
         let (now, inflight_max) = (self.now, self.inflight_max);
         let expiry_secs_max = self.expiry_secs_max;
@@ -399,11 +465,12 @@ impl Reference {
         let over = session.expiry_secs == 0 || ending == (Ending::TakenOver { clean: true });
         let delay = session.will.as_ref().map_or(0, |will| will.delay_secs);
         session.ends = (session.expiry_secs < u32::MAX).then(|| now + seconds(session.expiry_secs));
+        let fate = match ending {
+            Ending::Lost => Fate::Lost,
+            Ending::Normal | Ending::WithWill | Ending::TakenOver { .. } => Fate::Back,
+        };
         for sent in back.into_iter().rev() {
-            let group = (self.groups.iter_mut()).find(|group| Some(group.number) == sent.group);
-            if let Some(group) = group {
-                group.waiting.insert(0, (sent.delivery.message, false));
-            }
+            self.settle(client, sent, fate);
         }
         if over {
             return self.end_session(client);
@@ -412,18 +479,85 @@ impl Reference {
         match ending {
             _ if delay == 0 => self.publish_will(client),
             Ending::TakenOver { .. } => session.will = None, // 3.1.3.2.2
-            Ending::Normal | Ending::Lost => session.will_due = Some(now + seconds(delay)),
+            Ending::Normal | Ending::WithWill | Ending::Lost => {
+                session.will_due = Some(now + seconds(delay));
+            }
         }
     }
 
     /// With the session a will that waits is published [MQTT-3.1.3-9].
     fn end_session(&mut self, client: usize) {
         self.publish_will(client);
+        let session = self.session(client).expect("it ends now");
+        // Nobody will say what became of them.
+        let undecided = session.sent.iter().filter(|sent| sent.is_job()).count();
+        self.dead_letters += undecided as u64;
         self.sessions.retain(|session| session.client != client);
         for group in &mut self.groups {
             group.members.retain(|member| *member != client);
         }
         self.groups.retain(Group::lasts);
+        self.forget_rests();
+    }
+
+    // ---- what becomes of jobs
+
+    /// What was sent for a group or queue is not its member's any more.
+    fn settle(&mut self, client: usize, sent: Sent, fate: Fate) {
+        let (now, deliveries_max) = (self.now, self.deliveries_max);
+        let group = (self.groups.iter_mut()).find(|group| Some(group.number) == sent.group);
+        let Some(group) = group else {
+            return;
+        };
+        let mut past = sent.past;
+        let mut is_back = true;
+        match fate {
+            // Discarded [MQTT-4.8.2-6].
+            Fate::Failed | Fate::Busy | Fate::Rejected if !group.is_queue() => is_back = false,
+            Fate::Done => {
+                group.rests.retain(|rest| rest.client != client);
+                is_back = false;
+            }
+            Fate::Rejected => {
+                self.dead_letters += 1;
+                is_back = false;
+            }
+            Fate::Failed => past.failures += 1,
+            Fate::Lost if group.is_queue() => {
+                past.failures += 1;
+                past.losses += 1;
+            }
+            Fate::Busy => group.rest(client, now),
+            Fate::Lost | Fate::Back => {}
+        }
+        if is_back && past.failures >= deliveries_max {
+            self.dead_letters += 1;
+        } else if is_back {
+            let waiting = Waiting {
+                message: sent.delivery.message,
+                perhaps_lost: false,
+                past,
+            };
+            group.waiting.insert(0, waiting);
+        }
+        self.forget_rests();
+    }
+
+    /// Who left and has nothing in hand is another member when it comes back.
+    fn forget_rests(&mut self) {
+        for group in &mut self.groups {
+            let Group {
+                number,
+                members,
+                rests,
+                ..
+            } = group;
+            let mut sessions = self.sessions.iter();
+            let mut holds = |client| {
+                sessions.any(|session| session.client == client && session.holds(*number) > 0)
+            };
+            rests.retain(|rest| members.contains(&rest.client) || holds(rest.client));
+        }
     }
 
     fn publish_will(&mut self, client: usize) {
@@ -460,7 +594,7 @@ impl Reference {
             session.expiry_secs = secs.min(expiry_secs_max);
         }
         match with_will {
-            true => self.disconnect(client, Ending::Lost),
+            true => self.disconnect(client, Ending::WithWill),
             false => self.disconnect(client, Ending::Normal),
         }
     }
@@ -469,9 +603,12 @@ impl Reference {
 
     /// When the next thing is due that happens by itself.
     pub fn next_due(&self) -> Option<Duration> {
+        let rests = self.groups.iter().flat_map(|group| &group.rests);
+        let rests = rests.filter(|rest| !rest.is_over);
         (self.sessions.iter())
             .flat_map(|session| [session.will_due, session.ends_at(), session.silent_at()])
             .flatten()
+            .chain(rests.map(|rest| rest.until))
             .min()
     }
 
@@ -479,6 +616,9 @@ impl Reference {
     /// included.
     pub fn end_due_sessions(&mut self) {
         let now = self.now;
+        for rest in self.groups.iter_mut().flat_map(|group| &mut group.rests) {
+            rest.is_over |= rest.until <= now;
+        }
         let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now);
         while let Some(session) = (self.sessions.iter())
             .filter(|session| is_due(session.will_due))
@@ -598,7 +738,11 @@ impl Reference {
                 });
                 let perhaps_lost = message.qos == 0 && !group.is_queue() && (group.fresh || !taken);
                 let message = group.taken(message.clone());
-                group.waiting.push((message, perhaps_lost));
+                group.waiting.push(Waiting {
+                    message,
+                    perhaps_lost,
+                    past: Past::default(),
+                });
             }
         }
         match (matched, local) {
@@ -633,20 +777,23 @@ impl Reference {
         for group in &mut self.groups {
             let member = subscriptions.iter().find(|one| one.filter == group.name);
             if member.is_some_and(|member| member.qos == 0) {
-                (group.waiting.iter_mut()).for_each(|(_, perhaps_lost)| *perhaps_lost = true);
+                (group.waiting.iter_mut()).for_each(|waiting| waiting.perhaps_lost = true);
             }
         }
     }
 
     // ---- acknowledgements of deliveries
 
-    pub fn handle_puback(&mut self, client: usize, id: u16) {
+    pub fn handle_puback(&mut self, client: usize, id: u16, code: u8) {
         let session = self.online(client);
         let Some(at) = session.sent.iter().position(|sent| sent.id == id) else {
             return;
         };
         match session.sent[at].qos() {
-            1 => drop(session.sent.remove(at)),
+            1 => {
+                let sent = session.sent.remove(at);
+                self.settle(client, sent, fate_by(code));
+            }
             _ => self.close(client, &[0x82]),
         }
     }
@@ -658,11 +805,12 @@ impl Reference {
         match at {
             Some(at) if session.sent[at].qos() == 1 => self.close(client, &[0x82]),
             Some(at) => {
-                session.sent.remove(at);
+                let sent = session.sent.remove(at);
                 if code < 0x80 {
                     session.releasing.push(id);
                     self.expect(client, Answer::Pubrel(id, 0)); // [MQTT-4.3.3-4]
                 }
+                self.settle(client, sent, fate_by(code));
             }
             None if session.releasing.contains(&id) || !v5 => {
                 self.expect(client, Answer::Pubrel(id, 0));
@@ -752,6 +900,7 @@ impl Reference {
             members: Vec::new(),
             fresh: true,
             waiting: Vec::new(),
+            rests: Vec::new(),
         });
     }
 
@@ -769,6 +918,7 @@ impl Reference {
                 group.members.retain(|member| *member != client);
             }
             self.groups.retain(Group::lasts);
+            self.forget_rests();
         }
         if !v5 {
             codes.clear();
@@ -781,6 +931,7 @@ impl Reference {
     /// A client got this; why it should not have, if so.
     pub fn came(&mut self, number: usize, got: &Publication, at: Duration) -> Result<(), String> {
         let retained = self.retained.clone();
+        let is_stored = self.is_stored;
         let session = (self.sessions.iter_mut()).find(|session| session.has(number));
         let Some(session) = session else {
             return Err("its connection has ended".into());
@@ -793,8 +944,11 @@ impl Reference {
         if got.qos > 0 {
             // What was discarded for being too large is not sent again.
             let gone = |sent: &&mut Sent| sent.delivery.perhaps_gone && sent.id != got.id;
+            let of_group = session.sent.iter().find(|sent| sent.id == got.id);
+            let of_group = of_group.is_some_and(|sent| sent.group.is_some());
+            let apart = |sent: &&mut Sent| is_stored && of_group != sent.group.is_some();
             let mut again = session.sent.iter_mut().filter(|sent| !sent.seen);
-            if let Some(again) = again.find(|sent| !gone(sent)) {
+            if let Some(again) = again.find(|sent| !gone(sent) && !apart(sent)) {
                 // [MQTT-4.4.0-1], [MQTT-4.6.0-1]
                 let mut expected = again.delivery.clone();
                 if !again.showed_ids {
@@ -850,7 +1004,7 @@ impl Reference {
             else {
                 continue;
             };
-            for (index, (message, _)) in group.waiting.iter().enumerate() {
+            for (index, Waiting { message, past, .. }) in group.waiting.iter().enumerate() {
                 let delivery = Delivery {
                     // The queue is the sender of its jobs.
                     qos: match message.is_job() {
@@ -865,8 +1019,22 @@ impl Reference {
                 };
                 if delivery.check(got, v5, at).is_ok() && !message.has_expired(at) {
                     assert!(group.members.contains(&client));
+                    let (number, past) = (group.number, *past);
+                    if group.rests_at(client, at) {
+                        return Err("the member was busy, and rests".into());
+                    }
+                    if session.has_alone(number) {
+                        return Err("the member has a job that goes alone".into());
+                    }
+                    if past.is_alone() && session.holds(number) > 0 {
+                        return Err("it goes alone, and the member has others".into());
+                    }
                     group.waiting.remove(index);
-                    return session.send(got.id, delivery, Some(group.number), true);
+                    session.send(got.id, delivery, Some(number), true)?;
+                    if let Some(sent) = session.sent.last_mut().filter(|_| got.qos > 0) {
+                        sent.past = past;
+                    }
+                    return Ok(());
                 }
             }
         }
@@ -883,26 +1051,20 @@ impl Reference {
         for group in &mut self.groups {
             group
                 .waiting
-                .retain(|(message, _)| !message.has_expired(now));
-            for session in &self.sessions {
-                // A member with a full window has no part even in QoS 0.
-                if !group.members.contains(&session.client) || !session.has_room() {
-                    continue;
-                }
-                let due = group.waiting.iter().find(|(_, perhaps_lost)| !perhaps_lost);
-                if let Some((message, _)) = due {
-                    let (name, client) = (&group.name, session.client);
-                    return Err(format!(
-                        "{:?} waits in {name}, and client {client} has room",
-                        message.content
-                    ));
-                }
-            }
+                .retain(|waiting| !waiting.message.has_expired(now));
+            // A member with a full window has no part even in QoS 0.
+            let mut idle = self.sessions.iter().filter(|session| {
+                group.members.contains(&session.client)
+                    && session.has_room()
+                    && !session.has_alone(group.number)
+                    && !group.may_rest(session.client, now)
+            });
+            group.complete(&mut idle)?;
             group.fresh = false;
             // Nobody had room for it.
             group
                 .waiting
-                .retain(|(message, _)| message.qos > 0 || message.is_job());
+                .retain(|waiting| waiting.message.qos > 0 || waiting.message.is_job());
         }
         Ok(())
     }
@@ -938,6 +1100,17 @@ impl Session {
     /// Deliveries that take from the client's Receive Maximum.
     fn under_way(&self) -> usize {
         self.sent.iter().filter(|sent| sent.seen).count() + self.releasing.len()
+    }
+
+    /// How much it has of a group in hand.
+    fn holds(&self, group: usize) -> usize {
+        let sent = self.sent.iter();
+        sent.filter(|sent| sent.group == Some(group)).count()
+    }
+
+    fn has_alone(&self, group: usize) -> bool {
+        let mut sent = self.sent.iter();
+        sent.any(|sent| sent.group == Some(group) && sent.past.is_alone())
     }
 
     fn has_room(&self) -> bool {
@@ -976,6 +1149,7 @@ impl Session {
             seen: true,
             showed_ids,
             group,
+            past: Past::default(),
         });
         self.check_window()
     }
@@ -1088,6 +1262,55 @@ impl Session {
 }
 
 impl Group {
+    /// What is missing of these members with room, if anything is.
+    fn complete(&self, idle: &mut dyn Iterator<Item = &Session>) -> Result<(), String> {
+        let idle: Vec<&Session> = idle.collect();
+        let due = |alone: bool| {
+            let mut waiting = self.waiting.iter();
+            waiting.find(|one| !one.perhaps_lost && one.past.is_alone() == alone)
+        };
+        let empty = idle.iter().find(|session| session.holds(self.number) == 0);
+        let missing = match (due(true), due(false)) {
+            (Some(alone), _) if let Some(empty) = empty => Some((alone, *empty)),
+            // One may be about to empty its hands for it.
+            (Some(_), Some(other)) if idle.len() > 1 => Some((other, idle[0])),
+            (None, Some(other)) if !idle.is_empty() => Some((other, idle[0])),
+            _ => None,
+        };
+        match missing {
+            None => Ok(()),
+            Some((waiting, session)) => Err(format!(
+                "{:?}, {:?}, waits in {}, and client {} has room",
+                waiting.message.content, waiting.past, self.name, session.client
+            )),
+        }
+    }
+
+    /// The member was busy: once more, so for twice as long.
+    fn rest(&mut self, client: usize, now: Duration) {
+        let before = self.rests.iter().position(|rest| rest.client == client);
+        let count = before.map_or(0, |before| self.rests.remove(before).count);
+        self.rests.push(Rest {
+            client,
+            count: count + 1,
+            since: now,
+            until: now + seconds(1 << count.min(RESTS_MAX)),
+            is_over: false,
+        });
+    }
+
+    /// What it was given in the same moment may have come before.
+    fn rests_at(&self, client: usize, at: Duration) -> bool {
+        let mut rests = self.rests.iter();
+        rests.any(|rest| rest.client == client && rest.since < at && at < rest.until)
+    }
+
+    /// Or it may be about to get something.
+    fn may_rest(&self, client: usize, now: Duration) -> bool {
+        let mut rests = self.rests.iter();
+        rests.any(|rest| rest.client == client && now < rest.until + LATE)
+    }
+
     fn is_queue(&self) -> bool {
         self.name.starts_with("$queue/")
     }
@@ -1185,6 +1408,16 @@ impl std::fmt::Debug for Content {
             write!(f, " {name}={value}")?;
         }
         Ok(())
+    }
+}
+
+/// What a member says by a reason code.
+fn fate_by(code: u8) -> Fate {
+    match code {
+        0x90 | 0x99 => Fate::Rejected,
+        0x97 => Fate::Busy,
+        0x80.. => Fate::Failed,
+        _ => Fate::Done,
     }
 }
 

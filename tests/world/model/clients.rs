@@ -63,6 +63,7 @@ struct Connection {
 }
 
 impl Clients {
+    /// Every second broker stores.
     pub fn new(config: &Config, seed: u64) -> Clients {
         let core = match seed.is_multiple_of(2) {
             true => stored(Core::new(config, seed), &Twin::new(), Time::ZERO).expect("it opens"),
@@ -79,6 +80,15 @@ impl Clients {
 
     pub fn now(&self) -> Duration {
         self.now.since(Time::ZERO)
+    }
+
+    pub fn are_stored(&self) -> bool {
+        self.core.store().is_on()
+    }
+
+    /// How many jobs the broker has given up.
+    pub fn dead_letters(&self) -> u64 {
+        self.core.counters().read().dead_letters
     }
 
     /// The highest topic alias that the broker takes.

@@ -49,6 +49,8 @@ const IDS: u16 = 20;
 const UNRELEASED_MAX: usize = 8;
 /// The broker's Receive Maximum.
 const RECEIVE_MAX: u16 = 9;
+/// Few enough that jobs die of them.
+const DELIVERIES_MAX: u32 = 4;
 /// Of sessions of MQTT 5; longer than a run.
 const EXPIRY_SECS_MAX: u32 = 5000;
 /// Each wait ends so much after a whole second. What is due is due whole
@@ -157,15 +159,25 @@ pub struct Play {
 }
 
 impl Play {
-    pub fn new() -> Play {
+    pub fn new(seed: u64) -> Play {
         let mut config = Config::default();
         config.limits.inflight_max = INFLIGHT_MAX;
         config.limits.receive_max = RECEIVE_MAX;
         config.session.expiry_max = Duration::from_secs(EXPIRY_SECS_MAX.into());
         config.queues.default.ack_timeout = None;
-        let clients = Clients::new(&config, 1);
+        config.queues.default.deliveries_max = DELIVERIES_MAX;
+        // When it would be over is open.
+        config.queues.default.backoff_min = Duration::ZERO;
+        let clients = Clients::new(&config, seed);
+        let reference = Reference::new(
+            INFLIGHT_MAX.into(),
+            EXPIRY_SECS_MAX,
+            DELIVERIES_MAX,
+            clients.are_stored(),
+            clients.now(),
+        );
         Play {
-            reference: Reference::new(INFLIGHT_MAX.into(), EXPIRY_SECS_MAX, clients.now()),
+            reference,
             clients,
             players: (0..CLIENTS).map(|_| Player::default()).collect(),
             inbox: Vec::new(),
@@ -398,13 +410,13 @@ impl Play {
                 }
                 let answer = open.remove(at % open.len());
                 let code = match answer {
-                    Answer::Puback(_, 0) | Answer::Pubrec(_, 0) if v5 => *code,
+                    Answer::Puback(..) | Answer::Pubrec(..) if v5 => *code,
                     _ => 0,
                 };
                 match answer {
                     Answer::Puback(id, _) => {
                         encode(&Packet::Puback(ack(id, code)), wire, bytes);
-                        self.reference.handle_puback(client, id);
+                        self.reference.handle_puback(client, id, code);
                     }
                     Answer::Pubrec(id, _) => {
                         encode(&Packet::Pubrec(ack(id, code)), wire, bytes);
@@ -421,15 +433,13 @@ impl Play {
         }
     }
 
-    /// What the client would send next for each delivery that is not through;
-    /// 1: it is a job.
+    /// What the client would send next for each delivery that is not through.
     fn open(&mut self, client: usize) -> Vec<Answer> {
         let session = self.reference.session(client).expect("connected");
         let sent = session.sent.iter().filter(|sent| sent.seen);
-        // A job is done, whatever else its member may say of it.
-        let sent = sent.map(|sent| match (sent.qos(), u8::from(sent.is_job())) {
-            (1, job) => Answer::Puback(sent.id, job),
-            (_, job) => Answer::Pubrec(sent.id, job),
+        let sent = sent.map(|sent| match sent.qos() {
+            1 => Answer::Puback(sent.id, 0),
+            _ => Answer::Pubrec(sent.id, 0),
         });
         let releasing = session.releasing.iter();
         let releasing = releasing.map(|id| Answer::Pubcomp(*id, 0));
@@ -519,7 +529,7 @@ impl Play {
         match stray {
             Stray::Puback => {
                 encode(&Packet::Puback(ack(id, 0)), wire, bytes);
-                self.reference.handle_puback(client, id);
+                self.reference.handle_puback(client, id, 0);
             }
             Stray::Pubrec => {
                 encode(&Packet::Pubrec(ack(id, 0)), wire, bytes);
@@ -596,7 +606,7 @@ impl Play {
             Violation::PubackForQos2 => {
                 let Some(id) = qos_2 else { return false };
                 encode(&Packet::Puback(ack(id, 0)), wire, bytes);
-                self.reference.handle_puback(client, id);
+                self.reference.handle_puback(client, id, 0);
             }
             Violation::PubrecForQos1 => {
                 let Some(id) = qos_1 else { return false };
@@ -724,7 +734,12 @@ impl Play {
         if let Some((number, answers)) = self.reference.expected.first() {
             return Err(format!("connection {number} did not get {answers:?}"));
         }
-        self.reference.complete()
+        self.reference.complete()?;
+        let (dead_letters, expected) = (self.clients.dead_letters(), self.reference.dead_letters);
+        match dead_letters == expected {
+            true => Ok(()),
+            false => Err(format!("{dead_letters} dead letters, not {expected}")),
+        }
     }
 
     // ---- the end
@@ -791,6 +806,7 @@ fn ack(id: u16, code: u8) -> Ack<'static> {
         reason: match code {
             0x80 => ReasonCode::UnspecifiedError,
             0x97 => ReasonCode::QuotaExceeded,
+            0x99 => ReasonCode::PayloadFormatInvalid,
             _ => ReasonCode::Success,
         },
         ..Ack::new(packet_id(id))
@@ -899,7 +915,7 @@ fn action(random: &mut Random, number: usize, at: usize, client: usize) -> Actio
             Action::Stray(random.of(&stray), 2000 + random.below(60_000) as u16)
         }
         _ => {
-            let code = random.of(&[0, 0, 0, 0, 0x80, 0x97]);
+            let code = random.of(&[0, 0, 0, 0, 0, 0x80, 0x80, 0x97, 0x99]);
             Action::Acknowledge(random.below(4), code)
         }
     }
