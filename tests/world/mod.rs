@@ -20,6 +20,7 @@ mod model;
 mod once;
 mod properties;
 mod putting_in;
+mod queues;
 mod random;
 mod receipts;
 mod results;
@@ -880,9 +881,14 @@ impl World {
         }
     }
 
-    /// Publishes `PACKET-ID [SECONDS]` to `$queue/$nack` or the like.
-    /// A member of QoS 1 says that a job failed.
-    fn refuse(&mut self, client: C, id: u16, reason: ReasonCode, properties: &[Property<'_>]) {
+    /// PUBACK or PUBREC, by the QoS that the job came with.
+    fn refuse(
+        &mut self,
+        client: C,
+        job: &Message,
+        reason: ReasonCode,
+        properties: &[Property<'_>],
+    ) {
         let mut said = PropertiesBuf::new();
         for property in properties {
             said.push(*property);
@@ -890,11 +896,16 @@ impl World {
         let ack = Ack {
             reason,
             properties: said.as_properties(),
-            ..Ack::new(packet_id(id))
+            ..Ack::new(packet_id(job.id))
         };
-        self.send(client, &Packet::Puback(ack));
+        let packet = match job.qos {
+            1 => Packet::Puback(ack),
+            _ => Packet::Pubrec(ack),
+        };
+        self.send(client, &packet);
     }
 
+    /// Publishes `PACKET-ID [SECONDS]` to `$queue/$nack` or the like.
     fn control(&mut self, client: C, what: &str, payload: &str) {
         self.publish(client, &format!("$queue/${what}"), payload, 1);
     }

@@ -7,10 +7,12 @@
 //! | `sessions` | subscriptions, messages, packet ids, retained messages |
 //! | `wills` | wills |
 //! | `queues` | work queues and share groups |
+//! | `failing` | what jobs ask for, and what they went through |
 //! | `receipts` | what producers are told of their jobs |
 //! | `results` | results that settle jobs |
 //! | `history` | whatever clients do, cut at any moment |
 
+mod failing;
 mod history;
 mod queues;
 mod receipts;
