@@ -593,9 +593,19 @@ impl Queue {
             true => Queue::READ_FEW,
             false => Queue::READ_LOW,
         };
-        let of_groups = keeping.sources.iter();
-        let mut of_groups = of_groups.filter(|of| of.kind == Source::GROUPED && of.unread > 0);
-        if let Some(source) = of_groups.next()
+        // What is due comes before what was put in later, and what waits for it
+        // to be read.
+        let in_memory = self.ready.len() + behind;
+        let has_room = in_memory < 2 * Queue::READ_MAX
+            && (keeping.read_bytes < 2 * bytes_max || self.ready.len() < Queue::READ_FEW);
+        if let Some(&(Reverse(priority), kind, from)) = keeping.due.first()
+            && (has_room || all)
+        {
+            return Some(self.wanted_due(keeping, (priority, kind, from)));
+        }
+        let mut of_groups = keeping.sources.iter();
+        let of_groups = of_groups.find(|of| of.kind == Source::GROUPED && of.unread > 0);
+        if let Some(source) = of_groups
             && (self.ready.grouped_len() < enough && behind < behind_max || all)
         {
             return Some(source.wanted(Queue::READ_MAX));
@@ -611,17 +621,11 @@ impl Queue {
                 true => return None,
                 false => {}
             }
-            let first = (Reverse(priority), 0, 0);
-            let due = keeping.due.range(first..).next();
-            if let Some(&(_, kind, from)) = due.filter(|(of, ..)| *of == Reverse(priority)) {
-                return Some(self.wanted_due(keeping, (priority, kind, from)));
-            }
             let mut sources = keeping.sources.iter();
             if let Some(source) = sources.find(|of| of.kind == priority && of.unread > 0) {
-                let room = if all {
-                    Queue::READ_MAX
-                } else {
-                    Queue::READ_MAX - ready
+                let room = match all {
+                    true => Queue::READ_MAX,
+                    false => Queue::READ_MAX - ready,
                 };
                 return Some(source.wanted(room));
             }
@@ -666,6 +670,9 @@ impl Queue {
         if keeping.pass_taken(kind, job.sequence) {
             return None;
         }
+        if kind == Source::GROUPED && keeping.has_due_before(job.sequence) {
+            return None; // It is read again behind those.
+        }
         let source = keeping.source_of(list)?;
         let mut is_due = false;
         if kind != Source::DELAYED && job.sequence >= source.unread_from {
@@ -675,9 +682,10 @@ impl Queue {
             keeping.unpark();
         } else {
             // What is not due is only between those that are.
-            let mut priorities = 0..Source::DELAYED;
-            priorities.find(|&of| keeping.due.remove(&(Reverse(of), kind, job.sequence)))?;
-            is_due = true;
+            is_due = keeping.take_due(kind, job.sequence);
+            if !is_due {
+                return None;
+            }
         }
         let mut record = job.record;
         if is_due && (record.failures == 0 || ask.group.is_none()) {
@@ -750,8 +758,7 @@ impl Queue {
         let Some(kind) = keeping.source_of(wanted.list).map(|source| source.kind) else {
             return 0;
         };
-        let mut priorities = 0..Source::DELAYED;
-        let lost = priorities.any(|of| keeping.due.remove(&(Reverse(of), kind, wanted.from)));
+        let lost = keeping.take_due(kind, wanted.from);
         if lost {
             // What it took is not known any more; the rest of the count is right.
             self.messages -= 1;

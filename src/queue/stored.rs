@@ -32,6 +32,8 @@ pub(super) struct Keeping {
     /// Of these, those of groups that older ones on disk may be of: rows,
     /// priorities and sources.
     pub parked: BTreeSet<(u64, u8, u8)>,
+    /// Those of them that are to be read now, before younger ones of groups.
+    pub unparked: BTreeSet<u64>,
     /// Unread rows that were taken out, by source: they are passed when they
     /// are come upon, if the store has them still.
     pub taken: BTreeSet<(u8, u64)>,
@@ -147,6 +149,7 @@ impl Keeping {
             away: BTreeSet::new(),
             due: BTreeSet::new(),
             parked: BTreeSet::new(),
+            unparked: BTreeSet::new(),
             taken: BTreeSet::new(),
         }
     }
@@ -185,12 +188,34 @@ impl Keeping {
         grouped.is_some_and(|source| source.unread > 0 && source.unread_from <= sequence)
     }
 
+    /// The next job of a group is in this row: whether some that came due have
+    /// their places before it, and are read first.
+    pub fn has_due_before(&mut self, row: u64) -> bool {
+        let Some(source) = self.source(Source::GROUPED) else {
+            return false;
+        };
+        if source.unread == 0 || row < source.unread_from {
+            return false;
+        }
+        source.unread_from = row;
+        self.unpark();
+        self.unparked.first().is_some_and(|&due| due < row)
+    }
+
+    /// Whether that row was due, and not read yet.
+    pub fn take_due(&mut self, kind: u8, row: u64) -> bool {
+        self.unparked.remove(&row);
+        let mut priorities = 0..Source::DELAYED;
+        priorities.any(|of| self.due.remove(&(Reverse(of), kind, row)))
+    }
+
     /// What no older job of a group can come before any more is to be read.
     pub fn unpark(&mut self) {
         while let Some(&(row, priority, kind)) = self.parked.first()
             && !self.has_older_grouped(row)
         {
             self.parked.pop_first();
+            self.unparked.insert(row);
             self.due.insert((Reverse(priority), kind, row));
         }
     }
