@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rotamq::message::{LeaseId, Qos, SessionId, Time};
-use rotamq::queue::{DeadReason, Queue, Rules, Settlement};
+use rotamq::queue::{Ask, DeadReason, Gone, Queue, Rules, Settlement};
 
 use super::{membership, message, session, settings};
 
@@ -26,7 +26,8 @@ impl Hand {
         let (a, b) = (session(1, 0), session(2, 0));
         let now = Time::from_micros(1);
         queue.join(a, membership(qos), now);
-        queue.enqueue(message(1, qos, 1), now).expect("room");
+        let ask = Ask::default();
+        queue.enqueue(message(1, qos, 1), &ask, now).expect("room");
         let lease = queue.poll_lease(now).expect("a job").id;
         queue.join(b, membership(qos), now);
         Hand {
@@ -42,18 +43,21 @@ impl Hand {
     fn attack(&mut self, how: &str) {
         match how {
             "time" => self.now = self.now + 2 * DAY,
-            "loss" => self.queue.detach(self.a),
+            "loss" => self.queue.detach(self.a, Gone::Lost, self.now),
             "take-over" => {
-                self.queue.detach(self.a);
+                self.queue.detach(self.a, Gone::Taken, self.now);
                 self.queue.attach(self.a);
             }
-            "end" => self.queue.remove(self.a, self.now),
+            "end" => self.queue.remove(self.a, Gone::Left, self.now),
             "leaving" => self.queue.leave(self.a, self.now),
             "release" => self.queue.release(self.lease),
             "answer" => {
                 let done = Settlement::Done;
                 assert!(!self.queue.settle(self.lease, done, self.now));
-                let refused = Settlement::Refuse { delay: None };
+                let refused = Settlement::Fail {
+                    delay: None,
+                    said: "",
+                };
                 assert!(!self.queue.settle(self.lease, refused, self.now));
             }
             _ => {}
@@ -93,8 +97,8 @@ fn nothing_takes_a_job_away_whose_result_is_stored() {
             let counts = hand.queue.counts();
             assert_eq!((counts.ready, counts.in_flight, counts.bytes), (0, 0, 0));
             assert_eq!((counts.totals.done, counts.totals.refused), (1, 0));
-            hand.queue.remove(hand.a, hand.now);
-            hand.queue.remove(hand.b, hand.now);
+            hand.queue.remove(hand.a, Gone::Left, hand.now);
+            hand.queue.remove(hand.b, Gone::Left, hand.now);
             assert!(hand.queue.is_idle(), "{how}");
         }
     }
@@ -137,8 +141,8 @@ fn who_lost_a_job_to_nobody_may_bring_its_result() {
         hand.queue.leave(hand.b, hand.now);
         hand.queue.leave(hand.a, hand.now);
         if is_delayed {
-            let delay = Some(MINUTE);
-            let refused = Settlement::Refuse { delay };
+            let (delay, said) = (Some(MINUTE), "");
+            let refused = Settlement::Fail { delay, said };
             assert!(hand.queue.settle(hand.lease, refused, hand.now));
         } else {
             hand.now = hand.now + MINUTE;
