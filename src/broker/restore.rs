@@ -353,7 +353,7 @@ impl Core {
                 }
             };
             for row in &rows {
-                held.extend(self.load_job(&mut list, wanted.list, row, now));
+                held.extend(self.load_job(&mut list, wanted.list, (row, false), now));
             }
             let missing = list.queue.looked(wanted, rows.len(), true);
             self.lost_damaged(list.name(), missing);
@@ -410,7 +410,7 @@ impl Core {
             let Some(last) = rows.last() else { return };
             from = last.row + 1;
             for row in &rows {
-                held.extend(self.restore_delayed_job(list, source, row, now));
+                held.extend(self.load_job(list, source, (row, true), now));
             }
         }
     }

@@ -342,9 +342,11 @@ pub struct Queue {
     groups: Option<Box<Groups>>,
     keys: Option<Box<Keys>>,
     once: Option<Box<Once>>,
-    /// Delayed jobs in memory, and leased ones.
+    /// Delayed jobs in memory, leased ones, and those without a lease whose
+    /// results just come.
     delayed: usize,
     leased: usize,
+    settling: usize,
     rota: Rota,
     is_paused: bool,
     next_sequence: u64,
@@ -446,6 +448,7 @@ impl Queue {
             once: None,
             delayed: 0,
             leased: 0,
+            settling: 0,
             is_paused: false,
             next_sequence: 0,
             next_lease: 1,
@@ -509,8 +512,8 @@ impl Queue {
         sources.find(|&(of, _)| of == kind).map(|(_, list)| list)
     }
 
-    /// Whether that list has rows in no order of time, so that
-    /// [`Queue::restore_delayed`] is to be told of each.
+    /// Whether that list has what was put in with a delay, of which
+    /// [`Queue::restore_delayed`] is to be told.
     pub fn is_for_delayed(&self, list: ListId) -> bool {
         self.list_for(Source::DELAYED) == Some(list)
     }
@@ -551,18 +554,33 @@ impl Queue {
         self.totals.enqueued += jobs as u64;
     }
 
-    /// A job of an earlier run that was put in with a delay, and is read when
-    /// it is due; [`Time::ZERO`]: now.
-    pub fn restore_delayed(&mut self, sequence: u64, due: Time, priority: u8, cost_bytes: usize) {
-        if let Some(keeping) = &mut self.keeping {
-            let kind = Source::DELAYED;
-            match due {
-                Time::ZERO => _ = keeping.due.insert((Reverse(priority), kind, sequence)),
-                due => _ = keeping.away.insert((due, sequence, priority, kind)),
+    /// A job of an earlier run that was put in with a delay, in the order of its
+    /// list, before any other job is read: until it is due it is not in memory
+    /// again. As [`Queue::load`].
+    pub fn restore_delayed(
+        &mut self,
+        list: ListId,
+        job: StoredJob<'_>,
+        ask: &Ask<'_>,
+        now: Time,
+    ) -> Option<u32> {
+        let keeping = self.keeping.as_mut()?;
+        self.messages += 1;
+        self.bytes += job.message.cost_bytes() + Queue::JOB_BYTES;
+        self.totals.enqueued += 1;
+        // One that rests holds its group.
+        let rests = job.record.failures > 0 && ask.group.is_some();
+        match job.record.fate {
+            Fate::Delayed(due) if due > now && !rests => {
+                let place = (due, job.sequence, ask.priority, Source::DELAYED);
+                keeping.away.insert(place);
+                None
             }
-            self.messages += 1;
-            self.bytes += cost_bytes + Queue::JOB_BYTES;
-            self.totals.enqueued += 1;
+            _ => {
+                let place = (Reverse(ask.priority), Source::DELAYED, job.sequence);
+                keeping.due.insert(place);
+                self.load(list, job, ask, now)
+            }
         }
     }
 
@@ -1821,7 +1839,7 @@ impl Queue {
             keeping.unread() + keeping.due.len() + keeping.parked.len()
         });
         let away = keeping.map_or(0, |keeping| keeping.away.len());
-        let in_memory = self.jobs.len() - self.leased - self.delayed;
+        let in_memory = self.jobs.len() - self.leased - self.settling - self.delayed;
         let (members, members_connected) = self.rota.len();
         let oldest = self.ready.oldest(&self.jobs, self.fair_groups());
         let fleeting = self.fleeting.first(&self.jobs).map(|(_, key)| key);
@@ -1829,7 +1847,7 @@ impl Queue {
         let oldest = oldest.min_by_key(|&key| self.jobs[key as usize].sequence);
         Counts {
             ready: in_memory + unread,
-            in_flight: self.leased,
+            in_flight: self.leased + self.settling,
             delayed: self.delayed + away,
             bytes: self.bytes,
             members,

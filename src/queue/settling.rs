@@ -27,6 +27,7 @@ impl Queue {
         };
         self.take_out_waiting(id.job);
         self.jobs[id.job as usize].state = State::Settling { due };
+        self.settling += 1;
         true
     }
 
@@ -42,9 +43,12 @@ impl Queue {
         if !self.is_settling(id) {
             return false;
         }
-        if let State::Leased(held) = self.jobs[id.job as usize].state {
-            self.did_a_job(id.member, now.since(held.delivered));
-            self.unlink(id.job, Some(now));
+        match self.jobs[id.job as usize].state {
+            State::Leased(held) => {
+                self.did_a_job(id.member, now.since(held.delivered));
+                self.unlink(id.job, Some(now));
+            }
+            _ => self.settling -= 1,
         }
         self.totals.done += 1;
         self.end(id.job, Outcome::Done);
@@ -58,16 +62,20 @@ impl Queue {
             return;
         }
         match &mut self.jobs[id.job as usize].state {
+            State::Settling { due } => {
+                let due = *due;
+                self.settling -= 1;
+                match due.filter(|due| *due > now) {
+                    Some(due) => self.delay_unamended(id.job, due),
+                    None => self.wait(id.job, false),
+                }
+            }
             State::Leased(held) => match held.settling.take() {
                 // Its time may have passed meanwhile.
                 Some(After::Stay) | None => self.arm(id.member, now),
                 Some(after) => self.go_on(id.job, after, now),
             },
-            State::Settling { due: Some(due) } if *due > now => {
-                let due = *due;
-                self.delay_unamended(id.job, due);
-            }
-            _ => self.wait(id.job, false),
+            State::Ready | State::Behind | State::Delayed { .. } => {}
         }
     }
 

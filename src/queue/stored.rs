@@ -191,6 +191,10 @@ impl Keeping {
     /// The next job of a group is in this row: whether some that came due have
     /// their places before it, and are read first.
     pub fn has_due_before(&mut self, row: u64) -> bool {
+        let is_before = |due: &u64| *due < row;
+        if self.unparked.first().is_some_and(is_before) {
+            return true;
+        }
         let Some(source) = self.source(Source::GROUPED) else {
             return false;
         };
@@ -199,7 +203,7 @@ impl Keeping {
         }
         source.unread_from = row;
         self.unpark();
-        self.unparked.first().is_some_and(|&due| due < row)
+        self.unparked.first().is_some_and(is_before)
     }
 
     /// Whether that row was due, and not read yet.

@@ -92,8 +92,6 @@ pub struct Job {
     /// On disk only until it is due: it is not looked at before.
     is_away: bool,
     was_delayed: bool,
-    /// What is stored says that it waits until then, though that may be over.
-    is_stored_delayed: bool,
     /// The last time it was given, in `given`.
     last: Option<usize>,
     deliveries: u32,
@@ -328,7 +326,6 @@ impl Model {
             place: Place::Nowhere,
             is_away: false,
             was_delayed: asked.due > now,
-            is_stored_delayed: asked.due > now,
             last: None,
             deliveries: 0,
             failures: 0,
@@ -689,7 +686,6 @@ impl Model {
         let job = self.job_mut(number);
         job.place = Place::Leased;
         let before = job.last.replace(given);
-        let was_stored_delayed = std::mem::take(&mut job.is_stored_delayed);
         self.leases.push(Lease {
             given,
             before,
@@ -724,7 +720,6 @@ impl Model {
         self.member(member).expect("it holds something").passed_over = true;
         let job = self.job_mut(number);
         job.last = before;
-        job.is_stored_delayed = was_stored_delayed;
         job.deliveries -= 1;
         let again = job.deliveries > 0;
         self.totals.delivered -= 1;
@@ -857,7 +852,6 @@ impl Model {
         // It may have been replaced.
         if !span.is_zero() && self.job(number).is_some() {
             self.job_mut(number).place = Place::Resting(now + span);
-            self.job_mut(number).is_stored_delayed = true;
             self.refresh_rings();
         }
     }
@@ -1029,7 +1023,8 @@ impl Model {
         }
         for job in &mut self.jobs {
             // In the list of what was put in with a delay.
-            job.is_away = job.was_delayed && job.place.until().is_some();
+            let holds_group = matches!(job.place, Place::Resting(_)) && job.asked.group.is_some();
+            job.is_away = job.was_delayed && job.place.until().is_some() && !holds_group;
             if let Place::Resting(until) = job.place
                 && job.is_away
             {
@@ -1064,23 +1059,13 @@ impl Model {
         self.refresh();
     }
 
-    /// In which order jobs are read: groups that have an order first; what was
-    /// put in with a delay, and waited since, when all the rest is there.
-    fn rank_at_start(&self, job: &Job) -> (bool, bool, u8, bool, u64) {
-        let is_fresh = job.was_delayed && job.is_stored_delayed;
-        let is_grouped = !self.settings.fair && job.asked.group.is_some() && !job.was_delayed;
-        let priority = if is_grouped {
-            0
-        } else {
-            9 - job.asked.priority
-        };
-        (
-            is_fresh,
-            !is_grouped,
-            priority,
-            !job.was_delayed,
-            job.number,
-        )
+    /// In which order jobs are there again: those of a group in their order;
+    /// else what was put in with a delay comes first.
+    fn rank_at_start(&self, job: &Job) -> (u8, bool, u64) {
+        match !self.settings.fair && job.asked.group.is_some() {
+            true => (0, false, job.number),
+            false => (9 - job.asked.priority, !job.was_delayed, job.number),
+        }
     }
 
     // ---- what can be seen

@@ -134,16 +134,24 @@ impl Shelf {
     }
 
     fn load(&self, queue: &mut Queue, (list, sequence): (ListId, u64), now: Time) -> Option<Held> {
+        let ask = self.rows[&(list, sequence)].ask;
+        let key = queue.load(list, self.stored(list, sequence), &ask, now);
+        self.held((list, sequence), key)
+    }
+
+    fn stored(&self, list: ListId, sequence: u64) -> StoredJob<'_> {
         let row = &self.rows[&(list, sequence)];
-        let record = JobRecord::decode(&row.about).expect("a record");
-        let job = StoredJob {
+        StoredJob {
             sequence,
             message: row.message.clone(),
             stored: Stored::row(false),
-            record,
-        };
-        let key = queue.load(list, job, &row.ask, now)?;
-        match record.fate {
+            record: JobRecord::decode(&row.about).expect("a record"),
+        }
+    }
+
+    fn held(&self, (list, sequence): (ListId, u64), key: Option<u32>) -> Option<Held> {
+        let (row, key) = (&self.rows[&(list, sequence)], key?);
+        match self.stored(list, sequence).record.fate {
             Fate::Held(session, _) => Some((key, row.job, session)),
             _ => None,
         }
@@ -197,16 +205,9 @@ impl Shelf {
             if !queue.is_for_delayed(list) {
                 continue;
             }
-            let record = JobRecord::decode(&row.about).expect("a record");
-            let (due, is_due) = match record.fate {
-                Fate::Delayed(due) => (due, false),
-                _ => (Time::ZERO, true),
-            };
-            let cost_bytes = row.message.cost_bytes();
-            queue.restore_delayed(sequence, due, row.ask.priority, cost_bytes);
-            if is_due {
-                held.extend(self.load(queue, (list, sequence), now));
-            }
+            let (job, ask) = (self.stored(list, sequence), row.ask);
+            let key = queue.restore_delayed(list, job, &ask, now);
+            held.extend(self.held((list, sequence), key));
         }
         held
     }

@@ -26,7 +26,7 @@ use super::timers::Timer;
 use super::wishes::Wishes;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
-use crate::config::{Durability, QueueSettings};
+use crate::config::{Durability, Overflow, QueueSettings};
 use crate::journal::{Change, Journal, ListId, Receipt};
 use crate::message::{Message, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
@@ -364,26 +364,26 @@ impl Core {
         let wishes = Wishes::lenient(publication.properties, now);
         // Those that have had it before keep no room.
         let mut duplicates = Vec::new();
-        for (reserved, queue) in queues().enumerate() {
-            let Some(mut list) = self.lists.lock(queue.0) else {
-                continue;
-            };
-            let refused = match list.admit(queue, publication, &wishes, now) {
-                Ok(None) => continue,
-                Ok(Some(duplicate)) => {
-                    duplicates.push((queue, duplicate));
+        let mut reserved = Vec::new();
+        // Older jobs give way only when nobody else can refuse any more.
+        for give_way in [false, true] {
+            for queue in queues() {
+                let Some(mut list) = self.lists.lock(queue.0) else {
+                    continue;
+                };
+                if give_way != (list.queue.settings().overflow != Overflow::Reject) {
                     continue;
                 }
-                Err(refused) => refused,
-            };
-            drop(list);
-            let is_duplicate = |queue: &QueueId| duplicates.iter().any(|(other, _)| other == queue);
-            for earlier in queues().take(reserved).filter(|queue| !is_duplicate(queue)) {
-                if let Some(mut list) = self.lists.lock(earlier.0) {
-                    list.queue.cancel_reservation(publication.cost_bytes());
+                match list.admit(queue, publication, &wishes, now) {
+                    Ok(None) => reserved.push(queue),
+                    Ok(Some(duplicate)) => duplicates.push((queue, duplicate)),
+                    Err(refused) => {
+                        drop(list);
+                        self.give_back_room(&reserved, publication.cost_bytes());
+                        return Err(refused);
+                    }
                 }
             }
-            return Err(refused);
         }
         let mut fed = None;
         for queue in queues() {
@@ -404,6 +404,14 @@ impl Core {
             }
         }
         Ok(fed)
+    }
+
+    fn give_back_room(&self, reserved: &[QueueId], cost_bytes: usize) {
+        for queue in reserved {
+            if let Some(mut list) = self.lists.lock(queue.0) {
+                list.queue.cancel_reservation(cost_bytes);
+            }
+        }
     }
 
     /// The connection of `waiter` holds a PUBLISH back until `queue` has room.
@@ -547,7 +555,7 @@ impl Core {
             }
         };
         for row in &rows {
-            if let Some((key, ..)) = self.load_job(list, wanted.list, row, now) {
+            if let Some((key, ..)) = self.load_job(list, wanted.list, (row, false), now) {
                 // Its holder was not told of it at the start, and may have it.
                 list.queue.restore_lease(key, None, now);
             }
@@ -569,55 +577,34 @@ impl Core {
     }
 
     /// A job that was read. One that a member has at QoS 2 comes back: its key,
-    /// its holder, and under which id.
+    /// its holder, and under which id. `delayed`: a start finds that it was put
+    /// in with a delay.
     pub(super) fn load_job(
         &self,
         list: &mut List,
         stored_in: ListId,
-        row: &Row,
+        (row, delayed): (&Row, bool),
         now: Time,
     ) -> Option<HeldJob> {
         let Some(job) = stored_job(row) else {
-            list.queue.lose(stored_in, row.row);
+            if !delayed {
+                list.queue.lose(stored_in, row.row);
+            }
             self.lost_damaged(&list.name, 1);
             return None;
         };
         let (record, message) = (job.record, job.message.clone());
-        let publication = Publication::of(&message, now);
-        let ask = list.ask(&publication, now);
-        let key = list.queue.load(stored_in, job, &ask, now)?;
+        let ask = list.ask(&Publication::of(&message, now), now);
+        let key = match delayed {
+            true => list.queue.restore_delayed(stored_in, job, &ask, now)?,
+            false => list.queue.load(stored_in, job, &ask, now)?,
+        };
         match record.fate {
             Fate::Held(session, packet_id) => {
                 Some((key, session, packet_id, message.clone(), record.deliveries))
             }
             _ => None,
         }
-    }
-
-    /// A job that was put in with a delay and that an earlier run left; as
-    /// [`Core::load_job`].
-    pub(super) fn restore_delayed_job(
-        &self,
-        list: &mut List,
-        stored_in: ListId,
-        row: &Row,
-        now: Time,
-    ) -> Option<HeldJob> {
-        if let Some(job) = stored_job(row) {
-            let ask = list.ask(&Publication::of(&job.message, now), now);
-            let due = match job.record.fate {
-                // One that rests holds its group.
-                Fate::Delayed(due) if job.record.failures == 0 || ask.group.is_none() => due,
-                _ => Time::ZERO,
-            };
-            let cost_bytes = job.message.cost_bytes();
-            (list.queue).restore_delayed(job.sequence, due, ask.priority, cost_bytes);
-            if due > Time::ZERO {
-                return None;
-            }
-        }
-        // It was due before, and may be in somebody's hands.
-        self.load_job(list, stored_in, row, now)
     }
 
     /// Messages that were damaged on disk are lost, and that is said.
