@@ -112,8 +112,7 @@ impl RetainedStore {
     }
 
     /// As [`RetainedStore::set`]. `changed` is called before anybody else can
-    /// change the store, with what is retained then, if that is another than
-    /// before.
+    /// change the store, with what is retained then.
     ///
     /// # Errors
     /// Those of [`RetainedStore::set`].
@@ -128,9 +127,10 @@ impl RetainedStore {
         let mut held = self.held.write();
         match message.filter(|message| is_kept(message, now)) {
             None => {
-                if held.remove(&key) {
-                    changed(None);
-                }
+                held.remove(&key);
+                // Also where nothing was: it may be gone since just now, and
+                // not on disk.
+                changed(None);
             }
             Some(message) => {
                 self.check_room(&held, &key, &message)?;

@@ -30,7 +30,7 @@ fn before_and_after(world: &mut World, client: C, turn: impl FnOnce(&mut World))
     [before, after]
 }
 
-const SENDS: [Case; 13] = [
+const SENDS: [Case; 14] = [
     (
         "PUBACK, a message of an absent session",
         nothing,
@@ -54,6 +54,14 @@ const SENDS: [Case; 13] = [
         "PUBACK, retained no more",
         |world, a| world.publish_with(a, "r", "m", 1, true),
         |world, a| Got::Puback(world.send_publish(a, "r", "", 1, true)),
+    ),
+    (
+        "PUBACK, retained no more since just now",
+        |world, a| world.publish_with(a, "r", "m", 1, true),
+        |world, a| {
+            world.send_publish(a, "r", "", 0, true);
+            Got::Puback(world.send_publish(a, "r", "", 1, true))
+        },
     ),
     (
         "PUBACK, a job, and the queue for it",
