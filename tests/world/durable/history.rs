@@ -11,6 +11,7 @@
 //! some again, at each single operation: `ROTAMQ_HISTORIES=17..18 cargo test
 //! --test pure durable::history`.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,7 +20,7 @@ use super::*;
 use rotamq::store::twin::Fault;
 use rotamq::topic::{TopicFilter, TopicLimits, TopicName};
 
-const PLAYERS: usize = 8;
+const PLAYERS: usize = 10;
 const STEPS: usize = 110;
 /// Steps that clients still do after the restart.
 const STEPS_AFTER: usize = 40;
@@ -27,13 +28,15 @@ const STEPS_AFTER: usize = 40;
 const POINTS: u64 = 10;
 
 /// What is published to: by whom it is fed is said by [`fed`].
-const TOPICS: [&str; 8] = ["t/1", "t/2", "both", "u", "$queue/d", "g/1", "c-in", "b-in"];
+const TOPICS: [&str; 10] = [
+    "t/1", "t/2", "both", "u", "$queue/d", "g/1", "c-in", "b-in", "e-in/x", "e-in/y",
+];
 const RETAINED: [&str; 2] = ["r/1", "r/2"];
 const FILTERS: [&str; 4] = ["t/+", "t/1", "both", "u"];
 /// Each player is a member of one of them at most. The second is exclusive,
 /// one job at a time; members of the third have QoS 0; the fourth is made on
-/// the fly.
-const QUEUES: [&str; 4] = ["a", "b", "c", "d"];
+/// the fly; the jobs of the fifth are in groups, by their topics.
+const QUEUES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const GROUP: &str = "$share/g/g/+";
 
 fn fed(topic: &str) -> &'static [&'static str] {
@@ -43,6 +46,7 @@ fn fed(topic: &str) -> &'static [&'static str] {
         "g/1" => &["g"],
         "c-in" => &["c"],
         "b-in" => &["b"],
+        "e-in/x" | "e-in/y" => &["e"],
         _ => &[],
     }
 }
@@ -71,7 +75,7 @@ enum Step {
     Leave(usize),
     JoinGroup(usize, u8),
     LeaveGroup(usize),
-    Publish(usize, &'static str, u8, Size),
+    Publish(usize, &'static str, u8, Size, Asks),
     /// Sets a retained message, or clears it.
     Retain(usize, &'static str, u8, bool),
     /// Answers so many packets.
@@ -101,6 +105,13 @@ enum Size {
     Large,
 }
 
+/// What a PUBLISH in MQTT 5 asks of the queues that it feeds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Asks {
+    priority: Option<u8>,
+    delay_secs: Option<u64>,
+}
+
 /// How a member says that it does not do a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Refusal {
@@ -120,7 +131,7 @@ fn story(seed: u64) -> Vec<Step> {
     for at in 0..PLAYERS {
         steps.push(Step::Connect(
             at,
-            if at < 6 { Kind::Keep } else { Kind::Clean },
+            if at < 8 { Kind::Keep } else { Kind::Clean },
             version(&mut random),
             random.one_in(3),
         ));
@@ -140,7 +151,11 @@ fn story(seed: u64) -> Vec<Step> {
                     true => Size::Large,
                     false => Size::Small,
                 };
-                Step::Publish(at, random.of(&TOPICS), random.below(3) as u8, size)
+                let asks = Asks {
+                    priority: random.one_in(3).then(|| random.of(&[0, 3, 5, 9])),
+                    delay_secs: random.one_in(6).then(|| random.of(&[0, 1, 2, 5])),
+                };
+                Step::Publish(at, random.of(&TOPICS), random.below(3) as u8, size, asks)
             }
             26..=30 => {
                 let clears = random.one_in(3);
@@ -150,7 +165,7 @@ fn story(seed: u64) -> Vec<Step> {
             52..=66 => Step::Commit,
             67 => Step::Sync,
             68..=76 => {
-                let kind = match at < 6 {
+                let kind = match at < 8 {
                     true => random.of(&[Kind::Keep, Kind::Keep, Kind::Keep, Kind::Fresh]),
                     false => random.of(&[Kind::Clean, Kind::Clean, Kind::Keep]),
                 };
@@ -394,6 +409,9 @@ struct Published {
     allowed: BTreeSet<usize>,
     /// Somebody has seen it who has it from the disk.
     is_stored: bool,
+    priority: u8,
+    /// Nobody gets the job before.
+    due: Time,
 }
 
 #[derive(Default)]
@@ -437,7 +455,9 @@ struct Play {
     /// stored.
     retained: BTreeMap<&'static str, Vec<(usize, bool)>>,
     jobs: BTreeMap<Job, JobState>,
-    first_of_b: BTreeMap<(usize, u8), usize>,
+    first_of_b: BTreeMap<(usize, u8, u8), usize>,
+    /// The last number of those of a group that came first, by topic.
+    first_of_group: BTreeMap<&'static str, usize>,
     wills: Vec<WillState>,
     pending: Vec<Pending>,
     failed: bool,
@@ -449,14 +469,18 @@ impl Play {
         let mut world = World::seeded(seed, |config| {
             config.store.durability = durability;
             config.limits.inflight_max = 3 + (seed % 6) as u16;
-            for name in ["a", "b", "c"] {
+            config.queues.default.backoff_max = secs(2);
+            for name in ["a", "b", "c", "e"] {
                 let own = format!("{name}-in");
                 let filters = match name {
                     "c" => vec![own],
+                    "e" => vec!["e-in/+".into()],
                     _ => vec![own, "both".into()],
                 };
                 config.queue.push(QueueSettings {
                     filters,
+                    group_level: if name == "e" { 2 } else { 0 },
+                    backoff_max: secs(2),
                     prefetch: if name == "b" { 1 } else { 3 },
                     exclusive: name == "b",
                     ..queue(name)
@@ -480,6 +504,7 @@ impl Play {
             retained: BTreeMap::new(),
             jobs: BTreeMap::new(),
             first_of_b: BTreeMap::new(),
+            first_of_group: BTreeMap::new(),
             wills: Vec::new(),
             pending: Vec::new(),
             failed: false,
@@ -573,19 +598,19 @@ impl Play {
                 self.ask(at, client, GROUP, Some(qos));
             }
             Step::LeaveGroup(_) => self.ask(at, client, GROUP, None),
-            Step::Publish(_, topic, qos, size) => {
+            Step::Publish(_, topic, qos, size, asks) => {
                 let mut payload = self.published.len().to_string();
                 if size == Size::Large {
                     payload.push_str(&" ".repeat(1500));
                 }
-                self.publish(at, client, (topic, payload), qos, false);
+                self.publish(at, client, (topic, payload), asks, qos, false);
             }
             Step::Retain(_, topic, qos, clears) => {
                 let payload = match clears {
                     true => String::new(),
                     false => self.published.len().to_string(),
                 };
-                self.publish(at, client, (topic, payload), qos, true);
+                self.publish(at, client, (topic, payload), Asks::default(), qos, true);
             }
             Step::Answer(_, count) => self.answer(at, client, count),
             Step::Refuse(_, refusal) => self.refuse(at, client, refusal),
@@ -859,10 +884,26 @@ impl Play {
         at: usize,
         client: C,
         (topic, payload): (&'static str, String),
+        asks: Asks,
         qos: u8,
         retain: bool,
     ) {
         let number = self.published.len();
+        let to_queue = fed(topic).iter().any(|list| *list != "g");
+        let can_ask = self.players[at].version == Some(Version::V5) && to_queue;
+        let asks = if can_ask { asks } else { Asks::default() };
+        let delay = asks.delay_secs.filter(|delay| *delay > 0);
+        let due = delay.map_or(Time::ZERO, |delay| self.world.now + secs(delay));
+        let said = [
+            ("priority", asks.priority.map(u64::from)),
+            ("delay", asks.delay_secs),
+        ];
+        let mut properties = PropertiesBuf::new();
+        for (name, value) in said {
+            if let Some(value) = value {
+                properties.push(Property::UserProperty((name, &value.to_string())));
+            }
+        }
         let mut owed = BTreeSet::new();
         let mut allowed = BTreeSet::new();
         for (other, player) in self.players.iter().enumerate() {
@@ -905,7 +946,7 @@ impl Play {
             retain,
             topic,
             packet_id: NonZeroU16::new(id),
-            properties: Properties::EMPTY,
+            properties: properties.as_properties(),
             payload: payload.as_bytes(),
         });
         self.world.send(client, &packet);
@@ -921,6 +962,8 @@ impl Play {
             owed,
             allowed,
             is_stored: false,
+            priority: asks.priority.unwrap_or(4),
+            due,
         });
     }
 
@@ -963,7 +1006,7 @@ impl Play {
 
     fn refuse(&mut self, at: usize, client: C, refusal: Refusal) {
         let is_job = |reply: &Reply| match reply {
-            Reply::Got(.., Some((queue, _))) => ["a", "d"].contains(queue),
+            Reply::Got(.., Some((queue, _))) => ["a", "d", "e"].contains(queue),
             _ => false,
         };
         let Some(found) = self.players[at].due.iter().position(is_job) else {
@@ -1188,7 +1231,17 @@ impl Play {
         assert!(fed(published.topic).contains(&queue));
         published.is_stored |= queue != "g" || message.qos > 0;
         let single = published.resent == 0;
-        let stream = (published.publisher, published.qos);
+        // Sent again it asks for nothing, and stands elsewhere.
+        let same = !published.again || queue == "b" && published.priority == 4;
+        let in_order = same && published.due == Time::ZERO;
+        assert!(
+            published.again || self.world.now >= published.due,
+            "{job:?} comes to {at} too soon"
+        );
+        let stream = (published.publisher, published.qos, published.priority);
+        if queue == "e" {
+            self.check_group(at, number);
+        }
         let generation = self.players[at].generation;
         let state = self.jobs.entry(job).or_default();
         state.came += 1;
@@ -1211,11 +1264,57 @@ impl Play {
             1 => state.lent = Some((at, client, message.id)),
             _ => state.hand = Some((at, generation, message.id)),
         }
-        if queue == "b" && state.came == 1 {
-            let last = self.first_of_b.entry(stream).or_insert(number);
+        if state.came == 1 && in_order {
+            let last = match queue {
+                "b" => self.first_of_b.entry(stream).or_insert(number),
+                "e" => {
+                    let topic = self.published[number].topic;
+                    self.first_of_group.entry(topic).or_insert(number)
+                }
+                _ => return,
+            };
             assert!(*last <= number, "{number} came first after {last}");
             *last = number;
         }
+    }
+
+    /// A job of a group comes while no other one of it is in hand.
+    fn check_group(&self, at: usize, number: usize) {
+        let topic = self.published[number].topic;
+        for (other, published) in self.published.iter().enumerate() {
+            if other == number || published.topic != topic || published.again {
+                continue;
+            }
+            let state = self.jobs.get(&("e", other));
+            let in_hand = state.filter(|state| !state.perhaps && !state.done);
+            let in_hand = in_hand.and_then(|state| {
+                let lent = state.lent.map(|(player, ..)| player);
+                lent.or(state.hand.map(|(player, ..)| player))
+            });
+            assert!(
+                in_hand.is_none(),
+                "{number} comes to {at} while {other} of its group is with {in_hand:?}"
+            );
+        }
+    }
+
+    /// What was left in a queue came by priority, and of groups in order.
+    fn check_order(&self, queue: &str, numbers: &[usize]) {
+        let place = |number: &usize| {
+            let published = &self.published[*number];
+            match queue {
+                // One that was due later than others were out is behind them.
+                "e" if published.due > Time::ZERO => None,
+                _ if published.again => None,
+                "e" => Some((published.topic, Reverse(0), *number)),
+                _ => Some(("", Reverse(published.priority), *number)),
+            }
+        };
+        let mut places: Vec<_> = numbers.iter().filter_map(place).collect();
+        if queue == "e" {
+            places.sort_by_key(|place| place.0);
+        }
+        assert!(places.is_sorted(), "{queue} gave {places:?}");
     }
 
     // ---- after the end
@@ -1285,7 +1384,7 @@ impl Play {
             let at = number % PLAYERS;
             let client = self.players[at].connection.expect("all are back");
             let payload = self.published.len().to_string();
-            self.publish(at, client, (topic, payload), 2, false);
+            self.publish(at, client, (topic, payload), Asks::default(), 2, false);
         }
         self.quiet();
         self.drain();
@@ -1330,9 +1429,14 @@ impl Play {
             for queue in QUEUES {
                 let client = self.world.connect("drain").go();
                 self.world.subscribe(client, &format!("{prefix}{queue}"), 1);
+                let mut numbers = Vec::new();
                 while let Some(Got::Publish(message)) = self.world.take(client) {
                     self.world.send(client, &puback(message.id));
+                    numbers.push(number_of(&message));
                     self.drained((queue, number_of(&message)), dead);
+                }
+                if !dead {
+                    self.check_order(queue, &numbers);
                 }
                 self.world.disconnect(client);
             }
