@@ -738,6 +738,7 @@ fn nothing_is_lost_or_twice_whatever_is_done() {
     for seed in 0..12 {
         let mut random = Random(seed);
         let mut world = World::new().stored(&Twin::new());
+        world.version = Version::V5;
         let (mut put_in, mut done, mut purged) = (0, 0, 0);
         let mut members: Vec<C> = Vec::new();
         // Some are so large that most are on disk.
@@ -752,7 +753,16 @@ fn nothing_is_lost_or_twice_whatever_is_done() {
                 0..=2 => {
                     let p = world.connect("p").go();
                     for _ in 0..random.below(20) {
-                        world.publish(p, &format!("$queue/{queue}"), &payload, 1);
+                        let topic = format!("$queue/{queue}");
+                        let asked = [
+                            ("priority", random.of(&["0", "4", "9"])),
+                            ("group", random.of(&["g", "h"])),
+                            ("delay", random.of(&["1", "5"])),
+                        ];
+                        let mut asked = asked.map(Property::UserProperty).to_vec();
+                        asked.retain(|_| random.one_in(3));
+                        let id = world.send_with(p, (&topic, &payload), 1, false, &asked);
+                        world.expect(p, Got::Puback(id));
                         put_in += 1;
                     }
                     world.disconnect(p);
