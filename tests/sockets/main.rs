@@ -8,6 +8,7 @@ mod clients;
 mod commands;
 mod commands5;
 mod crowd;
+mod features;
 mod memory;
 mod mqtt5;
 mod process;

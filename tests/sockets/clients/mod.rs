@@ -145,6 +145,8 @@ pub struct Subscription {
     pub retain_handling: u8,
     /// The Subscription Identifier.
     pub id: Option<u32>,
+    /// User properties; for paho.
+    pub user: &'static [(&'static str, &'static str)],
 }
 
 /// What a message of MQTT 5 may say more (3.3.2.3).
@@ -218,6 +220,11 @@ pub trait Client: Send {
     fn waiting(&self) -> usize;
     /// As [`Options::manual`] has it.
     fn acknowledge(&mut self, message: &Received);
+    /// Acknowledges with this reason code and these user properties; for paho
+    /// with MQTT 5, at QoS 1.
+    fn answer(&mut self, _message: &Received, _reason: u8, _user: &[(&str, &str)]) {
+        unimplemented!("it has no words for it");
+    }
     /// Waits until the broker has closed the connection.
     fn closed(&mut self) -> Ended;
     /// With DISCONNECT; returns when the client is gone.

@@ -4,6 +4,7 @@ What came of it, and every message, is written as a line of JSON.
 """
 
 import json
+import struct
 import sys
 import threading
 
@@ -142,6 +143,8 @@ def main():
                 properties = Properties(PacketTypes.SUBSCRIBE)
                 if command["id"]:
                     properties.SubscriptionIdentifier = command["id"]
+                if command["user"]:
+                    properties.UserProperty = [tuple(pair) for pair in command["user"]]
                 client.subscribe([(filter, how) for filter in command["filters"]], properties=properties)
             case "subscribe":
                 client.subscribe([(filter, command["qos"]) for filter in command["filters"]])
@@ -155,6 +158,12 @@ def main():
                 client.publish(command["topic"], payload, command["qos"], command["retain"], properties)
             case "acknowledge":
                 client.ack(command["id"], command["qos"])
+            case "answer":
+                # paho has no words for it: PUBACK is the only packet made by hand.
+                properties = to_properties(PacketTypes.PUBACK, {"user": "UserProperty"}, command)
+                body = struct.pack("!HB", command["id"], command["reason"]) + properties.pack()
+                packet = bytes([0x40, len(body)]) + body
+                client._packet_queue(0x40, packet, command["id"], 1)
             case "disconnect":
                 properties = None
                 if command["session_expiry_secs"] is not None:

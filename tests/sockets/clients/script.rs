@@ -119,6 +119,7 @@ impl Client for Script {
             "retain_as_published": how.retain_as_published,
             "retain_handling": how.retain_handling,
             "id": how.id,
+            "user": how.user,
         }));
         self.inbox.granted()
     }
@@ -161,6 +162,11 @@ impl Client for Script {
 
     fn acknowledge(&mut self, message: &Received) {
         self.tell(&json!({"do": "acknowledge", "id": message.packet_id, "qos": message.qos}));
+    }
+
+    fn answer(&mut self, message: &Received, reason: u8, user: &[(&str, &str)]) {
+        let id = message.packet_id;
+        self.tell(&json!({"do": "answer", "id": id, "reason": reason, "user": user}));
     }
 
     fn closed(&mut self) -> Ended {
