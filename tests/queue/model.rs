@@ -149,7 +149,6 @@ pub struct Lease {
     given: usize,
     /// The job's `last` before it.
     before: Option<usize>,
-    was_stored_delayed: bool,
     job: u64,
     member: usize,
     qos: Qos,
@@ -689,7 +688,6 @@ impl Model {
         self.leases.push(Lease {
             given,
             before,
-            was_stored_delayed,
             job: number,
             member,
             qos,
@@ -716,7 +714,6 @@ impl Model {
             return;
         };
         let (number, member, before) = (lease.job, lease.member, lease.before);
-        let was_stored_delayed = lease.was_stored_delayed;
         self.member(member).expect("it holds something").passed_over = true;
         let job = self.job_mut(number);
         job.last = before;
@@ -1022,6 +1019,9 @@ impl Model {
             }
         }
         for job in &mut self.jobs {
+            if job.place.until().is_some_and(|until| until <= now) {
+                job.place = Place::Ready;
+            }
             // In the list of what was put in with a delay.
             let holds_group = matches!(job.place, Place::Resting(_)) && job.asked.group.is_some();
             job.is_away = job.was_delayed && job.place.until().is_some() && !holds_group;

@@ -718,3 +718,27 @@ fn a_property_may_be_what_a_job_replaces_another_by() {
         assert_eq!(drain(&mut world, "jobs"), [""; 0]);
     });
 }
+/// None of two queues loses anything for a message that the other refuses.
+#[test]
+fn what_another_queue_refuses_makes_no_room() {
+    let configure = |config: &mut Config| {
+        for (name, overflow) in [("a", Overflow::DropOldest), ("b", Overflow::Reject)] {
+            configured(name, |queue| {
+                queue.filters = vec!["both".into()];
+                queue.messages_max = 1;
+                queue.overflow = overflow;
+            })(config);
+        }
+    };
+    in_mqtt_5(configure, |mut world| {
+        let p = world.connect("p").go();
+        world.publish(p, "both", "0", 1);
+        let id = world.send_publish(p, "both", "1", 1, false);
+        assert_eq!(
+            world.receive(p),
+            [Got::Refused(id, ReasonCode::QuotaExceeded)]
+        );
+        assert_eq!(drain(&mut world, "a"), ["0"]);
+        assert_eq!(drain(&mut world, "b"), ["0"]);
+    });
+}
