@@ -367,13 +367,25 @@ impl Queue {
     pub fn give_back(&mut self, taken: Taken) {
         let Some(job) = taken.job else {
             // It was not in memory, and is not.
-            if let Some(keeping) = &mut self.keeping
-                && keeping.taken.remove(&(taken.source, taken.sequence))
-                && let Some(source) = keeping.source(taken.source)
-            {
-                source.unread += 1;
-                source.unread_bytes += taken.message.cost_bytes();
-                source.unread_from = source.unread_from.min(taken.sequence);
+            if let Some(keeping) = &mut self.keeping {
+                let row = (taken.source, taken.sequence);
+                let is_ahead = keeping.taken.remove(&row);
+                match keeping.source(taken.source).filter(|_| is_ahead) {
+                    Some(source) => {
+                        source.unread += 1;
+                        source.unread_bytes += taken.message.cost_bytes();
+                    }
+                    // The reading has passed it meanwhile: it is read alone.
+                    None => {
+                        let of_its_own = taken.source < Source::DELAYED;
+                        let priority = match of_its_own {
+                            true => taken.source,
+                            false => Ask::PRIORITY,
+                        };
+                        let due = (Reverse(priority), taken.source, taken.sequence);
+                        keeping.due.insert(due);
+                    }
+                }
             }
             return;
         };
@@ -430,6 +442,116 @@ impl Queue {
             job: Some(Box::new(job)),
             said,
             name,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Rules, Settings};
+    use super::*;
+    use crate::config::{Dispatch, Overflow, Undecided};
+    use crate::message::{ClientId, Envelope, Identity};
+    use crate::queue::JobRecord;
+    use crate::topic::{TopicLimits, TopicName};
+
+    const LIST: ListId = ListId(1);
+
+    fn message(row: u64) -> Arc<Message> {
+        let envelope = Envelope {
+            id: MessageId(row),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            publisher: Arc::new(Identity {
+                user: None,
+                client: ClientId::new("p"),
+            }),
+            received: Time::ZERO,
+            expires: Time::MAX,
+        };
+        let topic = TopicName::parse("t", TopicLimits::NONE).expect("a topic");
+        Arc::new(Message::new(topic, &[], b"", envelope))
+    }
+
+    fn stored_job(row: u64) -> StoredJob<'static> {
+        StoredJob {
+            sequence: row,
+            message: message(row),
+            stored: Stored::row(false),
+            record: JobRecord::NEW,
+        }
+    }
+
+    /// A queue with so many jobs in their rows, from 1 on.
+    fn queue(jobs: u64) -> Queue {
+        let mut queue = Queue::new(Settings {
+            prefetch: 1,
+            ack_timeout: None,
+            undecided: Undecided::DeadLetter,
+            undecided_after: Duration::MAX,
+            exclusive: false,
+            dispatch: Dispatch::RoundRobin,
+            deliveries_max: 10,
+            backoff_min: Duration::ZERO,
+            backoff_max: Duration::ZERO,
+            ttl: None,
+            dead_letter_expired: false,
+            fair: false,
+            last_value: false,
+            dedup_window: Duration::ZERO,
+            overflow: Overflow::Reject,
+            messages_max: usize::MAX,
+            bytes_max: usize::MAX,
+            trace_events_max: 0,
+            rules: Rules::Work,
+        });
+        queue.keep(LIST, Durability::Synced);
+        for row in 1..=jobs {
+            let message = message(row);
+            queue.reserve(message.cost_bytes()).expect("there is room");
+            queue.enqueue_reserved(message, &Ask::default(), Stored::row(false), Time::ZERO);
+        }
+        queue
+    }
+
+    /// Reads what the queue wants, of rows up to that one.
+    fn read(queue: &mut Queue, last: u64) {
+        while let Some(wanted) = queue.wants_jobs() {
+            let rows = wanted.from..wanted.from + wanted.rows_max as u64;
+            for row in rows.take_while(|row| *row <= last) {
+                queue.load(LIST, stored_job(row), &Ask::default(), Time::ZERO);
+            }
+        }
+    }
+
+    /// Somebody else may have read on between taking and giving back.
+    #[test]
+    fn a_job_that_the_reading_has_passed_comes_back_once() {
+        let jobs = Queue::READ_MAX as u64 + 20;
+        for reads_on in [false, true] {
+            let mut queue = queue(jobs);
+            let from = queue.unread()[0].1;
+            let taken = queue.take_stored(LIST, stored_job(from + 5));
+            let taken = taken.expect("it is not in memory");
+            assert!(queue.take_stored(LIST, stored_job(from + 5)).is_none());
+            let empty = |queue: &mut Queue| -> Vec<u64> {
+                let waiting = queue.take_waiting(usize::MAX, usize::MAX);
+                waiting.iter().for_each(|job| queue.purge_out(job));
+                waiting.iter().map(Taken::place).collect()
+            };
+            let mut places = empty(&mut queue);
+            if reads_on {
+                read(&mut queue, jobs);
+            }
+            queue.give_back(taken);
+            read(&mut queue, jobs);
+            places.extend(empty(&mut queue));
+            places.sort_unstable();
+            assert!(
+                places == (1..=jobs).collect::<Vec<_>>(),
+                "{reads_on}: {places:?}"
+            );
+            assert_eq!((queue.messages, queue.bytes), (0, 0));
         }
     }
 }

@@ -611,6 +611,48 @@ fn messages_on_disk_are_moved_once() {
     assert_eq!(there, expected);
 }
 
+/// What finds no room comes back once, though the queue has read on meanwhile.
+#[test]
+fn messages_on_disk_come_back_from_a_full_queue_once() {
+    let configure = |config: &mut Config| {
+        config.queue.push(QueueSettings {
+            messages_max: 1,
+            ..queue("small")
+        });
+    };
+    let mut world = World::with(configure).stored(&Twin::new());
+    let p = world.connect("p").go();
+    for number in 0..120 {
+        let payload = format!("{number:03} {}", "x".repeat(30_000));
+        world.publish(p, "$queue/a", &payload, 1);
+    }
+    let peek = json!({"op": "peek", "queue": "a", "count": 200, "payload_bytes_max": 3});
+    let ids = texts(&world.steer(peek.clone())["messages"], "id");
+    assert_eq!(ids.len(), 120);
+    let wanted: Vec<_> = ids[..60].iter().chain(&ids[80..90]).collect();
+    let request = json!({"op": "move", "queue": "a", "to": "small", "ids": wanted});
+    let moved = world.steer(request);
+    assert_eq!((&moved["moved"], &moved["left"]), (&json!(1), &json!(119)));
+    assert_eq!(moved["not_found"], json!([]));
+    let expected: Vec<_> = (1..120).map(|number| format!("{number:03}")).collect();
+    let worker = world.connect("worker").go();
+    world.subscribe(worker, "$queue/a", 1);
+    let mut got = Vec::new();
+    loop {
+        let page = world.messages(worker);
+        if page.is_empty() {
+            break;
+        }
+        for message in page {
+            world.send(worker, &puback(message.id));
+            got.push(message.payload[..3].to_owned());
+        }
+    }
+    got.sort_unstable();
+    assert_eq!(got, expected);
+    assert_eq!(world.state("a"), [0; 4]);
+}
+
 /// The machine stops in the middle of any operation: each message is in one of
 /// the two queues, never in both.
 #[test]

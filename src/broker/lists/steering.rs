@@ -529,16 +529,7 @@ impl Core {
             }
             Pick::Ids(ids) => ids,
         };
-        let mut taken = Vec::new();
-        let mut next = Some(0);
-        while let Some(key) = next.filter(|_| !ids.is_empty()) {
-            // Others have their turns in between.
-            taken.extend(take(worker, &mut |list| {
-                let (taken, later) = list.queue.take_messages(ids, key);
-                next = later;
-                taken
-            })?);
-        }
+        let mut taken = self.take_read(worker, (id, name), ids, now)?;
         let unread = self.with_queue(id, name, |list| list.queue.unread())?;
         let mut looked = 0;
         for (stored_in, mut from, _) in unread {
@@ -572,7 +563,31 @@ impl Core {
                 })?);
             }
         }
+        // Those that the queue has read meanwhile.
+        taken.extend(self.take_read(worker, (id, name), ids, now)?);
         taken.sort_unstable_by_key(Taken::place);
+        Ok(taken)
+    }
+
+    /// Those of these messages that are in memory.
+    fn take_read(
+        &self,
+        worker: &mut Worker,
+        (id, name): (QueueId, &str),
+        ids: &mut FxHashSet<MessageId>,
+        now: Time,
+    ) -> Result<Vec<Taken>, SteerError> {
+        let mut taken = Vec::new();
+        let mut next = Some(0);
+        while let Some(key) = next.filter(|_| !ids.is_empty()) {
+            // Others have their turns in between.
+            let page = self.change_list(worker, id, now, |list| {
+                let (taken, later) = list.queue.take_messages(ids, key);
+                next = later;
+                taken
+            });
+            taken.extend(page.ok_or_else(|| no_queue(name))?);
+        }
         Ok(taken)
     }
 }
