@@ -36,8 +36,8 @@ pub(super) struct Group {
     name: Name,
     /// Those that wait; under `fair` those of one priority that are ready.
     pub lane: Lane,
-    /// Whether one of its jobs is out.
-    pub is_out: bool,
+    /// The one of its jobs that is out.
+    pub out: Option<u32>,
     bucket: u8,
     /// Jobs in memory that are of it.
     jobs: usize,
@@ -87,7 +87,7 @@ impl Groups {
         let group = self.by_name.get(&name).copied().unwrap_or_else(|| {
             let group = self.slab.insert(Group {
                 lane: Lane::default(),
-                is_out: false,
+                out: None,
                 bucket: FIXED.hash_one(text) as u8,
                 jobs: 0,
                 links: Links::NONE,

@@ -616,10 +616,12 @@ impl Queue {
         let in_memory = self.ready.len() + behind;
         let has_room = in_memory < 2 * Queue::READ_MAX
             && (keeping.read_bytes < 2 * bytes_max || self.ready.len() < Queue::READ_FEW);
-        if let Some(&(Reverse(priority), kind, from)) = keeping.due.first()
-            && (has_room || all)
-        {
-            return Some(self.wanted_due(keeping, (priority, kind, from)));
+        let unparked = keeping.unparked.first_key_value();
+        let unparked = unparked.map(|(&from, &(priority, kind))| (priority, kind, from));
+        let due = keeping.due.first();
+        let due = due.map(|&(Reverse(priority), kind, from)| (priority, kind, from));
+        if let Some(due) = unparked.or(due).filter(|_| has_room || all) {
+            return Some(self.wanted_due(keeping, due));
         }
         let mut of_groups = keeping.sources.iter();
         let of_groups = of_groups.find(|of| of.kind == Source::GROUPED && of.unread > 0);
@@ -2038,7 +2040,7 @@ impl Queue {
                 return self.park(key);
             }
             let group = groups.get_mut(job.group);
-            if group.is_out {
+            if group.out.is_some() {
                 job.state = State::Behind;
                 match fresh {
                     true => group.lane.push(key),
@@ -2048,7 +2050,7 @@ impl Queue {
                 self.watch(key);
                 return self.keep_newest(key);
             }
-            group.is_out = true;
+            group.out = Some(key);
             job.flags.is_out = true;
         }
         job.state = State::Ready;
@@ -2099,17 +2101,33 @@ impl Queue {
         }
     }
 
-    /// The job is the one of its group that is out, if it `holds` it.
+    /// The job, which is in no place, is the one of its group that is out, if it
+    /// `holds` it: one that is only ready goes behind it again.
     fn hold_group(&mut self, key: u32, holds: bool) {
-        let job = &mut self.jobs[key as usize];
-        if holds
-            && job.group != Job::NO_GROUP
-            && !self.settings.fair
-            && let Some(groups) = &mut self.groups
-            && !groups.get(job.group).is_out
-        {
-            groups.get_mut(job.group).is_out = true;
-            job.flags.is_out = true;
+        let group = self.jobs[key as usize].group;
+        if !holds || group == Job::NO_GROUP || self.settings.fair {
+            return;
+        }
+        let Some(groups) = &mut self.groups else {
+            return;
+        };
+        let before = groups.get_mut(group).out.replace(key);
+        self.jobs[key as usize].flags.is_out = true;
+        if let Some(other) = before.filter(|other| *other != key) {
+            match self.jobs[other as usize].state {
+                State::Ready => {
+                    self.take_ready(other);
+                    self.jobs[other as usize].flags.is_out = false;
+                    self.wait(other, false);
+                }
+                // Both are with members since before a start, or rest.
+                _ => {
+                    self.jobs[key as usize].flags.is_out = false;
+                    if let Some(groups) = &mut self.groups {
+                        groups.get_mut(group).out = Some(other);
+                    }
+                }
+            }
         }
     }
 
@@ -2119,10 +2137,10 @@ impl Queue {
             return;
         };
         let of = groups.get_mut(group);
-        of.is_out = false;
+        of.out = None;
         if let Some((sequence, next)) = of.lane.first(&self.jobs) {
             of.lane.take_out(&self.jobs, sequence);
-            of.is_out = true;
+            of.out = Some(next);
             groups.behind -= 1;
             let job = &mut self.jobs[next as usize];
             job.flags.is_out = true;

@@ -4,7 +4,7 @@
 //! [`Keeping::journal`] before the queue is let go.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::jobs::Stored;
@@ -32,8 +32,9 @@ pub(super) struct Keeping {
     /// Of these, those of groups that older ones on disk may be of: rows,
     /// priorities and sources.
     pub parked: BTreeSet<(u64, u8, u8)>,
-    /// Those of them that are to be read now, before younger ones of groups.
-    pub unparked: BTreeSet<u64>,
+    /// Those of them that are to be read now, in their order, before younger
+    /// ones of groups: their priorities and sources, by row.
+    pub unparked: BTreeMap<u64, (u8, u8)>,
     /// Unread rows that were taken out, by source: they are passed when they
     /// are come upon, if the store has them still.
     pub taken: BTreeSet<(u8, u64)>,
@@ -149,7 +150,7 @@ impl Keeping {
             away: BTreeSet::new(),
             due: BTreeSet::new(),
             parked: BTreeSet::new(),
-            unparked: BTreeSet::new(),
+            unparked: BTreeMap::new(),
             taken: BTreeSet::new(),
         }
     }
@@ -191,8 +192,7 @@ impl Keeping {
     /// The next job of a group is in this row: whether some that came due have
     /// their places before it, and are read first.
     pub fn has_due_before(&mut self, row: u64) -> bool {
-        let is_before = |due: &u64| *due < row;
-        if self.unparked.first().is_some_and(is_before) {
+        if self.is_unparked_before(row) {
             return true;
         }
         let Some(source) = self.source(Source::GROUPED) else {
@@ -203,12 +203,27 @@ impl Keeping {
         }
         source.unread_from = row;
         self.unpark();
-        self.unparked.first().is_some_and(is_before)
+        self.is_unparked_before(row)
     }
 
-    /// Whether that row was due, and not read yet.
+    fn is_unparked_before(&self, row: u64) -> bool {
+        let first = self.unparked.first_key_value();
+        first.is_some_and(|(first, _)| *first < row)
+    }
+
+    /// Whether that row was due, and not read yet, and nothing has to be read
+    /// before it.
     pub fn take_due(&mut self, kind: u8, row: u64) -> bool {
-        self.unparked.remove(&row);
+        if self.unparked.contains_key(&row) {
+            if self
+                .unparked
+                .first_key_value()
+                .is_some_and(|(first, _)| *first < row)
+            {
+                return false;
+            }
+            self.unparked.remove(&row);
+        }
         let mut priorities = 0..Source::DELAYED;
         priorities.any(|of| self.due.remove(&(Reverse(of), kind, row)))
     }
@@ -219,7 +234,7 @@ impl Keeping {
             && !self.has_older_grouped(row)
         {
             self.parked.pop_first();
-            self.unparked.insert(row);
+            self.unparked.insert(row, (priority, kind));
             self.due.insert((Reverse(priority), kind, row));
         }
     }
