@@ -166,6 +166,8 @@ pub struct Course<'a> {
     bar: &'a ProgressBar,
     name: &'static str,
     copies: u64,
+    /// So long messages rest in the broker.
+    delay: Duration,
     clients: usize,
 }
 
@@ -217,11 +219,11 @@ impl Course<'_> {
             let moved = (self.published(), self.delivered());
             if moved != seen || self.copies == 0 {
                 (seen, seen_at) = (moved, now);
-            } else if now - seen_at > STALL {
+            } else if now - seen_at > STALL + self.delay {
                 return Err(format!(
                     "nothing has moved for {} s: {} messages were published, and {} deliveries \
                      are missing",
-                    STALL.as_secs(),
+                    (STALL + self.delay).as_secs(),
                     moved.0,
                     self.missing()
                 ));
@@ -242,7 +244,7 @@ impl Course<'_> {
     /// Ends the publishing and waits until nothing more is on its way.
     pub fn settle(&self) -> Result<Balance, String> {
         self.board.set_phase(Phase::Settle);
-        let deadline = self.board.now() + SETTLE_MAX;
+        let deadline = self.board.now() + SETTLE_MAX + self.delay;
         let mut delivered = self.delivered();
         let mut since = self.board.now();
         loop {
@@ -250,7 +252,7 @@ impl Course<'_> {
             let now = self.board.now();
             if self.delivered() != delivered && now < deadline {
                 (delivered, since) = (self.delivered(), now);
-            } else if self.missing() == 0 || now - since > SETTLE || now >= deadline {
+            } else if self.missing() == 0 || now - since > SETTLE + self.delay || now >= deadline {
                 let expected = self.published() * self.copies;
                 return Ok(Balance {
                     published: self.published(),
@@ -315,6 +317,7 @@ pub fn run<T>(
         bar: &bar,
         name,
         copies: plans.iter().map(|plan| plan.copies).max().unwrap_or(0) as u64,
+        delay: (plans.iter().map(|plan| plan.load.delay).max()).unwrap_or_default(),
         clients: plans.iter().map(Plan::clients).sum(),
     };
     let result = thread::scope(|scope| {

@@ -65,6 +65,8 @@ pub struct Load {
     pub rate: f64,
     /// After so many messages a publisher stops.
     pub messages_max: u64,
+    /// So long the broker is asked to keep each message back.
+    pub delay: Duration,
 }
 
 /// Carries a plan out until the board says [`Phase::End`]; returns how old
@@ -429,6 +431,7 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
+    use super::super::asks::Asks;
     use super::super::publication::Form;
     use super::*;
     use crate::message::Qos;
@@ -441,6 +444,7 @@ mod tests {
             qos: Qos::AtMostOnce,
             payload_bytes: 8,
             properties: PropertiesBuf::new(),
+            asks: Asks::default(),
             topic_alias: false,
         };
         let mut publisher = Publisher {

@@ -6,11 +6,12 @@
 //! and the memory of its process; it shares no state with it, and no code on
 //! the way of a message.
 //!
-//! In reading order: `publication` and `frame` are what goes out and comes
+//! In reading order: `publication`, `asks` and `frame` are what goes out and comes
 //! in, `latency` how long it took, `net` the sockets, `flow` and `fill` the
 //! traffic of one thread, `course` the run from start to end, then a file a
 //! kind of scenario, and `report`.
 
+mod asks;
 mod backlog;
 mod course;
 mod drain;
@@ -34,6 +35,7 @@ use clap::ValueEnum;
 use super::{Outcome, client, print};
 use crate::message::Qos;
 use crate::protocol::{PropertiesBuf, Property, Version};
+use asks::Asks;
 use flow::Load;
 use net::{Client, Target};
 use publication::{Form, Stamp};
@@ -117,6 +119,23 @@ pub struct BenchArguments {
     #[arg(long, value_name = "NAME", value_parser = parse_text)]
     pub queue: Option<String>,
 
+    /// So many work queues, below that name: publishers and members spread
+    /// over them (queue) [default: one, of that name]
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub queues: Option<usize>,
+
+    /// Messages take turns among so many priorities, from 0 on (queue, put)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub priorities: Option<u32>,
+
+    /// Messages take turns among so many groups (queue, put)
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub groups: Option<u32>,
+
+    /// Nobody is to get a message before so long has passed (queue, put)
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
+    pub delay: Option<u32>,
+
     /// Subscriptions of other clients that match nothing of the traffic, half
     /// of them with wildcards; a client for each 1,000
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
@@ -152,7 +171,7 @@ pub struct BenchArguments {
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
 
-    /// Threads of this tool (pairs and stall)
+    /// Threads of this tool (pairs and stall; queue, if it has as many --queues)
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = parse_count)]
     pub threads: usize,
 
@@ -240,6 +259,8 @@ struct Job {
     queue: String,
     /// It is not of its own: others may use it.
     queue_is_given: bool,
+    /// So many below it; 0: it is the only one.
+    queues: usize,
     window: usize,
     rate: f64,
     duration: Duration,
@@ -288,9 +309,17 @@ impl Job {
                 Stamp::PUBLISHERS_MAX
             ));
         }
-        if args.threads > 1 && pairs < args.threads {
+        let queues = count("--queues", args.queues, &[(Queue, 0)])?;
+        if queues > publishers.min(subscribers) {
             return Err(
-                "--threads divides pairs: it needs as many, and the scenario pairs or stall".into(),
+                "each of the --queues needs a publisher and a member: ask for as many".into(),
+            );
+        }
+        if args.threads > 1 && pairs.max(queues) < args.threads {
+            return Err(
+                "--threads divides pairs or --queues: it needs as many, and the scenario pairs, \
+                 stall or queue"
+                    .into(),
             );
         }
         let qos = args.qos.unwrap_or(match scenario {
@@ -320,6 +349,17 @@ impl Job {
         if args.queue.is_some() && !matches!(scenario, Queue | Put | Take) {
             return Err(format!("{} has no --queue", scenario.name()));
         }
+        let asks = Asks {
+            priorities: args.priorities,
+            groups: args.groups,
+            delay_secs: args.delay,
+        };
+        if asks != Asks::default() && !matches!(scenario, Queue | Put) {
+            return Err(format!(
+                "{} has no --priorities, --groups and --delay",
+                scenario.name()
+            ));
+        }
         let run = run_id();
         let queue = match (&args.queue, scenario) {
             (Some(name), _) => name.clone(),
@@ -331,6 +371,7 @@ impl Job {
             qos,
             payload_bytes: args.size as usize,
             properties: message_properties(args),
+            asks,
             topic_alias: args.use_topic_alias,
         };
         let needs_v5 = args.topic_alias_maximum > 0
@@ -356,6 +397,7 @@ impl Job {
             persistent: args.persistent,
             queue,
             queue_is_given: args.queue.is_some(),
+            queues,
             window: args.window as usize,
             rate: f64::from(rate),
             duration: Duration::from_secs_f64(args.seconds),
@@ -389,11 +431,21 @@ impl Job {
                 0 => u64::MAX,
                 messages => messages,
             },
+            delay: Duration::from_secs(self.form.asks.delay_secs.unwrap_or(0).into()),
         }
     }
 
     fn queue_topic(&self) -> String {
         format!("$queue/{}", self.queue)
+    }
+
+    /// The queue of the one of this `index` among so many publishers or
+    /// members, neighbours of which share one.
+    fn queue_topic_of(&self, index: usize, count: usize) -> String {
+        match self.queues {
+            0 => self.queue_topic(),
+            queues => format!("$queue/{}/{}", self.queue, index * queues / count),
+        }
     }
 
     fn client(&self, role: &str, index: usize, filters: Vec<String>) -> Client {
@@ -420,10 +472,21 @@ impl Job {
             ("subscribers", "subscribers", self.subscribers),
             ("clients", "clients", self.clients),
             ("messages", "messages", self.messages as usize),
+            ("queues", "queues", self.queues),
             ("subscriptions", "other subscriptions", self.subscriptions),
         ] {
             if count > 0 {
                 report.add(key, label, count, "");
+            }
+        }
+        let asks = &self.form.asks;
+        for (key, label, asked, unit) in [
+            ("priorities", "priorities", asks.priorities, ""),
+            ("groups", "groups", asks.groups, ""),
+            ("delay_s", "delay", asks.delay_secs, "s"),
+        ] {
+            if let Some(asked) = asked {
+                report.add(key, label, asked, unit);
             }
         }
         if self.scenario != Scenario::Idle {
@@ -552,6 +615,9 @@ mod tests {
                 ("pairs --pairs 3 --qos 1 --window 7 --persistent", 600),
                 ("share --publishers 3 --qos 2 --persistent", 600),
                 ("queue --publishers 3 --persistent --rate 5000", 600),
+                ("queue --publishers 3 --priorities 10 --groups 7", 600),
+                ("queue --publishers 3 --delay 1 --rate 5000", 600),
+                ("queue --publishers 5 --queues 3 --threads 2", 1000),
             ] {
                 let line = format!("{scenario} --messages 200 --address {address} -V {version}");
                 let mut report = Report::default();
@@ -651,6 +717,49 @@ mod tests {
     }
 
     #[test]
+    fn spreads_publishers_and_members_over_the_queues() {
+        let job = job("queue --queue a --queues 3 --publishers 5 --subscribers 4 --threads 2");
+        let plans = traffic::plans(&job.unwrap());
+        let filters = plans.iter().map(|plan| {
+            let members = plan.subscribers.iter();
+            members.flat_map(|one| one.filters.clone()).collect()
+        });
+        let filters: Vec<Vec<String>> = filters.collect();
+        let expected = [
+            vec!["$queue/a/0", "$queue/a/0"],
+            vec!["$queue/a/1", "$queue/a/2"],
+        ];
+        assert_eq!(filters, expected);
+        let publishers = plans.iter().map(|plan| plan.publishers.len());
+        assert!(publishers.eq([2, 3]));
+    }
+
+    #[test]
+    fn messages_ask_for_what_the_command_line_says() {
+        let asks = job("queue --priorities 3 --groups 1000 --delay 0")
+            .unwrap()
+            .form
+            .asks;
+        let expected = Asks {
+            priorities: Some(3),
+            groups: Some(1000),
+            delay_secs: Some(0),
+        };
+        assert_eq!(asks, expected);
+        for line in [
+            "--priorities 11",
+            "--groups 0",
+            "--delay -1",
+            "--delay 31536001",
+        ] {
+            let words = ["bench", "queue"]
+                .into_iter()
+                .chain(line.split_whitespace());
+            assert!(Command::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn refuses_what_the_scenario_or_the_version_does_not_have() {
         for (line, words) in [
             ("pairs -V 3.1.1 --user-property a b", "only MQTT 5"),
@@ -663,6 +772,11 @@ mod tests {
             ("put --rate 7", "put has no --rate"),
             ("take --persistent", "take has no --persistent"),
             ("pairs --queue jobs", "pairs has no --queue"),
+            ("put --queues 2", "put has no --queues"),
+            ("queue --queues 11", "needs a publisher and a member"),
+            ("queue --queues 2 --threads 3", "--threads divides"),
+            ("share --groups 3", "share has no --priorities, --groups"),
+            ("take --delay 1", "take has no --priorities, --groups"),
         ] {
             let error = job(line).err().unwrap_or_default();
             assert!(error.contains(words), "{line}: {error:?}");

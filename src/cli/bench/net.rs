@@ -720,6 +720,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
+    use super::super::asks::Asks;
     use super::super::publication::Form;
     use super::*;
 
@@ -830,6 +831,7 @@ mod tests {
             qos: Qos::AtLeastOnce,
             payload_bytes: 100,
             properties: PropertiesBuf::new(),
+            asks: Asks::default(),
             topic_alias: true,
         };
         let template = Template::new("t", &form);

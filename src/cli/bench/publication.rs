@@ -6,6 +6,7 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use super::asks::{Asks, Digits};
 use super::frame::{Frame, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::message::{PacketId, Qos};
 use crate::protocol::{PropertiesBuf, Property, PublishHead, Version, encode_publish_head};
@@ -68,6 +69,8 @@ pub struct Form {
     pub payload_bytes: usize,
     /// Of MQTT 5; without a topic alias.
     pub properties: PropertiesBuf,
+    /// Of their queue, where they go to one.
+    pub asks: Asks,
     /// After its first message a publisher names its topic by [`TOPIC_ALIAS`].
     pub topic_alias: bool,
 }
@@ -82,15 +85,19 @@ pub struct Template {
     /// Where the packet identifier stands; `None` at QoS 0.
     packet_id_at: Option<usize>,
     payload_at: usize,
+    /// They go on with each message.
+    digits: Vec<Digits>,
     /// What takes its place once it was sent, as it has named the topic.
     next: Option<Box<Template>>,
 }
 
 impl Template {
     pub fn new(topic: &str, form: &Form) -> Template {
-        let mut template = Template::plain(topic, form, &form.properties);
+        let spelled = form.asks.in_topic(topic, form.version);
+        let topic = spelled.as_deref().unwrap_or(topic);
+        let mut properties = form.asks.in_properties(&form.properties, form.version);
+        let mut template = Template::plain(topic, form, &properties);
         if form.topic_alias {
-            let mut properties = form.properties.clone();
             properties.push(Property::TopicAlias(TOPIC_ALIAS));
             template = Template::plain(topic, form, &properties);
             let next = Template::plain("", form, &properties); // 3.3.2.3.4
@@ -113,12 +120,25 @@ impl Template {
         let mut frame = Vec::new();
         let packet_id_at = encode_publish_head(&head, form.version, &mut frame);
         let payload_at = frame.len();
+        let digits = form.asks.digits(&frame);
         frame.resize(payload_at + head.payload_len, b'.');
         Template {
+            digits,
             frame,
             packet_id_at,
             payload_at,
             next: None,
+        }
+    }
+
+    /// Of several publishers each begins elsewhere in the round of what
+    /// messages ask of their queue.
+    pub fn begin_at_part(&mut self, part: usize, parts: usize) {
+        for digits in &mut self.digits {
+            digits.advance_by_part(part, parts, &mut self.frame);
+        }
+        if let Some(next) = &mut self.next {
+            next.begin_at_part(part, parts);
         }
     }
 
@@ -147,6 +167,9 @@ impl Template {
         }
         if let Some(next) = self.next.take() {
             *self = *next;
+        }
+        for digits in &mut self.digits {
+            digits.advance(&mut self.frame);
         }
     }
 }
@@ -260,7 +283,15 @@ mod tests {
     /// A topic's packets of one form, decoded again: topic, packet
     /// identifier, and properties. Whatever is alike in all is checked.
     fn packets(form: &Form, ids: &[u16]) -> Vec<(String, Option<PacketId>, PropertiesBuf)> {
-        let mut template = Template::new("bench/1", form);
+        packets_to("bench/1", form, ids)
+    }
+
+    fn packets_to(
+        topic: &str,
+        form: &Form,
+        ids: &[u16],
+    ) -> Vec<(String, Option<PacketId>, PropertiesBuf)> {
+        let mut template = Template::new(topic, form);
         let frame_bytes_max = template.frame_bytes();
         let stamp = Stamp::new(Duration::from_secs(1), 7);
         let mut out = vec![0xAA; 3];
@@ -296,6 +327,7 @@ mod tests {
                     qos,
                     payload_bytes: 200,
                     properties: PropertiesBuf::new(),
+                    asks: Asks::default(),
                     topic_alias: false,
                 };
                 if version == Version::V5 {
@@ -319,6 +351,7 @@ mod tests {
             qos: Qos::AtLeastOnce,
             payload_bytes: 64,
             properties: PropertiesBuf::new(),
+            asks: Asks::default(),
             topic_alias: true,
         };
         form.properties.push(Property::UserProperty(("a", "b")));
@@ -329,6 +362,32 @@ mod tests {
             (topic.to_owned(), Some(id), properties.clone())
         });
         assert_eq!(packets(&form, &[1, 2, 3]), expected);
+    }
+
+    #[test]
+    fn what_is_asked_goes_on_from_message_to_message() {
+        let form = |version, topic_alias| Form {
+            version,
+            qos: Qos::AtLeastOnce,
+            payload_bytes: 64,
+            properties: PropertiesBuf::new(),
+            asks: Asks {
+                groups: Some(11),
+                ..Asks::default()
+            },
+            topic_alias,
+        };
+        let groups = ["00", "01", "02"];
+        for topic_alias in [false, true] {
+            let sent = packets_to("$queue/a", &form(Version::V5, topic_alias), &[1, 2, 3]);
+            for ((_, _, properties), group) in sent.into_iter().zip(groups) {
+                let first = properties.as_properties().iter().next();
+                assert_eq!(first, Some(Property::UserProperty(("group", group))));
+            }
+        }
+        let sent = packets_to("$queue/a", &form(Version::V3_1_1, false), &[1, 2, 3]);
+        let topics = sent.into_iter().map(|(topic, ..)| topic);
+        assert!(topics.eq(groups.map(|group| format!("$queue/$with/group={group}/a"))));
     }
 
     fn ack(kind: u8, packet_id: u16) -> Frame<'static> {

@@ -105,11 +105,11 @@ pub fn plans(job: &Job) -> Vec<Plan> {
     let run = &job.run;
     let load = job.load();
     let topic = |index| match job.scenario {
-        Scenario::Queue => job.queue_topic(),
+        Scenario::Queue => job.queue_topic_of(index, job.publishers),
         _ => format!("bench/{run}/{index}"),
     };
     let filter = |index| match job.scenario {
-        Scenario::Queue => job.queue_topic(),
+        Scenario::Queue => job.queue_topic_of(index, job.subscribers),
         Scenario::Share => format!("$share/bench/bench/{run}/+"),
         Scenario::FanIn => format!("bench/{run}/+"),
         Scenario::FanOut => format!("bench/{run}/0"),
@@ -122,8 +122,15 @@ pub fn plans(job: &Job) -> Vec<Plan> {
     let mut plans = Vec::new();
     let mut connects_before = 0;
     for thread in 0..job.threads {
-        // More than one thread: pairs, whose halves stay together.
-        let part = |count: usize| count * thread / job.threads..count * (thread + 1) / job.threads;
+        // More than one thread: pairs, whose halves stay together, or queues,
+        // whose publishers and members do.
+        let part = |count: usize| {
+            let start = |thread: usize| match job.queues {
+                0 => count * thread / job.threads,
+                queues => (queues * thread / job.threads * count).div_ceil(queues),
+            };
+            start(thread)..start(thread + 1)
+        };
         let publishers = part(job.publishers);
         let plan = Plan {
             bystanders: match thread {
@@ -139,7 +146,11 @@ pub fn plans(job: &Job) -> Vec<Plan> {
                 .collect(),
             templates: publishers
                 .clone()
-                .map(|index| Template::new(&topic(index), &job.form))
+                .map(|index| {
+                    let mut template = Template::new(&topic(index), &job.form);
+                    template.begin_at_part(index, job.publishers);
+                    template
+                })
                 .collect(),
             copies,
             load: Load {
