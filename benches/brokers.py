@@ -103,10 +103,10 @@ STOP_SECONDS_MAX = 60
 class Broker:
     """One that runs. Its folder stays as it is when it stops."""
 
-    def __init__(self, name, folder, environment=None):
+    def __init__(self, name, folder, environment=None, command=None):
         """Starts it on what `folder` holds; returns before it listens.
 
-        `environment`: variables beside its own.
+        `environment`: variables beside its own. `command`: in place of its own.
         """
         row = BROKERS[name]
         self.name = name
@@ -129,11 +129,11 @@ class Broker:
         own = {key: fill(value) for key, value in row.get("environment", {}).items()}
         self.log = Path(folder, "log")
         self.processes = []
-        for command in filter(None, (row.get("before"), row["command"])):
+        for line in filter(None, (row.get("before"), command or row["command"])):
             with open(self.log, "ab") as log:
                 self.started = time.monotonic()
                 process = subprocess.Popen(
-                    [fill(word) for word in command],
+                    [fill(word) for word in line],
                     cwd=folder,
                     env={**os.environ, **own, **(environment or {})},
                     stdin=subprocess.DEVNULL,
