@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::ledger::{self, Entry, Event};
-use crate::plan::{ClientNumber, MessageKey, Plan, Role};
+use crate::plan::{ClientNumber, DEAD, DELAYED, GROUPS, MessageKey, Plan, Role};
 use crate::random::Random;
 use crate::verdict::{Kind, Verdict};
 use crate::wire::PacketId;
@@ -34,6 +34,17 @@ const WAYS: &[(&str, Kind, Spoil)] = &[
         double_job,
     ),
     ("two messages in the wrong order", Kind::OutOfOrder, swap),
+    (
+        "a job of a group that came before an earlier one was done",
+        Kind::OutOfOrder,
+        lose_job_of_group,
+    ),
+    ("a delayed job that came too early", Kind::Other, hurry_job),
+    (
+        "a rejected job that is no dead letter",
+        Kind::Lost,
+        lose_dead_letter,
+    ),
 ];
 
 /// How often each way is tried before it counts as not noticed.
@@ -72,13 +83,44 @@ fn lose_delivery(plan: &Plan, mut entries: Vec<Entry>, random: &mut Random) -> O
     Some(entries)
 }
 
-fn lose_job(plan: &Plan, mut entries: Vec<Entry>, random: &mut Random) -> Option<Vec<Entry>> {
+fn lose_job(plan: &Plan, entries: Vec<Entry>, random: &mut Random) -> Option<Vec<Entry>> {
+    lose_job_of(plan, entries, random, |_| true)
+}
+
+fn lose_job_of_group(plan: &Plan, entries: Vec<Entry>, random: &mut Random) -> Option<Vec<Entry>> {
+    lose_job_of(plan, entries, random, |queue| queue == GROUPS)
+}
+
+fn lose_dead_letter(plan: &Plan, entries: Vec<Entry>, random: &mut Random) -> Option<Vec<Entry>> {
+    lose_job_of(plan, entries, random, |queue| queue == DEAD)
+}
+
+fn lose_job_of(
+    plan: &Plan,
+    mut entries: Vec<Entry>,
+    random: &mut Random,
+    of: impl Fn(usize) -> bool,
+) -> Option<Vec<Entry>> {
     let job = |entry: &Entry| match (&plan.clients[entry.client].role, &entry.event) {
-        (Role::Worker { queue, .. }, Event::Done { message, .. }) => Some((*queue, *message)),
+        (Role::Worker { queue, .. }, Event::Done { message, .. }) if of(*queue) => {
+            Some((*queue, *message))
+        }
         _ => None,
     };
     let lost = draw(&entries, random, job)?;
     entries.retain(|entry| job(entry) != Some(lost));
+    Some(entries)
+}
+
+/// A job that was put off, as if it had come at once.
+fn hurry_job(plan: &Plan, mut entries: Vec<Entry>, random: &mut Random) -> Option<Vec<Entry>> {
+    let at = draw_at(&entries, random, |entry| {
+        matches!(
+            plan.clients[entry.client].role,
+            Role::Worker { queue: DELAYED, .. }
+        ) && got(entry, 1).is_some()
+    })?;
+    entries[at].micros = 0;
     Some(entries)
 }
 

@@ -14,11 +14,11 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::ledger::{Event, Ledger};
-use crate::plan::{ClientNumber, MessageKey, Plan, Presence, Role, draw_bytes};
+use crate::plan::{ClientNumber, MessageKey, Plan, Presence, REJECTS, Role, draw_bytes};
 use crate::random::Random;
-use crate::session::{Outgoing, Session};
+use crate::session::{Outgoing, Session, Unanswered};
 use crate::verdict::Verdict;
-use crate::wire::{Codec, Packet, PacketId, Publish};
+use crate::wire::{Codec, Packet, PacketId, Publish, Version};
 
 /// Messages that a publisher has under way at one time.
 const WINDOW: usize = 40;
@@ -506,6 +506,10 @@ impl Fleet {
                 _ => 0,
             };
             let delivery = unanswered[at];
+            if self.is_to_reject(client, delivery.message) {
+                self.reject(client, delivery);
+                continue;
+            }
             self.note(
                 client,
                 Event::Done {
@@ -519,6 +523,35 @@ impl Fleet {
             };
             self.send(client, packet);
         }
+    }
+
+    fn is_to_reject(&self, client: ClientNumber, message: MessageKey) -> bool {
+        matches!(
+            self.plan.clients[client].role,
+            Role::Worker { queue: REJECTS, .. }
+        ) && (self.verdict.topic_of(message)).is_some_and(|topic| self.plan.is_bad(topic))
+    }
+
+    /// In each version's own way.
+    fn reject(&mut self, client: ClientNumber, delivery: Unanswered) {
+        let Unanswered { id, message, .. } = delivery;
+        self.note(client, Event::Reject { id, message });
+        let mut code = 0x99;
+        if self.plan.clients[client].version == Version::V311 {
+            code = 0;
+            self.send(
+                client,
+                Packet::Publish(Publish {
+                    dup: false,
+                    retain: false,
+                    topic: "$queue/$reject".to_owned(),
+                    packet_id: None,
+                    qos: 0,
+                    payload: Bytes::from(id.to_string()),
+                }),
+            );
+        }
+        self.send(client, Packet::PubAck(id, code));
     }
 
     fn connect(&mut self, client: ClientNumber) {

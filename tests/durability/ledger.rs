@@ -93,6 +93,11 @@ pub enum Event {
         id: PacketId,
         message: MessageKey,
     },
+    /// What came is about to be rejected: it cannot ever be done.
+    Reject {
+        id: PacketId,
+        message: MessageKey,
+    },
     /// PUBREL came.
     Released {
         id: PacketId,
@@ -303,6 +308,10 @@ fn entry_of(plan: &Plan, line: &str) -> Option<Entry> {
             id: id(0)?,
             message: message(1)?,
         },
+        "reject" => Event::Reject {
+            id: id(0)?,
+            message: message(1)?,
+        },
         "released" => Event::Released { id: id(0)? },
         "retained" => Event::Retained {
             topic: text(0)?,
@@ -350,6 +359,7 @@ impl fmt::Display for Event {
             Event::Got { id, qos, message } => write!(f, "got {id} {qos} {message}"),
             Event::Repeated { id, message } => write!(f, "repeated {id} {message}"),
             Event::Done { id, message } => write!(f, "done {id} {message}"),
+            Event::Reject { id, message } => write!(f, "reject {id} {message}"),
             Event::Released { id } => write!(f, "released {id}"),
             Event::Retained {
                 topic,

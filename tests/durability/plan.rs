@@ -65,6 +65,18 @@ pub enum Presence {
     Absent,
 }
 
+/// Places in [`Plan::queues`]: jobs in groups, jobs that are put off, and jobs of
+/// which some are rejected.
+pub const GROUPS: usize = 5;
+pub const DELAYED: usize = 6;
+pub const REJECTS: usize = 7;
+/// Where the rejected ones go.
+pub const DEAD: usize = 8;
+/// How long jobs are put off.
+pub const DELAY_SECS: u64 = 1;
+/// What a job is asked for that its worker is to reject.
+const BAD: &str = "$queue/$with/priority=1/";
+
 /// Topics that each publisher retains messages on, and that each changer
 /// subscribes to.
 const TOPICS_EACH: usize = 6;
@@ -105,10 +117,13 @@ impl Plan {
             );
         }
         if with_queues {
-            // The last is also fed by what is published to s/d.
-            plan.queues = ["one", "two", "later", "s/d"]
-                .map(|queue| format!("{name}/{queue}"))
-                .to_vec();
+            // s/d is also fed by what is published to that topic.
+            plan.queues = [
+                "one", "two", "later", "s/d", "priority", "groups", "delayed", "rejects",
+            ]
+            .map(|queue| format!("{name}/{queue}"))
+            .to_vec();
+            plan.queues.push(format!("$dead/{name}/rejects"));
         }
         for (queue, version, qos, presence) in [
             (0, V311, 1, Online),
@@ -120,6 +135,17 @@ impl Plan {
             (2, V5, 2, Absent),
             (2, V311, 2, Absent),
             (3, V311, 1, Online),
+            (4, V5, 1, Online),
+            (4, V311, 2, Unsteady),
+            (GROUPS, V311, 1, Online),
+            (GROUPS, V5, 1, Online),
+            (GROUPS, V5, 1, Unsteady),
+            (DELAYED, V311, 1, Online),
+            (DELAYED, V5, 2, Online),
+            (REJECTS, V311, 1, Online),
+            (REJECTS, V5, 1, Unsteady),
+            (DEAD, V311, 2, Online),
+            (DEAD, V5, 2, Online),
         ] {
             if with_queues {
                 plan.add("worker", version, presence, Role::Worker { queue, qos });
@@ -158,7 +184,12 @@ impl Plan {
     /// Who must get what is published to this topic, changers aside: what they
     /// get depends on what they subscribed to by then.
     pub fn receivers(&self, topic: &str) -> Vec<Receiver> {
-        let of_queue = topic.strip_prefix("$queue/");
+        let of_queue = topic.strip_prefix("$queue/").map(|rest| {
+            let asked = rest.strip_prefix("$with/");
+            asked
+                .and_then(|rest| rest.split_once('/'))
+                .map_or(rest, |(_, queue)| queue)
+        });
         let sessions = self
             .clients
             .iter()
@@ -172,8 +203,22 @@ impl Plan {
             });
         let queues = (0..self.queues.len())
             .filter(|&queue| self.queues[queue] == of_queue.unwrap_or(topic))
-            .map(Receiver::Queue);
+            .map(|queue| match self.is_bad(topic) {
+                true => Receiver::Queue(DEAD),
+                false => Receiver::Queue(queue),
+            });
         sessions.chain(queues).collect()
+    }
+
+    /// Whether the jobs published to this topic are to be rejected.
+    pub fn is_bad(&self, topic: &str) -> bool {
+        topic.starts_with(BAD) && topic.ends_with("/rejects")
+    }
+
+    /// The group of the jobs published to this topic.
+    pub fn group(topic: &str) -> Option<&str> {
+        let rest = topic.strip_prefix("$queue/$with/group=")?;
+        rest.split('/').next()
     }
 
     /// Where a publisher sends its next message: the topic, and whether it is
@@ -182,8 +227,23 @@ impl Plan {
         let name = &self.name;
         match random.below(100) {
             0..35 if self.with_queues => {
-                let queue = ["one", "two", "later"][random.below(3)];
-                (format!("$queue/{name}/{queue}"), false)
+                let topic = match random.below(12) {
+                    0 | 1 => format!("$queue/{name}/one"),
+                    2 | 3 => format!("$queue/{name}/two"),
+                    4 | 5 => format!("$queue/{name}/later"),
+                    6 => {
+                        let priority = random.below(10);
+                        format!("$queue/$with/priority={priority}/{name}/priority")
+                    }
+                    7 | 8 => {
+                        let group = random.below(16);
+                        format!("$queue/$with/group={group}/{name}/groups")
+                    }
+                    9 => format!("$queue/$with/delay={DELAY_SECS}/{name}/delayed"),
+                    10 => format!("$queue/{name}/rejects"),
+                    _ => format!("{BAD}{name}/rejects"),
+                };
+                (topic, false)
             }
             85.. => {
                 let topic = random.below(TOPICS_EACH);

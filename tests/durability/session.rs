@@ -133,7 +133,9 @@ impl Session {
                     message: *message,
                 });
             }
-            Event::Done { id, .. } => self.unanswered.retain(|delivery| delivery.id != *id),
+            Event::Done { id, .. } | Event::Reject { id, .. } => {
+                self.unanswered.retain(|delivery| delivery.id != *id)
+            }
             Event::Released { id } => {
                 self.unreleased.remove(id);
             }

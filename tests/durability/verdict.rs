@@ -2,12 +2,14 @@
 //! alone: each is looked at in its order, together with its client's session
 //! as it was before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
 
 use crate::ledger::{Entry, Event};
-use crate::plan::{ClientNumber, MessageKey, Plan, Receiver, Role};
+use crate::plan::{
+    ClientNumber, DELAY_SECS, DELAYED, GROUPS, MessageKey, Plan, REJECTS, Receiver, Role,
+};
 use crate::session::Session;
 use crate::wire::PacketId;
 
@@ -21,6 +23,9 @@ pub struct Verdict {
     settled: HashSet<(Receiver, MessageKey)>,
     /// How often each came. At QoS 2 repetitions under one packet id count once.
     arrivals: HashMap<(Receiver, MessageKey), u32>,
+    /// Of a publisher and the topic that it published jobs of a group to: what no
+    /// worker has settled.
+    unsettled: HashMap<(ClientNumber, String), BTreeSet<u64>>,
     /// The latest number that each subscriber saw of a publisher on a topic.
     latest: HashMap<(ClientNumber, ClientNumber, String), u64>,
     /// What each retained topic may hold: the latest set or clear that was
@@ -50,6 +55,8 @@ pub enum Kind {
 struct Message {
     topic: Rc<Topic>,
     qos: u8,
+    /// When it was first published.
+    published: u64,
     /// How often it was published: more than once after a lost connection.
     sends: u32,
     bytes: usize,
@@ -89,6 +96,7 @@ impl Verdict {
             due: HashMap::new(),
             settled: HashSet::new(),
             arrivals: HashMap::new(),
+            unsettled: HashMap::new(),
             latest: HashMap::new(),
             retained: HashMap::new(),
             standings: HashMap::new(),
@@ -113,6 +121,11 @@ impl Verdict {
     /// Messages that were acknowledged to their publishers.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// Where a message was published to.
+    pub fn topic_of(&self, key: MessageKey) -> Option<&str> {
+        self.messages.get(&key).map(|message| &*message.topic.name)
     }
 
     /// Deliveries that must still come.
@@ -147,7 +160,7 @@ impl Verdict {
                     publisher: client,
                     number: *number,
                 };
-                self.publish(message, *bytes, *retain, topic);
+                self.publish(message, (*bytes, *retain), topic, entry.micros);
             }
             Event::Again { id } => {
                 if let Some(message) = message_under(before, client, *id) {
@@ -174,10 +187,11 @@ impl Verdict {
                     }
                 }
             }
-            Event::Got { qos, message, .. } => self.arrive(client, *qos, *message),
+            Event::Got { qos, message, .. } => self.arrive(client, *qos, *message, entry.micros),
             Event::Done { message, .. } => {
                 if let Role::Worker { queue, .. } = self.plan.clients[client].role {
                     self.settle(Receiver::Queue(queue), *message);
+                    self.settle_in_group(*message);
                 }
             }
             Event::Subscribe { filter, .. } => self.stand(filter, Standing::Changing),
@@ -252,7 +266,17 @@ impl Verdict {
         faults
     }
 
-    fn publish(&mut self, key: MessageKey, bytes: usize, retain: bool, topic: &str) {
+    fn publish(
+        &mut self,
+        key: MessageKey,
+        (bytes, retain): (usize, bool),
+        topic: &str,
+        micros: u64,
+    ) {
+        if Plan::group(topic).is_some() {
+            let place = (key.publisher, topic.to_owned());
+            self.unsettled.entry(place).or_default().insert(key.number);
+        }
         let topic = self.topic(topic);
         let (Role::Publisher { qos } | Role::Changer { qos }) =
             self.plan.clients[key.publisher].role
@@ -271,6 +295,7 @@ impl Verdict {
         let message = Message {
             topic,
             qos,
+            published: micros,
             sends: 1,
             bytes,
             acknowledged: None,
@@ -314,12 +339,13 @@ impl Verdict {
         }
     }
 
-    fn arrive(&mut self, client: ClientNumber, qos: u8, key: MessageKey) {
+    fn arrive(&mut self, client: ClientNumber, qos: u8, key: MessageKey, micros: u64) {
         let Some(message) = self.messages.get(&key) else {
             let what = format!("it got {key} before that was published");
             return self.fault(Kind::Other, client, what);
         };
         let topic = Rc::clone(&message.topic);
+        let since = micros.saturating_sub(message.published);
         let (receiver, granted) = match self.plan.clients[client].role {
             Role::Worker { queue, qos } => (Receiver::Queue(queue), qos),
             Role::Subscriber { qos, .. } | Role::Changer { qos } => {
@@ -328,7 +354,9 @@ impl Verdict {
             Role::Publisher { .. } | Role::Watcher => (Receiver::Session(client), 0),
         };
         let wanted = topic.receivers.contains(&receiver)
-            || (topic.changer == Some(client) && message.standing != Standing::Absent);
+            || (topic.changer == Some(client) && message.standing != Standing::Absent)
+            // Its dead letter is what is due; on its way there it is here.
+            || (receiver == Receiver::Queue(REJECTS) && self.plan.is_bad(&topic.name));
         // At QoS 2 once, or once for each time that a QoS 1 publisher sent it.
         let times_max = match (qos, message.qos) {
             (2, 2) => 1,
@@ -350,6 +378,13 @@ impl Verdict {
             let what = format!("it got {} as number {times} at QoS 2", self.tell(key));
             self.fault(Kind::Duplicate, client, what);
         }
+        if receiver == Receiver::Queue(DELAYED) && since < DELAY_SECS * 1_000_000 {
+            let what = format!("it got {} after {since} µs", self.tell(key));
+            self.fault(Kind::Other, client, what);
+        }
+        if receiver == Receiver::Queue(GROUPS) {
+            self.follow_in_group(client, key, &topic.name);
+        }
         if matches!(receiver, Receiver::Session(_)) {
             self.settle(receiver, key);
             if times == 1 {
@@ -368,6 +403,29 @@ impl Verdict {
             return self.fault(Kind::OutOfOrder, client, what);
         }
         self.latest.insert(place, key.number);
+    }
+
+    /// A job of a group comes when those that its publisher put into the group
+    /// before it are settled.
+    fn follow_in_group(&mut self, client: ClientNumber, key: MessageKey, topic: &str) {
+        let unsettled = self.unsettled.get(&(key.publisher, topic.to_owned()));
+        let first = unsettled.and_then(BTreeSet::first).copied();
+        if let Some(first) = first.filter(|&first| first < key.number) {
+            let what = format!(
+                "it got {} before number {first} was settled",
+                self.tell(key)
+            );
+            self.fault(Kind::OutOfOrder, client, what);
+        }
+    }
+
+    fn settle_in_group(&mut self, key: MessageKey) {
+        if let Some(message) = self.messages.get(&key) {
+            let place = (key.publisher, message.topic.name.clone());
+            if let Some(unsettled) = self.unsettled.get_mut(&place) {
+                unsettled.remove(&key.number);
+            }
+        }
     }
 
     fn settle(&mut self, receiver: Receiver, key: MessageKey) {
