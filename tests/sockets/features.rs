@@ -870,6 +870,25 @@ fn bindings() {
     }
 }
 
+/// Members get nothing while a queue is paused, and nothing of what was purged.
+#[test]
+fn pausing_and_purging() {
+    let broker = broker();
+    let address = broker.address();
+    for peer in WORKERS {
+        let mut member = join(peer, address, "member", "jobs");
+        queue(address, &["pause", "jobs"]);
+        put(peer, address, "jobs", "purged", &[]);
+        assert_eq!(queue(address, &["purge", "jobs"])["purged"], 1);
+        put(peer, address, "jobs", "low", &[("priority", "0")]);
+        put(peer, address, "jobs", "high", &[("priority", "9")]);
+        queue(address, &["resume", "jobs"]);
+        // It would have got the other first.
+        assert_eq!(work(&mut *member, 2), ["high", "low"], "{peer:?}");
+        member.disconnect();
+    }
+}
+
 /// Settings for queues that are made by who uses them.
 #[test]
 fn patterns() {
