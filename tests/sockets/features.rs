@@ -170,13 +170,13 @@ fn ack_timeouts() {
         backoff_min_ms = 0
         [[queue.member]]
         client = "hasty-*"
-        ack_timeout_ms = 1000
+        ack_timeout_ms = 3000
         "##,
     );
     let address = broker.address();
     for peer in WORKERS {
         let mut slow = match peer.version {
-            Version::V5 => join_with(peer, address, "slow", &[("ack-timeout", "1")]),
+            Version::V5 => join_with(peer, address, "slow", &[("ack-timeout", "3")]),
             _ => join(peer, address, "hasty-1", "jobs"),
         };
         put(MOSQUITTO, address, "jobs", "extended", &[]);
