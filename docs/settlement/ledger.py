@@ -8,6 +8,8 @@ import sqlite3
 import time
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 import connection
 
@@ -16,8 +18,9 @@ CREATE TABLE IF NOT EXISTS ledger (
     settlement TEXT PRIMARY KEY, number INTEGER, account INTEGER, cents INTEGER, fee INTEGER, result TEXT);
 CREATE TABLE IF NOT EXISTS twice (settlement TEXT, result TEXT PRIMARY KEY);
 """
-# Of a transaction.
-ENTRIES_MAX = 100
+# Results that wait for their acknowledgement; half of them make a transaction.
+PREFETCH = 100
+ENTRIES_MAX = PREFETCH // 2
 SECONDS_MAX = 0.05
 
 
@@ -41,7 +44,9 @@ def main():
     entered = []
 
     def on_connect(client, userdata, flags, reason, properties):
-        client.subscribe(connection.RESULTS, qos=1)
+        prefetch = Properties(PacketTypes.SUBSCRIBE)
+        prefetch.UserProperty = ("prefetch", str(PREFETCH))
+        client.subscribe(connection.RESULTS, qos=1, properties=prefetch)
 
     def on_message(client, userdata, message):
         enter(ledger, json.loads(message.payload), connection.said(message, "message-id"))
