@@ -375,8 +375,8 @@ pub struct Queue {
 /// What a time is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// A job's delay is over.
-    Delay(u32),
+    /// The delay is over of the job in that place of the order, by its key.
+    Delay(u64, u32),
     /// A lease of this member may have ended. One for all of them: it stays
     /// when leases are settled, and finds when it fires what there is.
     Member(u32),
@@ -1075,7 +1075,7 @@ impl Queue {
         let behind = behind.map(|key| order(1, key));
         let timers = self.timers.iter().filter(|_| self.delayed > 0);
         let delayed = timers.filter_map(|(_, timer)| match timer {
-            Timer::Delay(key) => Some(order(2, *key)),
+            Timer::Delay(_, key) => Some(order(2, *key)),
             _ => None,
         });
         let all = ready.into_iter().chain(behind).chain(delayed);
@@ -1472,9 +1472,10 @@ impl Queue {
     }
 
     fn delay_unamended(&mut self, key: u32, due: Time) {
-        self.jobs[key as usize].state = State::Delayed { due };
+        let job = &mut self.jobs[key as usize];
+        job.state = State::Delayed { due };
         self.delayed += 1;
-        self.timers.insert((due, Timer::Delay(key)));
+        self.timers.insert((due, Timer::Delay(job.sequence, key)));
         self.watch(key);
         self.keep_newest(key);
     }
@@ -1698,7 +1699,7 @@ impl Queue {
         {
             self.timers.pop_first();
             match timer {
-                Timer::Delay(key) => {
+                Timer::Delay(_, key) => {
                     self.delayed -= 1;
                     self.unwatch(key);
                     self.make_ready(key);
@@ -2171,7 +2172,7 @@ impl Queue {
             }
             State::Delayed { due } => {
                 self.delayed -= 1;
-                self.timers.remove(&(due, Timer::Delay(key)));
+                self.timers.remove(&(due, Timer::Delay(job.sequence, key)));
             }
             State::Leased(_) | State::Settling { .. } => unreachable!("no member has it"),
         }
