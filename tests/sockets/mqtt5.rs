@@ -655,9 +655,10 @@ fn a_member_refuses_a_job_by_its_reason_code() {
         );
 
         // They take turns, so that the first of two jobs or the second comes to
-        // one that refuses it; and it is done by the other.
+        // one that refuses it; and it is done by the other. Who is busy gets
+        // nothing for a while, so that this is the last.
         let mut worker = other.subscriber(address, "worker", "$queue/refused", 1);
-        for job in ["busy", "failed"] {
+        for job in ["failed", "busy"] {
             for _ in 0..2 {
                 producer.publish("$queue/refused", job.as_bytes(), 1, false);
             }
