@@ -33,10 +33,12 @@ def main():
         in_hand[published.mid] = message.mid
 
     def on_publish(client, userdata, mid, reason, properties):
-        # Stored and done, or refused as somebody else has it: both ways it is
-        # no more ours, and the acknowledgement only frees its packet id.
+        # Stored and done, or refused as somebody else has it (0x83): both ways
+        # it is no more ours, and the acknowledgement only frees its packet id.
+        # Refused for now (0x97), it still is: when its time is over, somebody
+        # tries it again.
         delivery = in_hand.pop(mid, None)
-        if delivery is not None:
+        if delivery is not None and (not reason.is_failure or reason.value == 0x83):
             client.ack(delivery, 1)
 
     client.on_connect = on_connect

@@ -499,7 +499,7 @@ impl Core {
         if let Some(queue) = held.and_then(|held| held.queue.take()) {
             let waiter = (link.session, link.number);
             self.change_list(worker, queue, now, |list| {
-                list.waiters.retain(|other| *other != waiter)
+                list.waiters.retain(|(other, _)| *other != waiter)
             });
         }
     }

@@ -246,6 +246,13 @@ impl Core {
             let wishes = Wishes::of(sorted.passed_on, now).map_err(Refused::Never)?;
             settles = settles.or(wishes.settles);
         }
+        if settles.is_some() && delay.is_some_and(|delay| !delay.is_zero()) {
+            let why = "the result of a delivery is not put off";
+            return Err(Refused::Never(Close::new(
+                ReasonCode::TopicNameInvalid,
+                why,
+            )));
+        }
         let id = self.next_message_id(worker);
         let (qos, retain) = (incoming.qos, incoming.retain);
         let mut publication =

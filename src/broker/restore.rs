@@ -167,11 +167,17 @@ impl Core {
             }
         })?;
         self.store.scan(&[tag::DEDUP], &mut |key, value| {
-            let known = parse_key(key).and_then(|(list, id)| {
-                let mut list = self.lists.lock(found.queues.get(&list)?.0)?;
-                list.queue.restore_remembered(id, value).then_some(())
-            });
-            found.restored.unknown += usize::from(known.is_none());
+            let Some((list, id)) = parse_key(key) else {
+                found.restored.unknown += 1;
+                return;
+            };
+            // Of a queue that is no more they mean nothing.
+            let list = found.queues.get(&list).and_then(|id| self.lists.lock(id.0));
+            if let Some(mut list) = list
+                && !list.queue.restore_remembered(id, value)
+            {
+                found.restored.unknown += 1;
+            }
         })
     }
 
@@ -357,6 +363,12 @@ impl Core {
             }
             let missing = list.queue.looked(wanted, rows.len(), true);
             self.lost_damaged(list.name(), missing);
+            if list.queue.wants_jobs_at_start() == Some(wanted) {
+                break;
+            }
+        }
+        if !sessions.is_empty() {
+            self.load_held_jobs(&mut list, &mut held, now);
         }
         for (key, session, packet_id, message, deliveries) in held {
             let member = sessions.get(&session).copied();

@@ -62,11 +62,11 @@ impl<'a> Spelled<'a> {
             let (span, secs, topic) = found.ok_or_else(|| {
                 invalid("what is put off goes to $delayed/SECONDS/TOPIC, a year (31536000) at most")
             })?;
-            if topic.starts_with("$queue/") {
-                return Spelled::delayed_job(topic, secs, came).map(Some);
-            }
             if settles.is_some() {
                 return Err(invalid("the result of a delivery is not put off"));
+            }
+            if topic.starts_with("$queue/") {
+                return Spelled::delayed_job(topic, secs, came).map(Some);
             }
             (delay, rest) = (Some(span), topic);
         }

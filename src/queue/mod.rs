@@ -349,6 +349,8 @@ pub struct Queue {
     settling: usize,
     rota: Rota,
     is_paused: bool,
+    /// A person does away with what there is: nobody gets any of it.
+    is_purged: bool,
     next_sequence: u64,
     next_lease: u64,
     /// Timed work but for expiry, by the earliest time at which there may be some.
@@ -450,6 +452,7 @@ impl Queue {
             leased: 0,
             settling: 0,
             is_paused: false,
+            is_purged: false,
             next_sequence: 0,
             next_lease: 1,
             timers: BTreeSet::new(),
@@ -570,18 +573,26 @@ impl Queue {
         self.totals.enqueued += 1;
         // One that rests holds its group.
         let rests = job.record.failures > 0 && ask.group.is_some();
+        let (row, kind) = (job.sequence, Source::DELAYED);
         match job.record.fate {
             Fate::Delayed(due) if due > now && !rests => {
-                let place = (due, job.sequence, ask.priority, Source::DELAYED);
-                keeping.away.insert(place);
-                None
+                keeping.away.insert((due, row, ask.priority, kind));
+            }
+            // Read when there is room, of a group in its order.
+            Fate::Open | Fate::Delayed(_) if !rests => {
+                if ask.group.is_some() && !self.settings.fair {
+                    keeping.parked.insert((row, ask.priority, kind));
+                    keeping.unpark();
+                } else {
+                    keeping.due.insert((Reverse(ask.priority), kind, row));
+                }
             }
             _ => {
-                let place = (Reverse(ask.priority), Source::DELAYED, job.sequence);
-                keeping.due.insert(place);
-                self.load(list, job, ask, now)
+                keeping.due.insert((Reverse(ask.priority), kind, row));
+                return self.load(list, job, ask, now);
             }
         }
+        None
     }
 
     /// Which rows are to be read.
@@ -620,7 +631,7 @@ impl Queue {
         let unparked = unparked.map(|(&from, &(priority, kind))| (priority, kind, from));
         let due = keeping.due.first();
         let due = due.map(|&(Reverse(priority), kind, from)| (priority, kind, from));
-        if let Some(due) = unparked.or(due).filter(|_| has_room || all) {
+        if let Some(due) = unparked.or(due.filter(|_| has_room || all)) {
             return Some(self.wanted_due(keeping, due));
         }
         let mut of_groups = keeping.sources.iter();
@@ -688,6 +699,7 @@ impl Queue {
         let cost_bytes = job.message.cost_bytes();
         let kind = keeping.source_of(list)?.kind;
         if keeping.pass_taken(kind, job.sequence) {
+            keeping.unpark();
             return None;
         }
         if kind == Source::GROUPED && keeping.has_due_before(job.sequence) {
@@ -742,8 +754,7 @@ impl Queue {
                 self.end(key, Outcome::Done);
             }
             Fate::Held(..) => {
-                self.jobs[key as usize].stored.is_held = true;
-                self.hold_group(key, true);
+                self.await_holder(key);
                 return Some(key);
             }
             Fate::Open | Fate::Delayed(_) => {
@@ -753,6 +764,48 @@ impl Queue {
             }
         }
         None
+    }
+
+    /// A job that a member has at QoS 2, before those are read that stand before
+    /// it. As [`Queue::load`]; `None`: it was read already.
+    pub fn load_held(&mut self, list: ListId, job: StoredJob<'_>, ask: &Ask<'_>) -> Option<u32> {
+        let keeping = self.keeping.as_mut()?;
+        let source = keeping.source_of(list)?;
+        let (kind, sequence) = (source.kind, job.sequence);
+        if kind == Source::DELAYED || sequence < source.unread_from {
+            return None;
+        }
+        let read = source.read_one();
+        if !keeping.taken.insert((kind, sequence)) {
+            return None;
+        }
+        self.bytes = self.bytes - read + job.message.cost_bytes();
+        let record = job.record;
+        let key = self.add_job(job.message, ask, (kind, sequence), job.stored);
+        let job = &mut self.jobs[key as usize];
+        (job.deliveries, job.failures, job.losses) =
+            (record.deliveries, record.failures, record.losses);
+        self.say(key, record.said);
+        self.await_holder(key);
+        Some(key)
+    }
+
+    /// From where on each list is not read yet.
+    pub fn unread_from(&self) -> Vec<(ListId, u64)> {
+        let sources = self.keeping.iter().flat_map(|keeping| &keeping.sources);
+        let unread = sources.filter(|source| source.unread > 0);
+        unread
+            .map(|source| (source.list, source.unread_from))
+            .collect()
+    }
+
+    /// The job is in no place until [`Queue::restore_lease`].
+    fn await_holder(&mut self, key: u32) {
+        let job = &mut self.jobs[key as usize];
+        job.stored.is_held = true;
+        job.state = State::Settling { due: None };
+        self.settling += 1;
+        self.hold_group(key, true);
     }
 
     /// The rows that were wanted were read, as far as they are there;
@@ -796,6 +849,7 @@ impl Queue {
         member: Option<SessionId>,
         now: Time,
     ) -> Option<LeaseId> {
+        self.settling -= 1;
         let Some(member) = member else {
             self.give_up_undecided(key);
             return None;
@@ -928,11 +982,19 @@ impl Queue {
         once.remember(id, message, until);
     }
 
+    /// The queue goes: nothing of its ids stays in the store.
+    pub fn forget_all_ids(&mut self) {
+        while self.once.is_some() {
+            self.forget_ids(Time::MAX);
+        }
+    }
+
     fn forget_ids(&mut self, now: Time) {
         let Some(once) = &mut self.once else {
             return;
         };
-        while let Some(id) = once.pop_over(now) {
+        for _ in 0..Queue::DUE_PAGE {
+            let Some(id) = once.pop_over(now) else { break };
             if let Some(keeping) = &mut self.keeping {
                 let key = &dedup_key(keeping.list(), &id);
                 keeping
@@ -983,10 +1045,8 @@ impl Queue {
 
     /// Groups are another thing from now on. `waiting` are in no place.
     fn regroup(&mut self, waiting: &[u32]) {
-        let Some(groups) = self.groups.take() else {
-            waiting.iter().for_each(|&key| self.wait(key, false));
-            return;
-        };
+        let groups = self.groups.take();
+        let groups = groups.map_or_else(Groups::new, |groups| *groups);
         let fair = self.settings.fair;
         let mut anew = Groups::new();
         for (_, job) in &mut self.jobs {
@@ -1009,7 +1069,12 @@ impl Queue {
             let is_taken = matches!(job.state, State::Leased(_) | State::Settling { .. });
             self.hold_group(key, rests || is_taken);
         }
-        waiting.iter().for_each(|&key| self.wait(key, false));
+        for &key in waiting {
+            match self.jobs[key as usize].state {
+                State::Delayed { due } => self.delay_unamended(key, due),
+                _ => self.wait(key, false),
+            }
+        }
     }
 
     /// Puts a message in, behind all others that ask the same.
@@ -1290,7 +1355,7 @@ impl Queue {
     /// nobody: it is no longer in the queue then.
     pub fn poll_lease(&mut self, now: Time) -> Option<Lease<'_>> {
         self.drop_expired(now);
-        if self.is_paused {
+        if self.is_paused || self.is_purged {
             return None;
         }
         let (key, member_key) = self.next_turn()?;

@@ -15,7 +15,7 @@ use rustc_hash::FxHashSet;
 use super::jobs::{Job, State, Stored};
 use super::stored::Source;
 use super::trace::What;
-use super::{Ask, Fate, Queue, StoredJob};
+use super::{Ask, Fate, Finished, Outcome, Queue, StoredJob};
 use crate::config::Durability;
 use crate::journal::ListId;
 use crate::message::{Message, MessageId, Qos, SessionId, Time};
@@ -255,11 +255,20 @@ impl Queue {
         self.counts().ready + self.delayed
     }
 
+    /// Nobody gets anything until [`Queue::end_purge`].
+    pub fn begin_purge(&mut self) {
+        self.is_purged = true;
+    }
+
+    pub fn end_purge(&mut self) {
+        self.is_purged = false;
+    }
+
     /// Some of the jobs that are delayed on disk are due from now on: somebody
     /// does away with all there are.
-    pub fn hasten(&mut self) {
+    pub fn hasten(&mut self, jobs_max: usize) {
         if let Some(keeping) = &mut self.keeping {
-            for _ in 0..Queue::DUE_PAGE {
+            for _ in 0..jobs_max.min(Queue::READ_LOW) {
                 let Some((_, row, priority, kind)) = keeping.away.pop_first() else {
                     break;
                 };
@@ -352,6 +361,14 @@ impl Queue {
     pub fn purge_out(&mut self, taken: &Taken) {
         self.totals.purged += 1;
         self.let_go(taken, What::Dropped);
+        if let Some(job) = taken.job.as_ref().filter(|job| job.flags.receipt) {
+            self.finished.push_back(Finished {
+                message: taken.message.clone(),
+                outcome: Outcome::Dropped,
+                deliveries: job.deliveries,
+                said: taken.said.clone(),
+            });
+        }
     }
 
     fn let_go(&mut self, taken: &Taken, what: What) {

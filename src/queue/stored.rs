@@ -175,9 +175,19 @@ impl Keeping {
 
     /// Whether the row was taken out before it was read; it is read past then.
     pub fn pass_taken(&mut self, kind: u8, row: u64) -> bool {
+        if self.taken.is_empty() {
+            return false;
+        }
         let was_taken = self.taken.remove(&(kind, row));
-        if was_taken && let Some(source) = self.source(kind) {
-            source.unread_from = source.unread_from.max(row + 1);
+        if let Some(source) = self.source(kind) {
+            if was_taken {
+                source.unread_from = source.unread_from.max(row + 1);
+            }
+            // Those before it are no longer in the store.
+            let read = source.unread_from;
+            while let Some(&passed) = self.taken.range((kind, 0)..(kind, read)).next() {
+                self.taken.remove(&passed);
+            }
         }
         was_taken
     }

@@ -308,12 +308,16 @@ impl Core {
     ) -> Option<(Arc<str>, usize)> {
         let _changes = self.list_changes.lock();
         let list = self.lists.lock(id.0).filter(|list| still(list))?;
-        let list = self.lists.take(id.0, list);
+        let mut list = self.lists.take(id.0, list);
         self.names.remove(&list.name);
         for (node, receiver) in &list.feeders {
             self.router.remove(*node, *receiver);
         }
         if list.queue.kept_in().is_some() {
+            list.queue.forget_all_ids();
+            if let Some(journal) = list.queue.journal() {
+                effects.journal.append(journal);
+            }
             self.forget_stored_list(effects, list.queue.sources());
         }
         let counts = list.queue.counts();
@@ -326,7 +330,7 @@ impl Core {
             Kind::Share | Kind::Delayed => self.counters.dropped_group.add(messages),
         }
         // Who waits for room finds that there is no such queue any more.
-        for (waiter, number) in &list.waiters {
+        for ((waiter, number), _) in &list.waiters {
             let session = self.sessions.lock(waiter.0);
             let session = session.filter(|session| session.is_link(*number));
             session.map(|mut session| session.retry(effects));

@@ -15,6 +15,20 @@ use crate::queue::{Ask, DeadLetter, Full};
 use crate::session::{Close, Effects, Publication};
 use crate::topic::{TopicFilter, TopicLimits};
 
+/// What a message tells of a death, behind `dead-`.
+const DEATH: [&str; 8] = [
+    "queue",
+    "reason",
+    "deliveries",
+    "count",
+    "first-at",
+    "at",
+    "topic",
+    "said",
+];
+/// Of each of them, in what is kept of an earlier death: all together, with
+/// each byte escaped, fit into one property.
+const DEATH_BYTES_MAX: usize = 1024;
 /// Earlier deaths that a message tells of; the first are forgotten.
 const DEATHS_MAX: usize = 16;
 
@@ -109,7 +123,12 @@ fn obituary(letter: &DeadLetter, queue: &str, now: Time) -> Arc<Message> {
         match property {
             Property::UserProperty(("dead-before", death)) => deaths.push(death.to_owned()),
             Property::UserProperty((name, text)) if name.starts_with("dead-") => {
-                before.insert(name["dead-".len()..].to_owned(), text.into());
+                // What a client says of that is taken down, as far as it is short.
+                let name = &name["dead-".len()..];
+                if DEATH.contains(&name) {
+                    let end = text.floor_char_boundary(DEATH_BYTES_MAX);
+                    before.insert(name.to_owned(), text[..end].into());
+                }
             }
             other => other.encode(&mut properties),
         }
@@ -123,7 +142,8 @@ fn obituary(letter: &DeadLetter, queue: &str, now: Time) -> Arc<Message> {
         deaths.push(serde_json::Value::Object(before).to_string());
     }
     let topic = letter.message.topic();
-    let numbers = (letter.deliveries.to_string(), (count + 1).to_string());
+    let count = count.saturating_add(1);
+    let numbers = (letter.deliveries.to_string(), count.to_string());
     for (name, text) in [
         ("dead-queue", queue),
         ("dead-reason", letter.reason.word()),

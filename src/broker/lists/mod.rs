@@ -46,6 +46,13 @@ const USED_EVERY: Duration = Duration::from_secs(60 * 60);
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// And so long, when the disk could not be read.
 const READ_FAILED_AFTER: Duration = Duration::from_secs(1);
+/// And so often, before others have their turns.
+const READ_PAGES_MAX: usize = 8;
+/// Behind what a start reads, so many rows of a list are looked at for those
+/// that a member has, and their bytes.
+const HELD_ROWS_MAX: usize = 65_536;
+const HELD_BYTES_MAX: usize = 256 << 20;
+const HELD_PAGE: usize = 1024;
 /// Bytes of messages read at a time.
 const READ_BYTES_MAX: usize = 512 << 10;
 
@@ -61,8 +68,9 @@ pub(super) struct List {
     receipts: VecDeque<(u64, Receipt)>,
     // Where in the topic tree it stands, and as what.
     feeders: Vec<(NodeId, Receiver)>,
-    /// Connections that hold PUBLISHes back until there is room.
-    pub waiters: VecDeque<(SessionId, u32)>,
+    /// Connections that hold PUBLISHes back until there is room for the first
+    /// of each.
+    pub waiters: VecDeque<((SessionId, u32), usize)>,
     // Dead letters on their way to their queue, or that found it full; and
     // whether the queue keeps room for each.
     aside: VecDeque<(DeadLetter, bool)>,
@@ -99,6 +107,14 @@ impl List {
 
     pub(super) fn is_dead_letters(&self) -> bool {
         self.name.starts_with("$queue/$dead/")
+    }
+
+    /// Whether it may go: nobody takes part, what it has was due long ago, and
+    /// no dead letter waits for a person.
+    fn is_unused(&self) -> bool {
+        let counts = self.queue.counts();
+        let waits_for_a_person = self.is_dead_letters() && !self.queue.is_idle();
+        counts.members == 0 && counts.delayed == 0 && !waits_for_a_person
     }
 
     /// With `$queue/` or `$share/`.
@@ -191,7 +207,13 @@ impl List {
             Some(_) => self.queue.may_remember(),
             None => Ok(()),
         };
-        match room.and_then(|()| self.queue.reserve(cost_bytes)) {
+        // Where dead letters find no room, no more are made.
+        let is_stuck = !self.aside.is_empty();
+        let room = room.and_then(|()| match self.queue.settings().overflow {
+            Overflow::DeadLetterOldest if is_stuck => self.queue.reserve_free(cost_bytes),
+            _ => self.queue.reserve(cost_bytes),
+        });
+        match room {
             Ok(()) => Ok(None),
             Err(_) => Err(Refused::QueueFull {
                 queue: id,
@@ -212,6 +234,7 @@ impl List {
         if let Some(dedup_id) = wishes.dedup_id {
             // Somebody else may have come first, since room was made for it.
             if let Some(first) = self.queue.seen(dedup_id, now) {
+                effects.receipt = effects.receipt.and(self.last_receipt());
                 self.queue.cancel_reservation(publication.cost_bytes());
                 return Queued::duplicate(first);
             }
@@ -267,6 +290,12 @@ impl List {
         self.queue.add_source(kind, list);
         self.store(&mut effects.journal, now);
         list
+    }
+
+    /// When all that it has is stored.
+    fn last_receipt(&self) -> Receipt {
+        let last = self.receipts.back();
+        last.map_or(Receipt::NONE, |(_, receipt)| *receipt)
     }
 
     /// When a job is stored.
@@ -345,6 +374,7 @@ impl Core {
                 list.used(effects, now);
             }
             if let Some(duplicate) = list.admit(queue, publication, &wishes, now)? {
+                effects.receipt = effects.receipt.and(list.last_receipt());
                 return Ok(duplicate);
             }
             Ok(list.feed(&self.store, effects, publication, &wishes, now))
@@ -376,10 +406,18 @@ impl Core {
                 }
                 match list.admit(queue, publication, &wishes, now) {
                     Ok(None) => reserved.push(queue),
-                    Ok(Some(duplicate)) => duplicates.push((queue, duplicate)),
+                    Ok(Some(duplicate)) => {
+                        effects.receipt = effects.receipt.and(list.last_receipt());
+                        duplicates.push((queue, duplicate));
+                    }
                     Err(refused) => {
                         drop(list);
-                        self.give_back_room(&reserved, publication.cost_bytes());
+                        let cost_bytes = publication.cost_bytes();
+                        for queue in reserved {
+                            self.change_list_with(effects, queue, now, |list, _| {
+                                list.queue.cancel_reservation(cost_bytes);
+                            });
+                        }
                         return Err(refused);
                     }
                 }
@@ -406,14 +444,6 @@ impl Core {
         Ok(fed)
     }
 
-    fn give_back_room(&self, reserved: &[QueueId], cost_bytes: usize) {
-        for queue in reserved {
-            if let Some(mut list) = self.lists.lock(queue.0) {
-                list.queue.cancel_reservation(cost_bytes);
-            }
-        }
-    }
-
     /// The connection of `waiter` holds a PUBLISH back until `queue` has room.
     /// Whether there is some already.
     pub(super) fn wait_for_room(
@@ -424,8 +454,8 @@ impl Core {
     ) -> bool {
         match self.lists.lock(queue.0) {
             Some(mut list) if !list.queue.has_room(cost_bytes) => {
-                if !list.waiters.contains(&waiter) {
-                    list.waiters.push_back(waiter);
+                if !list.waiters.iter().any(|(other, _)| *other == waiter) {
+                    list.waiters.push_back((waiter, cost_bytes));
                 }
                 false
             }
@@ -461,8 +491,15 @@ impl Core {
         let result = change(&mut list, effects);
         self.store_list(&mut list, effects, sequence);
         self.give_out(&mut list, id, effects, now);
+        let mut pages = 0;
         while self.read_jobs(&mut list, id, effects, now) {
             self.give_out(&mut list, id, effects, now);
+            pages += 1;
+            if pages == READ_PAGES_MAX {
+                // The rest of what has expired, say: others have their turns.
+                self.timers.schedule(now, Timer::Queue(id));
+                break;
+            }
         }
         let totals = list.queue.totals();
         let dropped = totals.dropped + totals.discarded + totals.replaced;
@@ -485,9 +522,10 @@ impl Core {
             self.note_receipt(&list, &finished, effects, now);
         }
         // One at a time: who finds room left calls the next by putting in.
-        while list.queue.has_room(0)
-            && let Some((waiter, number)) = list.waiters.pop_front()
+        while let Some(&((waiter, number), cost_bytes)) = list.waiters.front()
+            && list.queue.has_room(cost_bytes)
         {
+            list.waiters.pop_front();
             let session = self.sessions.lock(waiter.0);
             let session = session.filter(|session| session.is_link(number));
             if session.is_some_and(|mut session| session.retry(effects)) {
@@ -604,6 +642,38 @@ impl Core {
                 Some((key, session, packet_id, message.clone(), record.deliveries))
             }
             _ => None,
+        }
+    }
+
+    /// Jobs that members have at QoS 2 behind those that are read, as far as a
+    /// start looks.
+    pub(super) fn load_held_jobs(&self, list: &mut List, held: &mut Vec<HeldJob>, now: Time) {
+        for (stored_in, mut from) in list.queue.unread_from() {
+            let (mut rows_left, mut bytes_left) = (HELD_ROWS_MAX, HELD_BYTES_MAX);
+            while rows_left > 0 && bytes_left > 0 {
+                let rows_max = rows_left.min(HELD_PAGE);
+                let rows = self.store.read(stored_in, from, rows_max, READ_BYTES_MAX);
+                // Who reads on says what is wrong with the disk.
+                let Some(rows) = rows.ok().filter(|rows| !rows.is_empty()) else {
+                    break;
+                };
+                for row in &rows {
+                    from = row.row + 1;
+                    rows_left -= 1;
+                    bytes_left = bytes_left.saturating_sub(row.body.len() + 1);
+                    let record = JobRecord::decode(&row.about);
+                    let Some(Fate::Held(session, packet_id)) = record.map(|record| record.fate)
+                    else {
+                        continue;
+                    };
+                    let Some(job) = stored_job(row) else { continue };
+                    let (message, deliveries) = (job.message.clone(), job.record.deliveries);
+                    let ask = list.ask(&Publication::of(&message, now), now);
+                    if let Some(key) = list.queue.load_held(stored_in, job, &ask) {
+                        held.push((key, session, packet_id, message.clone(), deliveries));
+                    }
+                }
+            }
         }
     }
 
@@ -731,7 +801,7 @@ impl Core {
         let after = self.queues_settings.auto_delete_after;
         let due = match self.lists.lock(id.0) {
             Some(list) if list.given.is_some() => return,
-            Some(list) if list.queue.counts().members == 0 => list.last_used + after,
+            Some(list) if list.is_unused() => list.last_used + after,
             Some(_) => now + after,
             None => return,
         };
@@ -739,8 +809,7 @@ impl Core {
             self.schedule(now, due, Timer::Unused(id));
         } else {
             let removed = self.remove_list(&mut worker.effects, id, |list| {
-                let is_unused = list.queue.counts().members == 0 && list.last_used + after <= now;
-                is_unused && list.given.is_none()
+                list.is_unused() && list.last_used + after <= now && list.given.is_none()
             });
             if let Some((queue, messages)) = removed {
                 tracing::info!(?queue, messages, "a queue that nobody used is deleted");

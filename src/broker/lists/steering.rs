@@ -226,7 +226,7 @@ impl Core {
         keys: &Map<String, Value>,
         now: Time,
     ) -> Result<Map<String, Value>, SteerError> {
-        let _changes = self.list_changes.lock();
+        let changes = self.list_changes.lock();
         let before = self.lists.lock(id.0).ok_or_else(|| no_queue(name))?;
         let mut all = before.given.as_deref().map(keys_of).unwrap_or_default();
         drop(before);
@@ -237,6 +237,9 @@ impl Core {
         let shown = keys_of(&given);
         self.apply(effects, id, (settings, given), true, now)
             .ok_or_else(|| no_queue(name))?;
+        // What comes of that may make a queue of dead letters.
+        drop(changes);
+        self.change_list_with(effects, id, now, |_, _| ());
         Ok(shown)
     }
 
@@ -295,22 +298,24 @@ impl Core {
         is_new: bool,
         now: Time,
     ) -> Option<()> {
-        let (name, before) = self.change_list_with(effects, id, now, |list, effects| {
-            let dead = list.is_dead_letters();
-            list.queue.set_settings(core_settings(&settings, dead));
-            let kind = Kind::Work {
-                settings: settings.clone(),
-                queue_topic: shows_queue_topic(&settings, dead),
-            };
-            let before = std::mem::replace(&mut list.kind, kind);
-            list.given = Some(given);
-            let durability = self.durability_of(list);
-            list.queue.set_durability(durability);
-            if is_new {
-                list.store(&mut effects.journal, now);
-            }
-            (list.name.clone(), before)
-        })?;
+        let mut list = self.lists.lock(id.0)?;
+        let dead = list.is_dead_letters();
+        list.queue.set_settings(core_settings(&settings, dead));
+        let kind = Kind::Work {
+            settings: settings.clone(),
+            queue_topic: shows_queue_topic(&settings, dead),
+        };
+        let before = std::mem::replace(&mut list.kind, kind);
+        list.given = Some(given);
+        let durability = self.durability_of(&list);
+        list.queue.set_durability(durability);
+        if is_new {
+            list.store(&mut effects.journal, now);
+        }
+        let sequence = list.queue.next_sequence();
+        self.store_list(&mut list, effects, sequence);
+        let name = list.name.clone();
+        drop(list);
         let Kind::Work {
             settings: before, ..
         } = before
@@ -371,18 +376,27 @@ impl Core {
         jobs_max: usize,
         now: Time,
     ) -> Option<(usize, usize)> {
+        let mut purged = 0;
+        // Nobody gets what is only about to be purged.
+        for is_last in [false, true] {
+            self.change_list(worker, id, now, |list| {
+                list.queue.begin_purge();
+                let taken = list.queue.take_waiting(jobs_max - purged, usize::MAX);
+                for job in &taken {
+                    list.queue.purge_out(job);
+                }
+                purged += taken.len();
+                // Also what is delayed, on disk: it is read now.
+                if !is_last && purged < jobs_max {
+                    list.queue.hasten(jobs_max - purged);
+                }
+            })?;
+        }
+        self.counters.dropped_purged.add(purged);
         self.change_list(worker, id, now, |list| {
-            let taken = list.queue.take_waiting(jobs_max, usize::MAX);
-            // Also what is delayed, on disk.
-            if taken.len() < jobs_max {
-                list.queue.hasten();
-            }
-            for job in &taken {
-                list.queue.purge_out(job);
-            }
-            self.counters.dropped_purged.add(taken.len());
+            list.queue.end_purge();
             let counts = list.queue.counts();
-            (taken.len(), counts.ready + counts.delayed)
+            (purged, counts.ready + counts.delayed)
         })
     }
 
@@ -542,7 +556,9 @@ impl Core {
                 });
                 let Some(last) = rows.last() else { break };
                 from = last.row + 1;
-                looked += rows.len();
+                looked += rows
+                    .len()
+                    .max(rows.iter().map(|row| row.body.len()).sum::<usize>() >> 12);
                 let jobs = rows.iter().filter_map(stored_job);
                 let mut found: Vec<_> =
                     jobs.filter(|job| ids.contains(&job.message.id())).collect();

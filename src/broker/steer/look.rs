@@ -214,7 +214,7 @@ impl Core {
         count: usize,
     ) -> Result<Tailed, SteerError> {
         let from = match after {
-            Some(after) => after + 1,
+            Some(after) => after.saturating_add(1),
             // The last ones.
             None => {
                 let (_, next) = self.events(id, name, Err((u64::MAX, 0)))?;
