@@ -190,3 +190,32 @@ fn each_way_to_die_has_its_word() {
         });
     }
 }
+
+#[test]
+fn what_clients_say_of_deaths_harms_nobody() {
+    in_mqtt_5(
+        |_| (),
+        |mut world| {
+            let p = world.connect("p").go();
+            let a = world.connect("a").go();
+            world.subscribe(a, "$queue/jobs", 1);
+            let (quotes, long) = ("\"".repeat(60_000), "x".repeat(60_000));
+            let said = [
+                ("dead-count", "18446744073709551615"),
+                ("dead-topic", &quotes),
+                ("dead-said", &long),
+                ("dead-before", &long),
+                ("dead-x", &long),
+            ];
+            let said = said.map(|(name, text)| Property::UserProperty((name, text)));
+            let id = world.send_with(p, ("$queue/jobs", "m"), 1, false, &said);
+            world.expect(p, Got::Puback(id));
+            let job = world.messages(a).remove(0);
+            world.control(a, "reject", &job.id.to_string());
+            let (_, letter) = autopsy(&mut world);
+            let dead = told(&letter, "dead-");
+            assert_eq!(of(&dead, "count"), u64::MAX.to_string());
+            assert_eq!(of(&dead, "topic"), "jobs");
+        },
+    );
+}

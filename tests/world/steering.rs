@@ -1061,3 +1061,77 @@ fn numbers_are_not_published_where_that_is_off() {
         assert_eq!(world.messages(s), []);
     });
 }
+
+#[test]
+fn settings_that_let_jobs_expire_make_dead_letters() {
+    in_each_version(|mut world| {
+        world.fill("jobs", 0..3);
+        world.advance(secs(100));
+        // Their queue of dead letters is made by it.
+        let settings = json!({"ttl_secs": 60, "dead_letter_expired": true});
+        world.steer(json!({"op": "set", "queue": "jobs", "settings": settings}));
+        world.advance(secs(1));
+        assert_eq!(world.state("jobs"), [0, 0, 0, 3]);
+    });
+}
+
+#[test]
+fn fair_turns_begin_and_end_with_jobs_in_every_place() {
+    for stored in [false, true] {
+        let mut world = World::new();
+        world.version = Version::V5;
+        if stored {
+            world = world.stored(&Twin::new());
+        }
+        let p = world.connect("p").go();
+        let a = world.connect("a").go();
+        world.subscribe(a, "$queue/jobs", 1);
+        for n in 0..20 {
+            world.publish(p, "$queue/jobs", &n.to_string(), 1);
+        }
+        let in_hand = world.messages(a);
+        assert_eq!(in_hand.len(), 16);
+        for (name, text) in [("delay", "3600"), ("group", "g"), ("group", "g")] {
+            let asked = [Property::UserProperty((name, text))];
+            world.send_with(p, ("$queue/jobs", name), 1, false, &asked);
+            world.receive(p);
+        }
+        for fair in [true, false, true] {
+            let settings = json!({"fair": fair});
+            world.steer(json!({"op": "set", "queue": "jobs", "settings": settings}));
+            assert_eq!(world.state("jobs"), [6, 16, 1, 0], "{fair}");
+        }
+        for job in &in_hand {
+            world.acknowledge(a, job);
+        }
+        let mut rest = Vec::new();
+        while let Some(Got::Publish(job)) = world.take(a) {
+            world.acknowledge(a, &job);
+            rest.push(job.payload);
+        }
+        rest.sort();
+        assert_eq!(rest, ["16", "17", "18", "19", "group", "group"]);
+        assert_eq!(world.state("jobs"), [0, 0, 1, 0]);
+    }
+}
+
+#[test]
+fn purging_gives_nothing_out() {
+    let mut world = World::new().stored(&Twin::new());
+    let p = world.connect("p").go();
+    for n in 0..1500 {
+        world.publish(p, "$queue/$with/delay=3600/jobs", &n.to_string(), 1);
+    }
+    let a = world.connect("a").go();
+    world.subscribe(a, "$queue/jobs", 1);
+    world.core.store().commit(true).expect("the disk is well");
+    // The second reaches what is on disk, and not all of it.
+    for count in [1000, 100] {
+        let purged = world.steer(json!({"op": "purge", "queue": "jobs", "count": count}));
+        assert_eq!(purged["purged"], count);
+        assert_eq!(world.payloads(a), [""; 0]);
+    }
+    while world.steer(json!({"op": "purge", "queue": "jobs"}))["left"] != 0 {}
+    assert_eq!(world.payloads(a), [""; 0]);
+    assert_eq!(world.state("jobs"), [0; 4]);
+}
