@@ -736,14 +736,7 @@ impl Queue {
             keeping.away.insert((due, job.sequence, ask.priority, kind));
             return None;
         }
-        let key = self.add_job(job.message, ask, (kind, job.sequence), job.stored);
-        let job = &mut self.jobs[key as usize];
-        job.deliveries = record.deliveries;
-        job.failures = record.failures;
-        job.losses = record.losses;
-        if !record.said.is_empty() {
-            self.say(key, record.said);
-        }
+        let key = self.add_stored(job, ask, kind);
         match record.fate {
             Fate::Delayed(due) if due > now => {
                 self.hold_group(key, record.failures > 0);
@@ -780,14 +773,20 @@ impl Queue {
             return None;
         }
         self.bytes = self.bytes - read + job.message.cost_bytes();
+        let key = self.add_stored(job, ask, kind);
+        self.await_holder(key);
+        Some(key)
+    }
+
+    /// A job that was read, in memory and in no place yet, with its history.
+    fn add_stored(&mut self, job: StoredJob<'_>, ask: &Ask<'_>, kind: u8) -> u32 {
         let record = job.record;
-        let key = self.add_job(job.message, ask, (kind, sequence), job.stored);
+        let key = self.add_job(job.message, ask, (kind, job.sequence), job.stored);
         let job = &mut self.jobs[key as usize];
         (job.deliveries, job.failures, job.losses) =
             (record.deliveries, record.failures, record.losses);
         self.say(key, record.said);
-        self.await_holder(key);
-        Some(key)
+        key
     }
 
     /// From where on each list is not read yet.

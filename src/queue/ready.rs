@@ -31,6 +31,18 @@ struct PriorityLane {
     round: List,
 }
 
+impl PriorityLane {
+    /// The sequence of the oldest, and its key.
+    fn oldest(&self, jobs: &Slab<Job>, groups: Option<&Groups>) -> Option<(u64, u32)> {
+        let Some(groups) = groups else {
+            return self.lane.first(jobs);
+        };
+        let round = std::iter::successors(self.round.first(), |group| groups.get(*group).next());
+        let firsts = round.filter_map(|group| groups.get(group).lane.first(jobs));
+        firsts.min()
+    }
+}
+
 impl Ready {
     pub fn len(&self) -> usize {
         self.len
@@ -161,56 +173,22 @@ impl Ready {
     /// The oldest of the lowest priority.
     pub fn last_lane_first(&self, jobs: &Slab<Job>, groups: Option<&Groups>) -> Option<u32> {
         let lane = self.lanes.iter().rev().find(|lane| lane.len > 0);
-        let oldest = lane.and_then(|lane| match groups {
-            None => lane.lane.first(jobs),
-            Some(groups) => {
-                let mut oldest = None;
-                let mut next = lane.round.first();
-                while let Some(group) = next {
-                    let group = groups.get(group);
-                    next = group.next();
-                    oldest = oldest.into_iter().chain(group.lane.first(jobs)).min();
-                }
-                oldest
-            }
+        let ready = lane.and_then(|lane| {
+            let (sequence, key) = lane.oldest(jobs, groups)?;
+            Some((lane.priority, sequence, key))
         });
-        let priority = lane.map(|lane| lane.priority);
         let alone = self.alone.iter();
-        let lowest = alone.clone().map(|(&(Reverse(of), _), _)| of).min();
-        let alone = alone.filter(|&(&(Reverse(of), _), _)| Some(of) == lowest);
-        let alone = alone.map(|(&(_, sequence), &key)| (sequence, key)).min();
-        match (priority, lowest) {
-            (Some(priority), Some(lowest)) if priority == lowest => {
-                oldest.into_iter().chain(alone).min()
-            }
-            (Some(priority), Some(lowest)) if priority < lowest => oldest,
-            (Some(_), Some(_)) | (None, _) => alone,
-            (Some(_), None) => oldest,
-        }
-        .map(|(_, key)| key)
+        let alone = alone.map(|(&(Reverse(priority), sequence), &key)| (priority, sequence, key));
+        alone.chain(ready).min().map(|(.., key)| key)
     }
 
     /// The oldest of all.
     pub fn oldest(&self, jobs: &Slab<Job>, groups: Option<&Groups>) -> Option<u32> {
-        let mut oldest = None;
-        for lane in self.lanes.iter().filter(|lane| lane.len > 0) {
-            match groups {
-                None => oldest = oldest.into_iter().chain(lane.lane.first(jobs)).min(),
-                Some(groups) => {
-                    let mut next = lane.round.first();
-                    while let Some(group) = next {
-                        let group = groups.get(group);
-                        next = group.next();
-                        oldest = oldest.into_iter().chain(group.lane.first(jobs)).min();
-                    }
-                }
-            }
-        }
-        let alone = self
-            .alone
-            .iter()
-            .map(|(&(_, sequence), &key)| (sequence, key));
-        oldest.into_iter().chain(alone).min().map(|(_, key)| key)
+        let ready = self.lanes.iter().filter(|lane| lane.len > 0);
+        let ready = ready.filter_map(|lane| lane.oldest(jobs, groups));
+        let alone = self.alone.iter();
+        let alone = alone.map(|(&(_, sequence), &key)| (sequence, key));
+        ready.chain(alone).min().map(|(_, key)| key)
     }
 
     /// Gives back the memory of empty lanes.
