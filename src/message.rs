@@ -114,6 +114,11 @@ impl ClientId {
         ClientId(text.into())
     }
 
+    /// Whether they are one in memory, which clones are.
+    pub fn is_same(&self, other: &ClientId) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -198,9 +203,28 @@ const AROUND_BODY_BYTES: usize = size_of::<Message>() + 2 * 8 + 2 * 16 + 2 * 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u64);
 
+impl MessageId {
+    /// As clients see it: in hexadecimal digits, 16 at most. Every stored
+    /// message is answered and delivered with it, and `fmt` takes four times as
+    /// long.
+    pub fn digits(self, buffer: &mut [u8; 16]) -> &str {
+        let mut from = buffer.len();
+        let mut left = self.0;
+        loop {
+            from -= 1;
+            buffer[from] = b"0123456789abcdef"[(left % 16) as usize];
+            left /= 16;
+            if left == 0 {
+                break;
+            }
+        }
+        std::str::from_utf8(&buffer[from..]).expect("digits are text")
+    }
+}
+
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}", self.0)
+        f.pad(self.digits(&mut [0; 16]))
     }
 }
 

@@ -5,7 +5,6 @@
 //! here, or sent on from here.
 
 use std::collections::VecDeque;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use super::authenticate::Enhanced;
@@ -704,12 +703,13 @@ fn answer_queued(
     packet_id: PacketId,
     queued: Queued,
 ) {
-    let Worker { told, text, .. } = worker;
+    let mut digits = [0; 16];
+    let told = &mut worker.told;
     told.clear();
-    text.clear();
-    // Writing to a text does not fail.
-    _ = write!(text, "{}", queued.id);
-    told.push(Property::UserProperty(("message-id", text)));
+    told.push(Property::UserProperty((
+        "message-id",
+        queued.id.digits(&mut digits),
+    )));
     if queued.is_duplicate {
         told.push(Property::UserProperty(("duplicate", "1")));
     }

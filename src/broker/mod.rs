@@ -118,7 +118,6 @@ pub struct Worker {
     gates: Vec<(usize, Receipt)>,
     // What an acknowledgement tells, while it is put together.
     told: PropertiesBuf,
-    text: String,
     // While it is locked, what is stored is stored together; who locks it takes
     // it meanwhile.
     pin: Option<Arc<Mutex<()>>>,
@@ -132,7 +131,6 @@ impl Worker {
             answers: Vec::new(),
             gates: Vec::new(),
             told: PropertiesBuf::new(),
-            text: String::new(),
             pin: core.store.pin(),
             cache: MatchCache::new(core.limits.match_cache_bytes_max),
             overflowed: Vec::new(),

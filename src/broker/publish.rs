@@ -165,14 +165,15 @@ impl Core {
         incoming: &Incoming<'_>,
         now: Time,
     ) -> Result<Taken, Refused> {
-        match incoming.topic.starts_with('$') {
+        let topic = incoming.topic.strip_prefix("$queue/");
+        match topic.unwrap_or(incoming.topic).starts_with('$') {
             true => self.accept_special(worker, link, incoming, now),
             false => self.accept_as_meant(worker, link, incoming, (None, None), now),
         }
     }
 
     /// As `accept`, where the topic may say more than where it goes.
-    #[inline(never)]
+    #[cold]
     fn accept_special(
         &self,
         worker: &mut Worker,
@@ -293,8 +294,9 @@ impl Core {
 
     /// The topic that a client publishes to, without `$queue/`.
     pub(super) fn parse_topic<'a>(&self, topic: &'a str) -> Result<TopicName<'a>, Close> {
-        if !topic.starts_with('$') {
-            return self.parse_topic_name(topic);
+        let name = topic.strip_prefix("$queue/").unwrap_or(topic);
+        if !name.starts_with('$') {
+            return self.parse_topic_name(name);
         }
         let invalid = |why: &'static str| Err(Close::new(ReasonCode::TopicNameInvalid, why));
         if topic == "$queue"
@@ -308,8 +310,7 @@ impl Core {
             let why = "clients do not publish to $queue, $settles, $delayed, $share/ or $dead/; $queue/NAME is a queue";
             return invalid(why);
         }
-        let name = topic.strip_prefix("$queue/").unwrap_or(topic);
-        if name.len() < topic.len() && name.starts_with('$') {
+        if name.len() < topic.len() {
             return invalid("no queue name begins with $");
         }
         self.parse_topic_name(name)

@@ -390,7 +390,7 @@ impl Core {
                 enqueued_at_ms: message.received().as_micros() / 1000,
             });
             if let Some(mut session) = self.sessions.lock(member.0) {
-                session.restore_job(packet_id, message, job, about, &mut worker.effects);
+                session.restore_job(packet_id, message, job, about);
             }
         }
         drop(list);

@@ -21,6 +21,8 @@ pub(super) struct Job {
     pub group: u32,
     /// In the list of its member's leases.
     pub links: Links,
+    /// Its message's, which is not to be looked at in each step.
+    pub cost_bytes: u32,
     pub deliveries: u32,
     /// Deliveries that count as failed.
     pub failures: u32,
@@ -140,6 +142,11 @@ pub(super) enum After {
 }
 
 impl Held {
+    /// How long its member had it until now.
+    pub fn took_micros(&self, now: Time) -> u64 {
+        now.as_micros().saturating_sub(self.delivered.as_micros())
+    }
+
     /// From when its time counts, given when its member last settled an
     /// earlier delivery. QoS 2 counts from its own delivery.
     pub fn start(&self, restarted: Time) -> Time {

@@ -419,7 +419,7 @@ impl Queue {
 
     /// Jobs of one priority of a stored queue that are ready in memory; the
     /// others are on disk.
-    const READ_MAX: usize = 2048;
+    const READ_MAX: usize = 4096;
     /// And their bytes, of all priorities; but so many jobs in any case.
     const READ_BYTES_MAX: usize = 2 << 20;
     const READ_FEW: usize = 16;
@@ -477,7 +477,7 @@ impl Queue {
         let mut keeping = Keeping::new(list, durability);
         let in_memory = self.jobs.iter();
         let unleased = in_memory.filter(|(_, job)| !matches!(job.state, State::Leased(_)));
-        keeping.read_bytes = unleased.map(|(_, job)| job.message.cost_bytes()).sum();
+        keeping.read_bytes = unleased.map(|(_, job)| job.cost_bytes as usize).sum();
         self.keeping = Some(Box::new(keeping));
         self.next_sequence = self.next_sequence.max(1);
     }
@@ -641,27 +641,19 @@ impl Queue {
         {
             return Some(source.wanted(Queue::READ_MAX));
         }
-        let mut ready = 0;
-        for priority in (0..Source::DELAYED).rev() {
-            ready = match of_each {
-                true => self.ready.len_of(priority),
-                false => ready + self.ready.len_of(priority),
-            };
-            match ready >= enough && !all {
-                true if of_each => continue,
-                true => return None,
-                false => {}
-            }
-            let mut sources = keeping.sources.iter();
-            if let Some(source) = sources.find(|of| of.kind == priority && of.unread > 0) {
-                let room = match all {
-                    true => Queue::READ_MAX,
-                    false => Queue::READ_MAX - ready,
-                };
-                return Some(source.wanted(room));
-            }
-        }
-        None
+        // What is ready comes before what is read of a lower priority.
+        let ready = |priority: u8| match of_each {
+            true => self.ready.len_of(priority),
+            false => self.ready.len_from(priority),
+        };
+        let of_priorities = keeping.sources.iter();
+        let of_priorities = of_priorities.filter(|of| of.kind < Source::DELAYED && of.unread > 0);
+        let wanting = of_priorities.filter(|of| all || ready(of.kind) < enough);
+        let source = wanting.max_by_key(|of| of.kind)?;
+        Some(source.wanted(match all {
+            true => Queue::READ_MAX,
+            false => Queue::READ_MAX - ready(source.kind),
+        }))
     }
 
     /// The first that is due, and those that are due next to it.
@@ -1229,8 +1221,9 @@ impl Queue {
         (source, sequence): (u8, u64),
         stored: Stored,
     ) -> u32 {
+        let cost_bytes = message.cost_bytes();
         if let Some(keeping) = &mut self.keeping {
-            keeping.read_bytes += message.cost_bytes();
+            keeping.read_bytes += cost_bytes;
         }
         let is_work = self.settings.rules == Rules::Work;
         let fair = is_work && self.settings.fair;
@@ -1248,6 +1241,8 @@ impl Queue {
             member: 0,
             group,
             links: Links::NONE,
+            // A packet's length has 28 bits [MQTT-1.5.5].
+            cost_bytes: cost_bytes as u32,
             deliveries: 0,
             failures: 0,
             losses: 0,
@@ -1452,7 +1447,7 @@ impl Queue {
             member.has_alone = true;
         }
         if let Some(keeping) = &mut self.keeping {
-            keeping.read_bytes -= job.message.cost_bytes();
+            keeping.read_bytes -= job.cost_bytes as usize;
         }
         if job.group != Job::NO_GROUP
             && let Some(groups) = self.groups.as_mut().filter(|_| job.flags.is_out)
@@ -1527,7 +1522,7 @@ impl Queue {
             keeping
                 .away
                 .insert((due, job.sequence, job.priority, job.source));
-            keeping.read_bytes -= job.message.cost_bytes();
+            keeping.read_bytes -= job.cost_bytes as usize;
             self.said.remove(&key);
             self.jobs.remove(key as usize);
             return;
@@ -1600,8 +1595,8 @@ impl Queue {
         let is_work = self.settings.rules == Rules::Work;
         match settlement {
             Settlement::Done if is_work => {
-                let took = now.since(self.jobs[id.job as usize].held().delivered);
-                self.did_a_job(id.member, took);
+                let took_micros = self.jobs[id.job as usize].held().took_micros(now);
+                self.did_a_job(id.member, took_micros);
             }
             // Before it has room by what it gives back.
             Settlement::Busy if is_work => self.rest(id.member, now),
@@ -1653,8 +1648,8 @@ impl Queue {
         self.timers.insert((until, Timer::Rest(member)));
     }
 
-    fn did_a_job(&mut self, member: u32, took: Duration) {
-        if let Some(rested) = self.rota.did(member, took) {
+    fn did_a_job(&mut self, member: u32, took_micros: u64) {
+        if let Some(rested) = self.rota.did(member, took_micros) {
             self.timers.remove(&(rested, Timer::Rest(member)));
         }
     }
@@ -1719,8 +1714,8 @@ impl Queue {
         }
         let member = self.rota.members.get(id.member as usize);
         let member = member.filter(|member| member.first_lease <= id.number);
-        if let Some(took) = member.map(|member| member.took) {
-            self.did_a_job(id.member, took);
+        if let Some(took_micros) = member.map(|member| member.took_micros) {
+            self.did_a_job(id.member, took_micros);
         }
         self.take_out_waiting(id.job);
         self.totals.done += 1;
@@ -1743,16 +1738,23 @@ impl Queue {
     /// A lower bound of when [`Queue::handle_timeout`] has something to do;
     /// `None`: not before something else happens.
     pub fn next_timeout(&self) -> Option<Time> {
-        let timer = self.timers.first().map(|&(at, _)| at);
-        // Its last moment is still the job's own.
-        let expiry = (self.expiring.first()).map(|&(at, _)| at + Duration::from_micros(1));
-        let keeping = self.keeping.as_ref();
-        let away = keeping.and_then(|keeping| keeping.away.first());
-        let away = away.map(|&(at, ..)| at);
-        let ids = self.once.as_ref().and_then(|once| once.next_over());
-        // There is no hurry to forget.
-        let ids = ids.map(|at| at + Duration::from_secs(1));
-        timer.into_iter().chain(expiry).chain(away).chain(ids).min()
+        let mut next = self.timers.first().map_or(Time::MAX, |&(at, _)| at);
+        if let Some(&(at, _)) = self.expiring.first() {
+            // Its last moment is still the job's own.
+            next = next.min(at + Duration::from_micros(1));
+        }
+        if let Some(keeping) = &self.keeping
+            && let Some(&(at, ..)) = keeping.away.first()
+        {
+            next = next.min(at);
+        }
+        if let Some(once) = &self.once
+            && let Some(at) = once.next_over()
+        {
+            // There is no hurry to forget.
+            next = next.min(at + Duration::from_secs(1));
+        }
+        (next < Time::MAX).then_some(next)
     }
 
     /// Ends delays, leases whose time has passed, and jobs that have expired;
@@ -2010,7 +2012,7 @@ impl Queue {
         let job = &self.jobs[key as usize];
         let (held, member_key, is_alone) = (*job.held(), job.member, job.is_alone());
         if let Some(keeping) = &mut self.keeping {
-            keeping.read_bytes += job.message.cost_bytes();
+            keeping.read_bytes += job.cost_bytes as usize;
         }
         self.leased -= 1;
         let later = job.links.next();
@@ -2135,7 +2137,7 @@ impl Queue {
             groups.leave(job.group);
         }
         if let Some(keeping) = &mut self.keeping {
-            keeping.read_bytes -= job.message.cost_bytes();
+            keeping.read_bytes -= job.cost_bytes as usize;
             keeping
                 .parked
                 .insert((job.sequence, job.priority, job.source));
@@ -2406,9 +2408,9 @@ impl Queue {
             keys.forget(key);
         }
         if let Some(keeping) = &mut self.keeping {
-            keeping.read_bytes -= job.message.cost_bytes();
+            keeping.read_bytes -= job.cost_bytes as usize;
         }
-        self.cancel_reservation(job.message.cost_bytes());
+        self.cancel_reservation(job.cost_bytes as usize);
         if job.group != Job::NO_GROUP {
             if job.flags.is_out {
                 self.step_out(job.group);

@@ -60,7 +60,19 @@ impl Ready {
         lane.map_or(0, |lane| lane.len)
     }
 
+    /// How many are of that priority or a higher one.
+    pub fn len_from(&self, priority: u8) -> usize {
+        let lanes = self.lanes.iter();
+        let lanes = lanes.take_while(|lane| lane.priority >= priority);
+        lanes.map(|lane| lane.len).sum()
+    }
+
     fn lane(&mut self, priority: u8) -> &mut PriorityLane {
+        // Most often there is one.
+        let is_first = |lane: &PriorityLane| lane.priority == priority;
+        if self.lanes.first().is_some_and(is_first) {
+            return &mut self.lanes[0];
+        }
         let at = self.lanes.partition_point(|lane| lane.priority > priority);
         if self
             .lanes

@@ -39,7 +39,10 @@ pub(super) struct Member {
     /// It has a job that no other one may be beside.
     pub has_alone: bool,
     /// A moving mean of how long its deliveries took that it did.
-    pub took: Duration,
+    pub took_micros: u64,
+    /// The number of its client among those of the queue's events, if it still
+    /// has one.
+    pub traced: u32,
     /// Its place in the ring, if it is in it.
     in_ring: Option<u64>,
     ring: Links,
@@ -182,7 +185,8 @@ impl Rota {
                 rests: 0,
                 timeouts: 0,
                 has_alone: false,
-                took: Duration::ZERO,
+                took_micros: 0,
+                traced: u32::MAX,
                 in_ring: None,
                 ring: Links::NONE,
             }) as u32; // There are fewer sessions than that.
@@ -327,7 +331,9 @@ impl Rota {
             true => *member.held_mut(qos) += 1,
             false => *member.held_mut(qos) -= 1,
         }
-        self.set_load(key, Some(before));
+        if self.dispatch == Dispatch::LeastInflight {
+            self.set_load(key, Some(before));
+        }
         if self.draining == Some(key) && self.get(key).held == [0; 3] {
             self.draining = None; // It stands in the ring again by `refresh`.
         }
@@ -384,12 +390,12 @@ impl Rota {
 
     /// It did a job, and so is neither busy nor stuck; until when it was to
     /// rest.
-    pub fn did(&mut self, key: u32, took: Duration) -> Option<Time> {
+    pub fn did(&mut self, key: u32, took_micros: u64) -> Option<Time> {
         let member = self.get_mut(key);
         (member.rests, member.timeouts) = (0, 0);
-        member.took = match member.took {
-            Duration::ZERO => took,
-            before => (before * 7 + took) / 8,
+        member.took_micros = match member.took_micros {
+            0 => took_micros,
+            before => before - before / 8 + took_micros / 8,
         };
         let rested = member.rests_until;
         if rested.is_some() {

@@ -45,7 +45,7 @@ impl Queue {
         }
         match self.jobs[id.job as usize].state {
             State::Leased(held) => {
-                self.did_a_job(id.member, now.since(held.delivered));
+                self.did_a_job(id.member, held.took_micros(now));
                 self.unlink(id.job, Some(now));
             }
             _ => self.settling -= 1,

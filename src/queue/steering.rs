@@ -176,7 +176,8 @@ impl Queue {
                 prefetch: member.membership.prefetch,
                 in_flight: member.held_len(),
                 oldest: oldest.map(|job| self.jobs[job as usize].held().delivered),
-                latency: Some(member.took).filter(|took| !took.is_zero()),
+                latency: (member.took_micros > 0)
+                    .then(|| Duration::from_micros(member.took_micros)),
                 resting_until: member.rests_until,
             }
         });

@@ -5,8 +5,9 @@
 //! moment is told with [`Queue::at`] before anything happens. A queue that was
 //! never used has none of it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
+
+use slab::Slab;
 
 use super::{DeadReason, Queue, Rules, Totals};
 use crate::message::{ClientId, LeaseId, MessageId, Time};
@@ -17,12 +18,12 @@ const SAMPLED_EVERY: Duration = Duration::from_secs(5);
 const EVENTS_MIN: usize = 16;
 
 /// What happened to a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// It was put in.
     Stored,
-    /// The session of this client took it.
-    Delivered(ClientId),
+    /// A member's session took it.
+    Delivered,
     TimedOut,
     /// With its member's connection or session.
     Lost,
@@ -48,6 +49,8 @@ pub struct Event {
     pub at: Time,
     pub message: MessageId,
     pub what: What,
+    /// To whom it was delivered.
+    pub client: Option<ClientId>,
 }
 
 /// Jobs that came, and that were done, a second.
@@ -65,11 +68,65 @@ pub(super) struct Trace {
 }
 
 struct Kept {
-    events: VecDeque<(Time, MessageId, What)>,
-    /// The number of the first of them.
+    events: Vec<Entry>,
+    /// Where the first of them is: when there are enough, it makes room for the
+    /// next.
+    oldest: usize,
+    /// The number of the first.
     first: u64,
+    clients: Clients,
     /// The older one first.
     samples: [Sample; 2],
+}
+
+/// An event as the ring has it: a job leaves three, and a ring that is small
+/// stays in the processor's cache.
+struct Entry {
+    at: Time,
+    message: MessageId,
+    what: What,
+    /// Among the [`Clients`], of [`What::Delivered`].
+    client: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() == 24);
+
+/// Of an event that has none.
+const NO_CLIENT: u32 = u32::MAX;
+
+/// The clients of the events in a ring, each once: to share a name with its
+/// connection for each event would have two processors write the same line.
+#[derive(Default)]
+struct Clients {
+    /// And in how many events each is.
+    known: Slab<(ClientId, u32)>,
+}
+
+impl Clients {
+    /// The number of a client that may have had this one before.
+    fn note(&mut self, client: &ClientId, before: u32) -> u32 {
+        match self.known.get_mut(before as usize) {
+            Some((known, events)) if known.is_same(client) => {
+                *events += 1;
+                before
+            }
+            _ => self.known.insert((client.clone(), 1)) as u32,
+        }
+    }
+
+    fn name(&self, number: u32) -> Option<ClientId> {
+        let (client, _) = self.known.get(number as usize)?;
+        Some(client.clone())
+    }
+
+    fn forget(&mut self, number: u32) {
+        if let Some((_, events)) = self.known.get_mut(number as usize) {
+            *events -= 1;
+            if *events == 0 {
+                self.known.remove(number as usize);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -90,10 +147,38 @@ impl Sample {
 }
 
 impl Kept {
-    fn push(&mut self, event: (Time, MessageId, What), events_max: usize) {
-        while self.events.len() >= events_max.max(1) {
-            self.events.pop_front();
-            self.first += 1;
+    fn new(now: Time, totals: &Totals) -> Kept {
+        Kept {
+            events: Vec::new(),
+            oldest: 0,
+            first: 1,
+            clients: Clients::default(),
+            samples: [Sample::of(totals, now); 2],
+        }
+    }
+
+    /// `events_max`: above 0.
+    #[inline]
+    fn push(&mut self, entry: Entry, events_max: usize) {
+        if self.events.len() != events_max {
+            return self.push_and_fit(entry, events_max);
+        }
+        let oldest = std::mem::replace(&mut self.events[self.oldest], entry);
+        self.oldest += 1;
+        if self.oldest == events_max {
+            self.oldest = 0;
+        }
+        self.drop_oldest(&oldest);
+    }
+
+    /// As `push`, into a ring that has more or fewer.
+    #[inline(never)]
+    fn push_and_fit(&mut self, entry: Entry, events_max: usize) {
+        self.events.rotate_left(self.oldest);
+        self.oldest = 0;
+        let too_many = (self.events.len() + 1).saturating_sub(events_max);
+        for oldest in self.events.drain(..too_many).collect::<Vec<_>>() {
+            self.drop_oldest(&oldest);
         }
         // By doubling, but no further than to the bound.
         if self.events.len() == self.events.capacity() {
@@ -101,9 +186,28 @@ impl Kept {
             let more = more.min(events_max - self.events.len());
             self.events.reserve_exact(more);
         }
-        match events_max {
-            0 => self.first += 1,
-            _ => self.events.push_back(event),
+        self.events.push(entry);
+    }
+
+    fn drop_oldest(&mut self, oldest: &Entry) {
+        self.first += 1;
+        if oldest.client != NO_CLIENT {
+            self.clients.forget(oldest.client);
+        }
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        let (last, first) = self.events.split_at(self.oldest);
+        (self.first..).zip(first.iter().chain(last))
+    }
+
+    fn event(&self, (number, entry): (u64, &Entry)) -> Event {
+        Event {
+            number,
+            at: entry.at,
+            message: entry.message,
+            what: entry.what,
+            client: self.clients.name(entry.client),
         }
     }
 }
@@ -127,27 +231,43 @@ impl Queue {
 
     /// Records what happened to a message that may not be in memory.
     pub(super) fn trace_message(&mut self, message: MessageId, what: What) {
+        self.trace_with(message, what, |_| NO_CLIENT);
+    }
+
+    fn trace_with(
+        &mut self,
+        message: MessageId,
+        what: What,
+        client: impl FnOnce(&mut Clients) -> u32,
+    ) {
+        let events_max = self.settings.trace_events_max;
         if self.settings.rules == Rules::Share {
             return;
         }
-        let now = self.trace.moment;
-        let events_max = self.settings.trace_events_max;
-        let kept = self.trace.kept.get_or_insert_with(|| {
-            let sample = Sample::of(&self.totals, now);
-            Box::new(Kept {
-                events: VecDeque::new(),
-                first: 1,
-                samples: [sample, sample],
-            })
-        });
-        kept.push((now, message, what), events_max);
+        let at = self.trace.moment;
+        let kept = &mut self.trace.kept;
+        let kept = kept.get_or_insert_with(|| Box::new(Kept::new(at, &self.totals)));
+        if events_max > 0 {
+            let client = client(&mut kept.clients);
+            let entry = Entry {
+                at,
+                message,
+                what,
+                client,
+            };
+            kept.push(entry, events_max);
+        }
     }
 
     /// The client's session took a lease.
     pub fn delivered(&mut self, id: LeaseId, client: &ClientId) {
-        if self.settings.trace_events_max > 0 {
-            self.trace(id.job, What::Delivered(client.clone()));
-        }
+        let message = self.jobs[id.job as usize].message.id();
+        let mut number = self.rota.members[id.member as usize].traced;
+        self.trace_with(message, What::Delivered, |clients| {
+            number = clients.note(client, number);
+            number
+        });
+        self.rota.members[id.member as usize].traced = number;
     }
 
     /// How fast it goes, at the moment that was told last.
@@ -171,8 +291,8 @@ impl Queue {
             return (Vec::new(), 1);
         };
         let skipped = usize::try_from(from.saturating_sub(kept.first)).unwrap_or(usize::MAX);
-        let numbered = (kept.first..).zip(&kept.events);
-        let found: Vec<Event> = numbered.skip(skipped).take(count).map(event).collect();
+        let found = kept.numbered().skip(skipped).take(count);
+        let found: Vec<Event> = found.map(|entry| kept.event(entry)).collect();
         let end = kept.first + kept.events.len() as u64;
         let next = found.last().map_or(end, |last| last.number + 1);
         (found, next)
@@ -183,19 +303,43 @@ impl Queue {
         let Some(kept) = &self.trace.kept else {
             return Vec::new();
         };
-        let numbered = (kept.first..).zip(&kept.events);
-        numbered
-            .filter(|(_, (_, of, _))| *of == message)
-            .map(event)
-            .collect()
+        let of_it = kept.numbered();
+        let of_it = of_it.filter(|(_, entry)| entry.message == message);
+        of_it.map(|entry| kept.event(entry)).collect()
     }
 }
 
-fn event((number, (at, message, what)): (u64, &(Time, MessageId, What))) -> Event {
-    Event {
-        number,
-        at: *at,
-        message: *message,
-        what: what.clone(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_has_the_last_events_whatever_its_bound_becomes() {
+        let mut kept = Kept::new(Time::ZERO, &Totals::default());
+        let clients = ["a", "b", "c"].map(ClientId::new);
+        let (mut number, mut last) = (0, NO_CLIENT);
+        for (events_max, pushes, kept_of_them) in [(4, 10, 4), (2, 1, 2), (6, 3, 5), (6, 9, 6)] {
+            for _ in 0..pushes {
+                number += 1;
+                last = kept.clients.note(&clients[number as usize % 3], last);
+                let entry = Entry {
+                    at: Time::ZERO,
+                    message: MessageId(number),
+                    what: What::Delivered,
+                    client: last,
+                };
+                kept.push(entry, events_max);
+            }
+            let events: Vec<Event> = kept.numbered().map(|entry| kept.event(entry)).collect();
+            let numbers: Vec<u64> = events.iter().map(|event| event.number).collect();
+            let wanted: Vec<u64> = (number - kept_of_them + 1..=number).collect();
+            assert_eq!(numbers, wanted);
+            for event in &events {
+                assert_eq!(event.message.0, event.number);
+                let client = &clients[event.number as usize % 3];
+                assert_eq!(event.client.as_ref(), Some(client));
+            }
+            assert!(kept.clients.known.len() <= events.len());
+        }
     }
 }

@@ -16,7 +16,6 @@ mod window;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fmt::Write;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::task::Waker;
@@ -312,7 +311,6 @@ pub struct Effects {
     spare: Vec<Vec<u8>>,
     // Properties of one delivery, while they are put together.
     own: Vec<u8>,
-    text: String,
 }
 
 /// What the publisher of a message is told of it, at its response topic.
@@ -460,7 +458,6 @@ impl Session {
         message: Arc<Message>,
         job: SentJob,
         about: Option<About<'_>>,
-        effects: &mut Effects,
     ) {
         let mut own = Vec::new();
         let subscribed = match about {
@@ -472,7 +469,7 @@ impl Session {
             .for_each(|id| Property::SubscriptionIdentifier(id).encode(&mut own));
         if let Some(about) = about {
             let publication = Publication::of(&message, message.received());
-            about.encode(&publication, &mut effects.text, &mut own);
+            about.encode(&publication, &mut own);
         }
         let own = Own::of(&own);
         let cost_bytes = message.cost_bytes() + own.cost_bytes();
@@ -1131,7 +1128,7 @@ impl Session {
         if (self.terms.has_reasons || delivery.qos == Qos::ExactlyOnce)
             && let Some(about) = &delivery.about
         {
-            about.encode(publication, &mut effects.text, &mut own);
+            about.encode(publication, &mut own);
         }
         let taken = self.take_job(publication, delivery, queue, retain, &mut own, effects);
         effects.own = own;
@@ -1623,19 +1620,13 @@ enum Source {
 impl About<'_> {
     /// As user properties, behind those of the message: who takes the last of
     /// a name takes the queue's.
-    fn encode(&self, publication: &Publication<'_>, text: &mut String, out: &mut Vec<u8>) {
+    fn encode(&self, publication: &Publication<'_>, out: &mut Vec<u8>) {
         let mut push = |name, value: &str| Property::UserProperty((name, value)).encode(out);
+        let mut decimal = itoa::Buffer::new();
         push("queue", self.queue);
-        for (name, number) in [
-            ("delivery", format_args!("{}", self.delivery)),
-            ("enqueued-at", format_args!("{}", self.enqueued_at_ms)),
-            ("message-id", format_args!("{}", publication.id)),
-        ] {
-            text.clear();
-            // Writing to a text does not fail.
-            _ = text.write_fmt(number);
-            push(name, text);
-        }
+        push("delivery", decimal.format(self.delivery));
+        push("enqueued-at", decimal.format(self.enqueued_at_ms));
+        push("message-id", publication.id.digits(&mut [0; 16]));
         push("topic", publication.topic.as_str());
     }
 }

@@ -492,18 +492,18 @@ static LARGE: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| "x".repe
 #[test]
 fn a_queue_that_waits_for_the_disk_sets_one_timer() {
     let configure = |config: &mut Config| {
-        config.limits.inflight_max = 3000;
-        config.queues.default.prefetch = 3000;
+        config.limits.inflight_max = 5000;
+        config.queues.default.prefetch = 5000;
     };
     let disk = Twin::new();
     let mut world = World::with(configure).stored(&disk);
     let (publisher, worker) = (world.connect("p").go(), world.connect("w").go());
     world.subscribe(worker, "$queue/q", 1);
-    for _ in 0..2048 {
+    for _ in 0..4096 {
         world.publish(publisher, "$queue/q", "m", 1);
     }
     let jobs = world.messages(worker);
-    assert_eq!(jobs.len(), 2048);
+    assert_eq!(jobs.len(), 4096);
     // From here on the disk is slow: nothing is committed.
     let job = || publish("$queue/q", "m", 1, 1);
     let before = world.timers();

@@ -368,8 +368,10 @@ impl Core {
         publication: &Publication<'_>,
         now: Time,
     ) -> Result<Option<Queued>, Refused> {
+        // While the queue is held, others wait for it.
+        let wishes = Wishes::lenient(publication.properties, now);
+        publication.message();
         let taken = self.change_list_with(effects, queue, now, |list, effects| {
-            let wishes = Wishes::lenient(publication.properties, now);
             if feed == Feed::Direct {
                 list.used(effects, now);
             }

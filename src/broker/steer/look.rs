@@ -235,33 +235,30 @@ impl Core {
 
 /// An event, as it is shown.
 pub(super) fn event(event: &Event) -> EventView {
-    let (mut client, mut reason) = (None, None);
-    let what = match &event.what {
+    let what = match event.what {
         What::Stored => "stored",
-        What::Delivered(to) => {
-            client = Some(to.as_str().to_owned());
-            "delivered"
-        }
+        What::Delivered => "delivered",
         What::TimedOut => "timed-out",
         What::Lost => "lost",
         What::Failed => "failed",
         What::Busy => "busy",
         What::Done => "done",
-        What::Dead(why) => {
-            reason = Some(why.word().to_owned());
-            "dead"
-        }
+        What::Dead(_) => "dead",
         What::Expired => "expired",
         What::Dropped => "dropped",
         What::Replaced => "replaced",
         What::Moved => "moved",
+    };
+    let reason = match event.what {
+        What::Dead(reason) => Some(reason.word().to_owned()),
+        _ => None,
     };
     EventView {
         number: event.number,
         at_ms: event.at.as_micros() / 1000,
         message: event.message.to_string(),
         what: what.to_owned(),
-        client,
+        client: (event.client.as_ref()).map(|client| client.as_str().to_owned()),
         reason,
     }
 }

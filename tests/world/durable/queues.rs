@@ -52,9 +52,9 @@ fn a_queue_made_on_the_fly_is_there_again_with_its_jobs_in_order() {
 #[test]
 fn a_deep_queue_keeps_its_order() {
     let mut world = World::new().stored(&Twin::new());
-    fill(&mut world, "$queue/q", 0..3000);
+    fill(&mut world, "$queue/q", 0..6000);
     world.restart();
-    fill(&mut world, "$queue/q", 3000..5000);
+    fill(&mut world, "$queue/q", 6000..8000);
     world.move_all();
     let worker = world.connect("worker").go();
     world.subscribe(worker, "$queue/q", 1);
@@ -64,7 +64,7 @@ fn a_deep_queue_keeps_its_order() {
     world.receive(worker);
     world.restart();
     // 16 were done, and 16 in hand.
-    assert_eq!(payloads_of(&mut world, "$queue/q"), numbers(16..5000));
+    assert_eq!(payloads_of(&mut world, "$queue/q"), numbers(16..8000));
 }
 
 #[test]
