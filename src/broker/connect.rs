@@ -292,16 +292,18 @@ impl Core {
         let number = session.attach(terms, &connack, now, &mut worker.effects);
         session.take_part(); // It has no queues yet.
         let id = SessionId(self.sessions.insert(session));
+        // Before anybody finds it, and may end it.
+        self.sessions_len.fetch_add(1, Ordering::Relaxed);
         match self.clients.entry(entry.identity.client.clone()) {
             dashmap::Entry::Vacant(vacant) => drop(vacant.insert(id)),
             dashmap::Entry::Occupied(occupied) => {
                 drop(occupied);
+                self.sessions_len.fetch_sub(1, Ordering::Relaxed);
                 let session = self.sessions.remove(id.0);
                 entry.will = session.and_then(|mut session| session.will.take());
                 return Ok(None);
             }
         }
-        self.sessions_len.fetch_add(1, Ordering::Relaxed);
         if let Some(mut session) = self.sessions.lock(id.0) {
             // CONNACK waits for it, and for the end of the session before, which
             // may be some connections ago.
