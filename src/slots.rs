@@ -2,13 +2,19 @@
 //!
 //! Owns places and their generations. Slots are never given back, only used
 //! again, so that looking one up takes no lock but its own. Knows nothing of
-//! the values; holds no two locks at once.
+//! the values, but tells each when it is let go; holds no two locks at once.
 
 use std::ops::{Deref, DerefMut};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::message::Place;
+
+/// What can be in a table.
+pub trait Slotted {
+    /// Who had it locked lets it go.
+    fn let_go(&mut self) {}
+}
 
 /// The table.
 pub struct Slots<T> {
@@ -22,7 +28,7 @@ struct Slot<T> {
     value: Option<Box<T>>,
 }
 
-impl<T> Slots<T> {
+impl<T: Slotted> Slots<T> {
     pub fn new() -> Slots<T> {
         Slots {
             slots: boxcar::Vec::new(),
@@ -84,11 +90,11 @@ impl<T> Slots<T> {
 }
 
 /// A value and its lock; given up when it goes out of scope.
-pub struct Locked<'a, T> {
+pub struct Locked<'a, T: Slotted> {
     slot: MutexGuard<'a, Slot<T>>,
 }
 
-impl<T> Deref for Locked<'_, T> {
+impl<T: Slotted> Deref for Locked<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -99,11 +105,20 @@ impl<T> Deref for Locked<'_, T> {
     }
 }
 
-impl<T> DerefMut for Locked<'_, T> {
+impl<T: Slotted> DerefMut for Locked<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         self.slot
             .value
             .as_mut()
             .expect("only made for a value that is there")
+    }
+}
+
+impl<T: Slotted> Drop for Locked<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(value) = &mut self.slot.value {
+            value.let_go();
+        }
     }
 }

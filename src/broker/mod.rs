@@ -42,16 +42,17 @@ pub use link::{Link, Stop};
 pub use timers::Timers;
 
 use crate::access::{Access, Method};
-use crate::config::{Config, Durability, Limits, QueueSettings, QueuesSettings, SessionSettings};
+use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings};
 use crate::journal::Receipt;
 use crate::message::{ClientId, Identity, MessageId, PacketId, QueueId, SessionId, Time};
 use crate::protocol::PropertiesBuf;
+use crate::queue::Settings;
 use crate::router::{MatchCache, RetainedStore, Router};
 use crate::session::{Effects, Exchange, Outbox, Session, Will};
 use crate::slots::{Locked, Slots};
 use crate::store::Store;
 use crate::topic::TopicLimits;
-use lists::List;
+use lists::{List, Plan};
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].
 const TOPIC_BYTES_MAX: usize = 65_535 - "$queue/".len();
@@ -68,7 +69,10 @@ pub struct Core {
     topic_limits: TopicLimits,
     session_settings: SessionSettings,
     queues_settings: QueuesSettings,
-    queue_settings: Vec<QueueSettings>,
+    queue_plans: Vec<Arc<Plan>>,
+    // Of queues that no table of the configuration names.
+    default_plan: Arc<Plan>,
+    group_settings: Arc<Settings>,
     access: Access,
     // Who publishes what the broker itself has to say.
     identity: Arc<Identity>,
@@ -180,7 +184,9 @@ impl Core {
             },
             session_settings: config.session.clone(),
             queues_settings: config.queues.clone(),
-            queue_settings: config.queue.clone(),
+            queue_plans: config.queue.iter().cloned().map(Plan::new).collect(),
+            default_plan: Plan::new(config.queues.default.clone()),
+            group_settings: Arc::new(lists::group_settings(&config.limits)),
             access: Access::new(config.allow_anonymous),
             identity: Arc::new(Identity {
                 user: None,

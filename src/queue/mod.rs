@@ -31,6 +31,7 @@
 //! | `steering`, `trace` | what a person does with a queue, and is told of it |
 //! | `settling` | jobs that are done by a result that is stored elsewhere |
 //! | `once` | ids that are not put in twice, keys that replace one another |
+//! | `dormant`, `packed` | a queue that holds nothing |
 //!
 //! A queue that outlives the broker has the head of its jobs in memory, and
 //! says by [`Queue::wants_jobs`] which of the rest are to be read. A job whose
@@ -39,10 +40,12 @@
 //! read.
 
 mod ask;
+mod dormant;
 mod groups;
 mod jobs;
 mod list;
 mod once;
+mod packed;
 mod ready;
 mod rota;
 mod settling;
@@ -61,6 +64,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 
 pub use self::ask::Ask;
+pub use self::dormant::Dormant;
 use self::groups::Groups;
 pub use self::jobs::Stored;
 use self::jobs::{After, Flags, Held, Job, Lane, State};
@@ -295,40 +299,53 @@ pub struct Counts {
     pub totals: Totals,
 }
 
-/// What happened since the queue was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Totals {
-    pub enqueued: u64,
+macro_rules! totals {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What happened since the queue was made.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+        pub struct Totals { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Totals {
+            /// All of them, in one order.
+            fn for_each(&mut self, mut see: impl FnMut(&mut u64)) {
+                $(see(&mut self.$name);)*
+            }
+        }
+    };
+}
+
+totals! {
+    enqueued,
     /// Leases that sessions took.
-    pub delivered: u64,
+    delivered,
     /// Those of them that were not a job's first.
-    pub redelivered: u64,
+    redelivered,
     /// Leases whose time passed.
-    pub timed_out: u64,
-    pub refused: u64,
-    pub busy: u64,
-    pub done: u64,
+    timed_out,
+    refused,
+    busy,
+    done,
     /// Dead letters, by reason.
-    pub max_deliveries: u64,
-    pub rejected: u64,
-    pub dead_expired: u64,
-    pub dead_overflow: u64,
-    pub undecided: u64,
+    max_deliveries,
+    rejected,
+    dead_expired,
+    dead_overflow,
+    undecided,
     /// For a younger one in a full queue; published at QoS 0, and no member
     /// had room [`Rules::Share`].
-    pub dropped: u64,
+    dropped,
     /// By another one with the same key.
-    pub replaced: u64,
+    replaced,
     /// Done away with by a person.
-    pub purged: u64,
+    purged,
     /// To other queues, by a person.
-    pub moved: u64,
+    moved,
     /// Rejected, or held at QoS 2 by a session that ended [`Rules::Share`].
-    pub discarded: u64,
+    discarded,
     /// Their messages' time passed while no member had them [MQTT-3.3.2-5].
-    pub expired: u64,
+    expired,
     /// Damaged on disk.
-    pub lost: u64,
+    lost,
 }
 
 /// A work queue or a share group. Its user has it behind one lock.
@@ -368,7 +385,6 @@ pub struct Queue {
     messages: usize,
     bytes: usize,
     totals: Totals,
-    last_used: Time,
     trace: Trace,
     /// Where it outlives the broker.
     keeping: Option<Box<Keeping>>,
@@ -464,7 +480,6 @@ impl Queue {
             messages: 0,
             bytes: 0,
             totals: Totals::default(),
-            last_used: Time::ZERO,
             trace: Trace::default(),
             keeping: None,
         }
@@ -1006,10 +1021,11 @@ impl Queue {
 
     /// Changes what may be changed: all but the rules. It holds for what is
     /// in the queue and in members' hands too.
-    pub fn set_settings(&mut self, settings: Settings) {
-        let rules = self.settings.rules;
-        let before = self.settings.clone();
-        let settings = Settings { rules, ..settings };
+    pub fn set_settings(&mut self, settings: impl Into<Arc<Settings>>) {
+        let (before, mut settings) = (self.settings.clone(), settings.into());
+        if settings.rules != before.rules {
+            Arc::make_mut(&mut settings).rules = before.rules;
+        }
         let waiting = self.waiting_in_memory();
         let regroup = before.fair != settings.fair;
         for &key in &waiting {
@@ -1018,7 +1034,7 @@ impl Queue {
                 self.take_out_waiting(key);
             }
         }
-        self.settings = Arc::new(settings);
+        self.settings = settings;
         if regroup {
             self.regroup(&waiting);
         } else {
@@ -1151,7 +1167,6 @@ impl Queue {
         let (kind, sequence) = (self.kind_for(ask, now), self.next_sequence);
         self.next_sequence += 1;
         self.totals.enqueued += 1;
-        self.last_used = now;
         self.trace_message(message.id(), What::Stored);
         let mut unordered = false;
         if self.keeping.is_some() {
@@ -1291,7 +1306,6 @@ impl Queue {
     /// membership is changed in place, and it keeps its turn, its standing
     /// and what it holds.
     pub fn join(&mut self, member: SessionId, membership: Membership, now: Time) {
-        self.last_used = now;
         let key = self.rota.join(member, membership, self.next_lease);
         // Its ack timeout may be another one now.
         if self.rota.get(key).held != [0; 3] {
@@ -1318,9 +1332,8 @@ impl Queue {
 
     /// The session unsubscribed: it gets no more turns. What it holds stays
     /// with it until it is settled, or its time or the connection ends.
-    pub fn leave(&mut self, member: SessionId, now: Time) {
+    pub fn leave(&mut self, member: SessionId) {
         if let Some(key) = self.rota.find(member) {
-            self.last_used = now;
             self.rota.leave(key);
             self.retire_if_done(key);
         }
@@ -1331,7 +1344,7 @@ impl Queue {
     /// written is to be given back with [`Queue::release`] before.
     pub fn remove(&mut self, member: SessionId, gone: Gone, now: Time) {
         if let Some(key) = self.rota.find(member) {
-            self.leave(member, now);
+            self.leave(member);
             if self.rota.find(member).is_some() {
                 self.take_back(key, true, gone, now);
             }
@@ -1930,11 +1943,6 @@ impl Queue {
     /// still holds something.
     pub fn is_idle(&self) -> bool {
         self.messages == 0 && self.rota.members.is_empty() && self.dead.is_empty()
-    }
-
-    /// When somebody last put something in, joined, or left.
-    pub fn last_used(&self) -> Time {
-        self.last_used
     }
 
     /// How often the job of a lease was delivered, if the lease is current.

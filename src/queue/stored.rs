@@ -155,6 +155,17 @@ impl Keeping {
         }
     }
 
+    /// Whether there is no more to know than its lists.
+    pub fn is_bare(&self) -> bool {
+        self.journal.is_empty()
+            && self.unread() == 0
+            && self.away.is_empty()
+            && self.due.is_empty()
+            && self.parked.is_empty()
+            && self.unparked.is_empty()
+            && self.taken.is_empty()
+    }
+
     pub fn list(&self) -> ListId {
         self.sources[0].list
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::packed::{Packed, pack, pack_near, pack_text};
 use super::{DeadReason, Queue, Rules, Totals};
 use crate::message::{ClientId, LeaseId, MessageId, Time};
 
@@ -129,6 +130,91 @@ impl Clients {
     }
 }
 
+/// What there is to happen, by number where it is packed.
+const WHATS: [What; 16] = [
+    What::Stored,
+    What::Delivered,
+    What::TimedOut,
+    What::Lost,
+    What::Failed,
+    What::Busy,
+    What::Done,
+    What::Dead(DeadReason::MaxDeliveries),
+    What::Dead(DeadReason::Rejected),
+    What::Dead(DeadReason::Expired),
+    What::Dead(DeadReason::Overflow),
+    What::Dead(DeadReason::Undecided),
+    What::Expired,
+    What::Dropped,
+    What::Replaced,
+    What::Moved,
+];
+
+impl Trace {
+    /// All but the rates.
+    pub fn pack(&self, out: &mut Vec<u8>) {
+        let Some(kept) = &self.kept else {
+            return;
+        };
+        pack(kept.first, out);
+        // Names, by the order in which they come first.
+        let mut clients: Vec<u32> = kept.events.iter().map(|entry| entry.client).collect();
+        clients.sort_unstable();
+        clients.dedup();
+        clients.retain(|client| *client != NO_CLIENT);
+        pack(clients.len() as u64, out);
+        for client in &clients {
+            let name = kept.clients.name(*client);
+            pack_text(name.as_ref().map_or("", ClientId::as_str), out);
+        }
+        let (mut at, mut message) = (0, 0);
+        for (_, entry) in kept.numbered() {
+            pack_near(entry.at.as_micros(), &mut at, out);
+            pack_near(entry.message.0, &mut message, out);
+            let what = WHATS.iter().position(|what| *what == entry.what);
+            pack(what.map_or(0, |what| what as u64), out);
+            if entry.what == What::Delivered {
+                let client = clients.binary_search(&entry.client);
+                pack(client.map_or(0, |client| client as u64), out);
+            }
+        }
+    }
+
+    pub fn unpack(mut packed: Packed<'_>) -> Trace {
+        let mut trace = Trace::default();
+        if packed.0.is_empty() {
+            return trace;
+        }
+        let mut kept = Kept::new(Time::ZERO, &Totals::default());
+        kept.first = packed.number();
+        let names = (0..packed.number()).map(|_| packed.text());
+        let names: Vec<ClientId> = names.map(|name| ClientId::new(&name)).collect();
+        let mut numbers = vec![NO_CLIENT; names.len()];
+        let (mut at, mut message) = (0, 0);
+        while !packed.0.is_empty() {
+            let at = Time::from_micros(packed.near(&mut at));
+            let message = MessageId(packed.near(&mut message));
+            let what = WHATS[packed.number() as usize % WHATS.len()];
+            let mut client = NO_CLIENT;
+            if what == What::Delivered {
+                let of = packed.number() as usize;
+                if let Some((name, number)) = names.get(of).zip(numbers.get_mut(of)) {
+                    *number = kept.clients.note(name, *number);
+                    client = *number;
+                }
+            }
+            kept.events.push(Entry {
+                at,
+                message,
+                what,
+                client,
+            });
+        }
+        trace.kept = Some(Box::new(kept));
+        trace
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Sample {
     at: Time,
@@ -219,7 +305,13 @@ impl Queue {
         if let Some(kept) = &mut self.trace.kept
             && now >= kept.samples[1].at + SAMPLED_EVERY
         {
-            kept.samples = [kept.samples[1], Sample::of(&self.totals, now)];
+            let sample = Sample::of(&self.totals, now);
+            // A queue that was dormant has none.
+            let before = match kept.samples[1].at {
+                Time::ZERO => sample,
+                _ => kept.samples[1],
+            };
+            kept.samples = [before, sample];
         }
     }
 

@@ -36,6 +36,7 @@ use crate::config::{Durability, Limits, SessionFull, SessionSettings};
 use crate::journal::{Change, Journal, ListId, Receipt};
 use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, SubscriptionId, Time};
 use crate::protocol::{Ack, Packet, Property, ReasonCode, encode};
+use crate::slots::Slotted;
 
 /// The client reads its QoS 1 and 2 messages when it can: so many bytes wait
 /// encoded, the rest as messages that others may share.
@@ -1605,6 +1606,8 @@ impl Session {
         }
     }
 }
+
+impl Slotted for Session {}
 
 /// Where a message comes from that is sent.
 #[derive(Clone, Copy)]

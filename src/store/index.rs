@@ -12,8 +12,9 @@
 //! many of the base's rows have a body is written with what is alive of them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::{Deref, DerefMut};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::chunk::Chunk;
 use super::keys::Key;
@@ -33,6 +34,8 @@ pub struct Index {
     pub changed: Changed,
     /// Bodies that may have no row any more.
     unsure: Vec<u64>,
+    /// Lists that may have nothing any more.
+    emptied: Vec<ListId>,
     /// Rows that could not be read.
     pub lost_rows: u64,
     /// The last batch that was applied.
@@ -70,6 +73,13 @@ pub struct List {
     pub next_row: u64,
     /// Rows below are in a chunk, or no more.
     pub moved_to: u64,
+    /// `None`: nothing. There may be a million lists that have had something.
+    held: Option<Box<Held>>,
+}
+
+/// What a list has.
+#[derive(Default)]
+pub struct Held {
     pub rows: Rows,
     pub chunks: BTreeMap<u64, Chunk>,
     /// Rows of which something else is said than when they were pushed.
@@ -78,6 +88,38 @@ pub struct List {
     pub body_bytes: u64,
     /// Some row in the log has, or had, a shared body.
     has_shared: bool,
+    /// Among those that may have nothing.
+    is_noted: bool,
+}
+
+static NOTHING: Held = Held {
+    rows: Rows(VecDeque::new()),
+    chunks: BTreeMap::new(),
+    amended: FxHashMap::with_hasher(FxBuildHasher),
+    alive: 0,
+    body_bytes: 0,
+    has_shared: false,
+    is_noted: false,
+};
+
+impl Deref for List {
+    type Target = Held;
+
+    fn deref(&self) -> &Held {
+        self.held.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for List {
+    fn deref_mut(&mut self) -> &mut Held {
+        self.held.get_or_insert_default()
+    }
+}
+
+impl Held {
+    fn is_nothing(&self) -> bool {
+        self.rows.is_empty() && self.chunks.is_empty() && self.amended.is_empty()
+    }
 }
 
 /// A push in the log.
@@ -130,6 +172,9 @@ pub enum Plan {
     End,
 }
 
+/// As many lists may keep room though they have nothing.
+const EMPTIED_MAX: usize = 64;
+
 /// From the beginning of a change to its bytes.
 pub const AMEND_HEAD: usize = 1 + 8 + 8 + 2;
 pub const PUT_HEAD: usize = 1 + 4 + 4;
@@ -154,6 +199,24 @@ impl Index {
     pub fn end_batch(&mut self, batch: u64) {
         self.batch = batch;
         self.bury();
+        if self.emptied.len() >= EMPTIED_MAX {
+            self.shrink_emptied();
+        }
+    }
+
+    /// One that has something again was only empty for a moment, and keeps its
+    /// room.
+    fn shrink_emptied(&mut self) {
+        for id in std::mem::take(&mut self.emptied) {
+            if let Some(list) = self.lists.get_mut(&id)
+                && let Some(held) = &mut list.held
+            {
+                held.is_noted = false;
+                if held.is_nothing() {
+                    list.held = None;
+                }
+            }
+        }
     }
 
     /// Takes a key of the base, in their order. `false`: none of ours.
@@ -169,6 +232,7 @@ impl Index {
                 let list = self.lists.entry(list).or_default();
                 list.moved_to = list.moved_to.max(next_row);
                 list.next_row = list.next_row.max(next_row);
+                let list: &mut Held = list;
                 // Of two, which only damage can leave, the one after.
                 if let Some(other) = list.chunks.get(&first) {
                     if other.alive() <= chunk.alive() {
@@ -263,8 +327,13 @@ impl Index {
     /// All keys of the base were taken.
     pub fn loaded(&mut self) {
         for (id, list) in &mut self.lists {
-            let chunks = &list.chunks;
-            list.amended.retain(|row, _| {
+            let Some(held) = &mut list.held else {
+                continue;
+            };
+            let Held {
+                chunks, amended, ..
+            } = &mut **held;
+            amended.retain(|row, _| {
                 let is_alive = has_chunk_row(chunks, *row);
                 if !is_alive {
                     self.changed.dead_abouts.push((*id, *row));
@@ -369,11 +438,15 @@ impl Index {
         let Some(list) = self.lists.get_mut(&id) else {
             return false;
         };
+        let moved_to = list.moved_to;
+        let Some(list) = &mut list.held else {
+            return false;
+        };
         let body = match shared {
             0 => None,
             shared => self.bodies.get_mut(&shared),
         };
-        if row >= list.moved_to {
+        if row >= moved_to {
             let Some(gone) = list.rows.remove(row) else {
                 return false;
             };
@@ -419,6 +492,10 @@ impl Index {
                 list.amended = FxHashMap::default();
             }
         }
+        if list.alive == 0 && !list.is_noted {
+            list.is_noted = true;
+            self.emptied.push(id);
+        }
         true
     }
 
@@ -431,13 +508,15 @@ impl Index {
                 self.changed.dead_abouts.push((id, *row));
             }
         }
-        if list.has_shared && !list.rows.is_empty() {
-            self.left.insert(id, list.rows);
+        let moved_to = list.moved_to;
+        let held = list.held.map_or_else(Held::default, |held| *held);
+        if held.has_shared && !held.rows.is_empty() {
+            self.left.insert(id, held.rows);
         }
-        if list.moved_to > 0 {
+        if moved_to > 0 {
             let dropped = Dropped {
                 list: id,
-                chunks: list.chunks,
+                chunks: held.chunks,
             };
             self.changed.dead_bytes += dropped.bytes();
             self.changed.dropped.push(dropped);
@@ -542,7 +621,9 @@ impl List {
     /// be moved. How many.
     pub fn lose_below(&mut self, row: u64) -> u64 {
         let mut lost = 0;
-        while let Some(gone) = self.rows.pop_below(row) {
+        while !self.rows.is_empty()
+            && let Some(gone) = self.rows.pop_below(row)
+        {
             self.alive -= 1;
             self.body_bytes -= u64::from(gone.body_len);
             self.amended.remove(&gone.row);

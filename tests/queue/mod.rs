@@ -35,7 +35,7 @@ fn settings(rules: Rules) -> Settings {
         fair: false,
         last_value: false,
         dedup_window: Duration::from_secs(300),
-        trace_events_max: 0,
+        trace_events_max: 50,
         overflow: Overflow::Reject,
         messages_max: 1_000_000,
         bytes_max: 1 << 30,

@@ -306,7 +306,7 @@ impl World {
             Step::Leave { slot } => {
                 let slot = slot % self.shape.sessions;
                 self.memberships[slot] = None;
-                self.queue.leave(self.session(slot), now);
+                self.queue.leave(self.session(slot));
                 self.model.leave(self.session(slot));
             }
             Step::Remove { slot, why } => {
@@ -511,6 +511,14 @@ impl World {
         self.handle_timeout();
     }
 
+    /// A queue that holds nothing is as it was when it gets up again.
+    fn lie_down(&mut self) {
+        let events = self.queue.events(0, usize::MAX);
+        let dormant = self.queue.lie_down();
+        self.queue = dormant.into();
+        assert_eq!(self.queue.events(0, usize::MAX), events, "events");
+    }
+
     fn compare(&mut self) {
         self.read();
         let mut dead: Vec<Letter> = Vec::new();
@@ -538,6 +546,9 @@ impl World {
         self.model.dead.clear();
         self.model.finished.clear();
 
+        if self.queue.is_dormant() {
+            self.lie_down();
+        }
         let (mut counts, mut expected) = (self.queue.counts(), self.model.counts());
         if self.is_windowed() {
             // What is not in memory counts as ready, whatever it is.

@@ -49,7 +49,7 @@ impl Hand {
                 self.queue.attach(self.a);
             }
             "end" => self.queue.remove(self.a, Gone::Left, self.now),
-            "leaving" => self.queue.leave(self.a, self.now),
+            "leaving" => self.queue.leave(self.a),
             "release" => self.queue.release(self.lease),
             "answer" => {
                 let done = Settlement::Done;
@@ -138,8 +138,8 @@ fn a_result_that_is_not_taken_leaves_the_job_where_it_would_be() {
 fn who_lost_a_job_to_nobody_may_bring_its_result() {
     for (is_delayed, is_taken) in [(false, true), (false, false), (true, true), (true, false)] {
         let mut hand = Hand::new(Qos::AtLeastOnce);
-        hand.queue.leave(hand.b, hand.now);
-        hand.queue.leave(hand.a, hand.now);
+        hand.queue.leave(hand.b);
+        hand.queue.leave(hand.a);
         if is_delayed {
             let (delay, said) = (Some(MINUTE), "");
             let refused = Settlement::Fail { delay, said };

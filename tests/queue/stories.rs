@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use rotamq::config::{Dispatch, Overflow, Undecided};
-use rotamq::message::{LeaseId, Qos, SessionId, Time};
+use rotamq::config::{Dispatch, Durability, Overflow, Undecided};
+use rotamq::journal::ListId;
+use rotamq::message::{ClientId, LeaseId, Qos, SessionId, Time};
 use rotamq::queue::{
     Ask, DeadReason, Full, Gone, Membership, Outcome, Queue, Rules, Settings, Settlement, Stored,
 };
@@ -345,7 +346,7 @@ fn a_job_that_came_back_goes_to_another_member_if_there_is_one() {
     world.settle('A', 1, FAILED);
     world.put(1);
     assert_eq!(world.turns(), [('B', 1), ('A', 3)], "A keeps its turn");
-    world.queue.leave(id('A'), world.now);
+    world.queue.leave(id('A'));
     world.settle('B', 1, FAILED);
     assert_eq!(world.turns(), [('B', 1)]);
 }
@@ -542,7 +543,7 @@ fn who_leaves_keeps_what_it_holds_and_gets_no_more() {
     let mut world = World::with(&[('A', QOS_1)]);
     world.put(2);
     world.turns();
-    world.queue.leave(id('A'), world.now);
+    world.queue.leave(id('A'));
     world.put(1);
     assert_eq!(world.turns(), []);
     assert!(world.done('A', 1));
@@ -557,7 +558,7 @@ fn who_left_loses_what_it_holds_with_its_connection() {
     let mut world = World::with(&[('A', QOS_1), ('B', QOS_1)]);
     world.put(2);
     world.turns();
-    world.queue.leave(id('A'), world.now);
+    world.queue.leave(id('A'));
     world.lose('A');
     assert_eq!(world.turns(), [('B', 1)]);
 }
@@ -581,7 +582,7 @@ fn exclusive_gives_all_to_the_longest_standing_member() {
         [('B', 3)],
         "who comes back takes the lead from nobody"
     );
-    world.queue.leave(id('B'), world.now);
+    world.queue.leave(id('B'));
     world.put(1);
     assert_eq!(world.turns(), [('C', 4)]);
 }
@@ -722,12 +723,57 @@ fn a_queue_is_idle_without_jobs_and_members() {
     let mut world = World::with(&[('A', QOS_1)]);
     world.put(1);
     world.turns();
-    world.queue.leave(id('A'), world.now);
+    world.queue.leave(id('A'));
     assert!(!world.queue.is_idle());
     world.wait(10);
     world.done('A', 1);
     assert!(world.queue.is_idle());
-    assert_eq!(world.queue.last_used(), Time::from_micros(1));
+}
+
+#[test]
+fn a_queue_that_lies_down_gets_up_as_it_was() {
+    let mut world = World::new(Settings {
+        trace_events_max: 100,
+        ..settings(Rules::Work)
+    });
+    world.join_all(&[('A', QOS_1)]);
+    world.queue.keep(ListId(7), Durability::Synced);
+    world.queue.add_source(9, ListId(8));
+    world.put(2);
+    world.turns();
+    let lease = world.lease('A', 1);
+    world.queue.delivered(lease, &ClientId::new("one"));
+    world.settle('A', 2, Settlement::Busy);
+    world.done('A', 1);
+    world.queue.pause();
+    assert!(!world.queue.is_dormant(), "there are a job and a member");
+    world.queue.begin_purge();
+    let taken = world.queue.take_waiting(1, usize::MAX);
+    taken.iter().for_each(|job| world.queue.purge_out(job));
+    world.queue.end_purge();
+    world.queue.leave(id('A'));
+    world.queue.journal().map(std::mem::take);
+    assert!(world.queue.is_dormant());
+    let (totals, events) = (*world.queue.totals(), world.queue.events(0, 100));
+    let next = world.queue.next_sequence();
+    world.queue = world.queue.lie_down().into();
+    assert_eq!(*world.queue.totals(), totals);
+    assert_eq!(world.queue.events(0, 100), events);
+    let to: Vec<_> = (events.0.iter())
+        .filter_map(|event| event.client.clone())
+        .collect();
+    assert_eq!(to, [ClientId::new("one")]);
+    assert_eq!(world.queue.next_sequence(), next);
+    assert!(world.queue.is_paused());
+    let sources: Vec<_> = world.queue.sources().collect();
+    assert_eq!(sources, [(4, ListId(7)), (9, ListId(8))]);
+    assert_eq!(world.queue.kept_in(), Some((ListId(7), Durability::Synced)));
+    // What an earlier lease says is not about a later one.
+    world.queue.resume();
+    world.queue.join(id('A'), membership(QOS_1), world.now);
+    world.put(1);
+    world.turns();
+    assert!(!world.queue.settle(lease, Settlement::Done, world.now));
 }
 
 #[test]
@@ -1048,7 +1094,7 @@ fn a_group_stays_with_its_member_while_that_has_room() {
     world.put(1);
     assert_eq!(world.turns(), [('B', 3)], "the others keep their places");
     world.done('A', 2);
-    world.queue.leave(id('A'), world.now);
+    world.queue.leave(id('A'));
     world.ask(&[of_group("ada")]);
     assert_eq!(world.turns(), [('C', 4)]);
     world.done('C', 4);

@@ -3,29 +3,28 @@
 //! Owns the names, and which settings a name has. Making and removing a list
 //! is done by one thread at a time.
 
-use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Kind, List, delayed};
+use super::{Body, Kind, List, delayed};
 use crate::broker::Core;
 use crate::broker::record::{ListRecord, list_key};
 use crate::broker::timers::Timer;
-use crate::config::{
-    Durability, LastValue, Limits, Overflow, QueueSettings, QueueTopic, Undecided,
-};
+use crate::config::{Durability, LastValue, Limits, Overflow, QueueSettings, Undecided};
 use crate::journal::{Change, ListId};
 use crate::message::{Qos, QueueId, Time};
 use crate::protocol::ReasonCode;
 use crate::queue::{Queue, Rules, Settings};
 use crate::router::{Receiver, Subscription};
 use crate::session::{Close, Effects};
+use crate::slots::Slotted;
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 impl Core {
     pub(in crate::broker) fn create_configured_queues(&self, effects: &mut Effects, now: Time) {
-        for settings in &self.queue_settings {
+        for settings in &self.queue_plans {
             let name = TopicFilter::parse(&settings.name, TopicLimits::NONE);
             if let Ok(name) = name
                 && (name.is_plain() || !settings.filters.is_empty())
@@ -64,7 +63,7 @@ impl Core {
         if let Some(id) = self.list_named(&full_name) {
             return Ok(id);
         }
-        let (settings, configured) = self.settings_of(name);
+        let (plan, configured) = self.plan_of(name);
         let refused = |reason, why| Err(Close::new(reason, why));
         let own_name = name
             .as_str()
@@ -82,7 +81,7 @@ impl Core {
             || dead
                 && (self.is_given(own_name)
                     || TopicFilter::parse(own_name, TopicLimits::NONE)
-                        .is_ok_and(|own_name| self.settings_of(own_name).1));
+                        .is_ok_and(|own_name| self.plan_of(own_name).1));
         if !configured && name.begins_with_wildcard() {
             let why = "a queue whose name begins with a wildcard has to be configured";
             return refused(ReasonCode::NotAuthorized, why);
@@ -100,7 +99,7 @@ impl Core {
             return refused(ReasonCode::QuotaExceeded, "there are queues_max queues");
         }
         let full_name = Arc::from(full_name);
-        let id = self.add_queue(full_name, name, settings, now, |list| {
+        let id = self.add_queue(full_name, name, plan, now, |list| {
             self.keep_list(list, effects, now);
         });
         if !configured {
@@ -119,24 +118,20 @@ impl Core {
         &self,
         full_name: Arc<str>,
         name: TopicFilter<'_>,
-        settings: Arc<QueueSettings>,
+        plan: Arc<Plan>,
         now: Time,
         prepare: impl FnOnce(&mut List),
     ) -> QueueId {
         let dead = name.as_str().starts_with("$dead/");
-        let queue = Queue::new(core_settings(&settings, dead));
-        let queue_topic = shows_queue_topic(&settings, dead);
-        let filters = settings.filters.clone();
-        let kind = Kind::Work {
-            settings,
-            queue_topic,
-        };
+        let queue = Queue::new(plan.core(dead));
+        let kind = Kind::Work(plan.clone());
         let id = self.add_list(full_name, queue, kind, now, prepare);
         self.queues_len.fetch_add(1, Ordering::Relaxed);
-        self.feed_from(id, Receiver::Queue(id), name);
-        (filters.iter())
-            .filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
-            .for_each(|filter| self.feed_from(id, Receiver::Queue(id), filter));
+        let own = std::iter::once(name);
+        let others = plan.filters.iter();
+        let others = others.filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok());
+        own.chain(others)
+            .for_each(|filter| self.feed_from(Receiver::Queue(id), filter));
         id
     }
 
@@ -193,8 +188,8 @@ impl Core {
         }
         if let Some(name) = full_name.strip_prefix("$queue/") {
             let name = TopicFilter::parse(name, TopicLimits::NONE).ok()?;
-            let (settings, configured) = self.settings_of(name);
-            let id = self.add_queue(Arc::from(full_name), name, settings, now, |_| ());
+            let (plan, configured) = self.plan_of(name);
+            let id = self.add_queue(Arc::from(full_name), name, plan, now, |_| ());
             if !configured {
                 let due = now + self.queues_settings.auto_delete_after;
                 self.schedule(now, due, Timer::Unused(id));
@@ -209,7 +204,7 @@ impl Core {
     /// A share group is stored for the sessions that are.
     pub(super) fn durability_of(&self, list: &List) -> Durability {
         match &list.kind {
-            Kind::Work { settings, .. } => settings.durability.unwrap_or(self.durability),
+            Kind::Work(plan) => plan.durability.unwrap_or(self.durability),
             Kind::Share => self.durability.max(Durability::Flushed),
             Kind::Delayed => self.durability,
         }
@@ -223,9 +218,9 @@ impl Core {
         if let Some(id) = self.list_named(text) {
             return id;
         }
-        let queue = Queue::new(share_settings(&self.limits));
+        let queue = Queue::new(self.group_settings.clone());
         let id = self.add_list(Arc::from(text), queue, Kind::Share, now, |_| ());
-        self.feed_from(id, Receiver::Group(id), filter);
+        self.feed_from(Receiver::Group(id), filter);
         id
     }
 
@@ -269,33 +264,23 @@ impl Core {
         prepare: impl FnOnce(&mut List),
     ) -> QueueId {
         let mut list = List {
-            queue,
             name: name.clone(),
             kind,
             given: None,
-            receipts: VecDeque::new(),
-            feeders: Vec::new(),
-            waiters: VecDeque::new(),
-            aside: VecDeque::new(),
-            aside_due: Time::ZERO,
-            counted: (0, 0),
             last_used: now,
             stored_used: now,
-            alarm: Time::MAX,
+            body: Body::new(queue),
         };
         prepare(&mut list);
+        list.let_go();
         let id = QueueId(self.lists.insert(list));
         self.names.insert(name, id);
         id
     }
 
-    pub(super) fn feed_from(&self, id: QueueId, receiver: Receiver, filter: TopicFilter<'_>) {
-        let subscribed =
-            self.router
-                .subscribe(filter, receiver, Subscription::new(Qos::ExactlyOnce));
-        if let Some(mut list) = self.lists.lock(id.0) {
-            list.feeders.push((subscribed.node, receiver));
-        }
+    pub(super) fn feed_from(&self, receiver: Receiver, filter: TopicFilter<'_>) {
+        self.router
+            .subscribe(filter, receiver, Subscription::new(Qos::ExactlyOnce));
     }
 
     /// Removes a list if `still` says so when nobody else can change that; its
@@ -310,8 +295,9 @@ impl Core {
         let list = self.lists.lock(id.0).filter(|list| still(list))?;
         let mut list = self.lists.take(id.0, list);
         self.names.remove(&list.name);
-        for (node, receiver) in &list.feeders {
-            self.router.remove(*node, *receiver);
+        let receiver = list.receiver(id);
+        for filter in list.filters() {
+            self.router.unsubscribe(filter, receiver);
         }
         if list.queue.kept_in().is_some() {
             list.queue.forget_all_ids();
@@ -323,7 +309,7 @@ impl Core {
         let counts = list.queue.counts();
         let messages = counts.ready + counts.in_flight + counts.delayed + list.aside.len();
         match list.kind {
-            Kind::Work { .. } => {
+            Kind::Work(_) => {
                 self.queues_len.fetch_sub(1, Ordering::Relaxed);
                 self.counters.dropped_queue_deleted.add(messages);
             }
@@ -357,9 +343,9 @@ impl Core {
 
     /// What feeds the queue of that name.
     pub(in crate::broker) fn feeding_filters(&self, name: TopicFilter<'_>) -> Vec<String> {
-        let mut filters = match self.settings_there(name.as_str()) {
-            Some(settings) => settings.filters.clone(),
-            None => self.settings_of(name).0.filters.clone(),
+        let mut filters = match self.plan_there(name.as_str()) {
+            Some(plan) => plan.filters.clone(),
+            None => self.plan_of(name).0.filters.clone(),
         };
         filters.push(name.as_str().to_owned());
         filters
@@ -367,29 +353,63 @@ impl Core {
 
     /// Whether the configuration file has settings for that name.
     pub(in crate::broker) fn is_configured(&self, name: TopicFilter<'_>) -> bool {
-        self.settings_of(name).1
+        self.plan_of(name).1
     }
 
     /// The settings for a queue's name, and whether they name it.
-    pub(super) fn settings_of(&self, name: TopicFilter<'_>) -> (Arc<QueueSettings>, bool) {
+    pub(super) fn plan_of(&self, name: TopicFilter<'_>) -> (Arc<Plan>, bool) {
         let topic = TopicName::parse(name.as_str(), TopicLimits::NONE).ok();
-        let fits = |settings: &&QueueSettings| {
+        let fits = |settings: &&Arc<Plan>| {
             settings.name == name.as_str()
                 || topic.is_some_and(|topic| {
                     TopicFilter::parse(&settings.name, TopicLimits::NONE)
                         .is_ok_and(|pattern| pattern.matches(topic))
                 })
         };
-        match self.queue_settings.iter().find(fits) {
-            Some(settings) => (Arc::new(settings.clone()), true),
-            None => (Arc::new(self.queues_settings.default.clone()), false),
+        match self.queue_plans.iter().find(fits) {
+            Some(plan) => (plan.clone(), true),
+            None => (self.default_plan.clone(), false),
         }
+    }
+}
+
+/// The settings of queues, and what their cores are told by them: a million
+/// queues of one table of the configuration have them once.
+pub(in crate::broker) struct Plan {
+    settings: QueueSettings,
+    work: Arc<Settings>,
+    dead_letters: Arc<Settings>,
+}
+
+impl Plan {
+    pub fn new(settings: QueueSettings) -> Arc<Plan> {
+        Arc::new(Plan {
+            work: Arc::new(core_settings(&settings, false)),
+            dead_letters: Arc::new(core_settings(&settings, true)),
+            settings,
+        })
+    }
+
+    /// `dead`: for a queue of dead letters.
+    pub(super) fn core(&self, dead: bool) -> Arc<Settings> {
+        match dead {
+            true => self.dead_letters.clone(),
+            false => self.work.clone(),
+        }
+    }
+}
+
+impl Deref for Plan {
+    type Target = QueueSettings;
+
+    fn deref(&self) -> &QueueSettings {
+        &self.settings
     }
 }
 
 /// What a work queue is told; `dead`: one of dead letters, which gives up
 /// nothing by itself.
-pub(super) fn core_settings(settings: &QueueSettings, dead: bool) -> Settings {
+fn core_settings(settings: &QueueSettings, dead: bool) -> Settings {
     Settings {
         prefetch: settings.prefetch,
         ack_timeout: settings.ack_timeout,
@@ -423,7 +443,7 @@ pub(super) fn core_settings(settings: &QueueSettings, dead: bool) -> Settings {
 }
 
 /// A share group has the bounds of a session.
-fn share_settings(limits: &Limits) -> Settings {
+pub(in crate::broker) fn group_settings(limits: &Limits) -> Settings {
     let unbounded = QueueSettings {
         prefetch: u32::MAX,
         ack_timeout: None,
@@ -438,10 +458,4 @@ fn share_settings(limits: &Limits) -> Settings {
         rules: Rules::Share,
         ..core_settings(&unbounded, false)
     }
-}
-
-/// Whether members see `$queue/` before the topic: dead letters show their
-/// first one.
-pub(super) fn shows_queue_topic(settings: &QueueSettings, dead: bool) -> bool {
-    settings.topic == QueueTopic::Queue && !dead
 }

@@ -48,14 +48,14 @@ impl Core {
             let Some(mut list) = self.lists.lock(id.0) else {
                 continue; // deleted in between
             };
-            let Kind::Work { settings, .. } = &list.kind else {
+            let Kind::Work(plan) = &list.kind else {
                 unreachable!("$queue/ names lead to work queues");
             };
-            if granted == Qos::AtMostOnce && !settings.qos0_members {
+            if granted == Qos::AtMostOnce && !plan.qos0_members {
                 let why = "this queue takes no members of QoS 0; see qos0_members";
                 return Err(Close::new(ReasonCode::ImplementationSpecificError, why));
             }
-            let membership = membership_of(settings, client, (granted, prefetch, ack_timeout));
+            let membership = membership_of(plan, client, (granted, prefetch, ack_timeout));
             let joining = (
                 link,
                 membership,
@@ -116,7 +116,7 @@ impl Core {
         now: Time,
     ) -> Result<(), Close> {
         let subscribed = match list.kind {
-            Kind::Work { .. } => Subscribed::Queue(id),
+            Kind::Work(_) => Subscribed::Queue(id),
             Kind::Share | Kind::Delayed => Subscribed::Group(id),
         };
         let mut session = self.session_to_subscribe(link)?;
@@ -156,7 +156,7 @@ impl Core {
         let last_of_group = self.change_list_with(effects, id, now, |list, effects| {
             match gone {
                 Some(gone) => list.queue.remove(session, gone, now),
-                None => list.queue.leave(session, now),
+                None => list.queue.leave(session),
             }
             list.used(effects, now);
             matches!(list.kind, Kind::Share) && list.queue.counts().members == 0
@@ -326,7 +326,7 @@ impl List {
     ) -> Membership {
         let asked = (record.qos, record.prefetch, record.ack_timeout);
         match &self.kind {
-            Kind::Work { settings, .. } => membership_of(settings, identity.client.as_str(), asked),
+            Kind::Work(plan) => membership_of(plan, identity.client.as_str(), asked),
             Kind::Share | Kind::Delayed => Membership {
                 qos: record.qos,
                 prefetch: None,

@@ -13,10 +13,13 @@ mod delayed;
 mod members;
 mod steering;
 
+pub(in crate::broker) use catalog::{Plan, group_settings};
 pub(super) use members::{fits_client, parse_span};
 pub(super) use steering::{Look, Pick, no_queue};
 
+use std::cell::{Cell, OnceCell};
 use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,16 +29,20 @@ use super::timers::Timer;
 use super::wishes::Wishes;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
-use crate::config::{Durability, Overflow, QueueSettings};
+use crate::config::{Durability, Overflow, QueueTopic};
 use crate::journal::{Change, Journal, ListId, Receipt};
 use crate::message::{Message, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
-use crate::queue::{Ask, DeadLetter, Fate, Full, JobRecord, Queue, Stored, StoredJob};
-use crate::router::{NodeId, Receiver, Target};
+use crate::queue::{
+    Ask, DeadLetter, Dormant, Fate, Full, JobRecord, Queue, Stored, StoredJob, Totals,
+};
+use crate::router::{Receiver, Target};
 use crate::session::{
     About, Close, Effects, Hold, JobDelivered, JobDelivery, Publication, Subscribed,
 };
+use crate::slots::Slotted;
 use crate::store::{Row, Store};
+use crate::topic::{TopicFilter, TopicLimits};
 
 /// Dead letters that found their queue full are tried again after so long.
 const DEAD_QUEUE_BACKOFF: Duration = Duration::from_secs(1);
@@ -56,18 +63,25 @@ const HELD_PAGE: usize = 1024;
 /// Bytes of messages read at a time.
 const READ_BYTES_MAX: usize = 512 << 10;
 
-/// A queue or share group, and what surrounds it.
+/// A queue or share group, and what surrounds it. Most of it is there only while
+/// something goes on: see [`Body`].
 pub(super) struct List {
-    pub queue: Queue,
     /// `$queue/NAME` or `$share/GROUP/FILTER`.
     name: Arc<str>,
     kind: Kind,
     // Keys of a `[[queue]]` that it was given while the broker ran, as JSON.
     given: Option<Box<str>>,
+    last_used: Time,
+    // As the store knows it.
+    stored_used: Time,
+    body: Body,
+}
+
+/// What a list has while there are jobs or members, or while it is looked at.
+pub(super) struct Active {
+    pub queue: Queue,
     // When its jobs from these sequences on are stored.
     receipts: VecDeque<(u64, Receipt)>,
-    // Where in the topic tree it stands, and as what.
-    feeders: Vec<(NodeId, Receiver)>,
     /// Connections that hold PUBLISHes back until there is room for the first
     /// of each.
     pub waiters: VecDeque<((SessionId, u32), usize)>,
@@ -79,18 +93,90 @@ pub(super) struct List {
     // Of those that a share group dropped, and that expired, how many are
     // counted.
     counted: (u64, u64),
-    last_used: Time,
-    // As the store knows it.
-    stored_used: Time,
     // When the timer that is set for it is due.
     alarm: Time,
 }
 
+impl Active {
+    fn new(queue: Queue) -> Active {
+        let counted = dropped_and_expired(queue.totals());
+        Active {
+            queue,
+            receipts: VecDeque::new(),
+            waiters: VecDeque::new(),
+            aside: VecDeque::new(),
+            aside_due: Time::ZERO,
+            counted,
+            alarm: Time::MAX,
+        }
+    }
+
+    fn is_dormant(&self) -> bool {
+        self.queue.is_dormant() && self.waiters.is_empty() && self.aside.is_empty()
+    }
+}
+
+/// Of those that a list dropped for others, and of those that expired, how many.
+fn dropped_and_expired(totals: &Totals) -> (u64, u64) {
+    let dropped = totals.dropped + totals.discarded + totals.replaced;
+    (dropped, totals.expired)
+}
+
+/// One of the two at a time: whoever needs what is active wakes it up, and when
+/// a list with nothing in it is let go, it lies down.
+struct Body {
+    active: OnceCell<Box<Active>>,
+    dormant: Cell<Option<Dormant>>,
+}
+
+impl Body {
+    fn new(queue: Queue) -> Body {
+        Body {
+            active: Box::new(Active::new(queue)).into(),
+            dormant: Cell::new(None),
+        }
+    }
+
+    fn wake(&self) -> Box<Active> {
+        let dormant = self.dormant.take().expect("what is not active is dormant");
+        Box::new(Active::new(Queue::from(dormant)))
+    }
+}
+
+impl Deref for List {
+    type Target = Active;
+
+    #[inline]
+    fn deref(&self) -> &Active {
+        self.body.active.get_or_init(|| self.body.wake())
+    }
+}
+
+impl DerefMut for List {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Active {
+        if self.body.active.get().is_none() {
+            self.body.active = self.body.wake().into();
+        }
+        let active = self.body.active.get_mut();
+        active.expect("it was woken up if it was not")
+    }
+}
+
+impl Slotted for List {
+    #[inline]
+    fn let_go(&mut self) {
+        let active = self.body.active.get();
+        if active.is_some_and(|active| active.is_dormant())
+            && let Some(mut active) = self.body.active.take()
+        {
+            self.body.dormant = Cell::new(Some(active.queue.lie_down()));
+        }
+    }
+}
+
 enum Kind {
-    Work {
-        settings: Arc<QueueSettings>,
-        queue_topic: bool,
-    },
+    Work(Arc<Plan>),
     Share,
     /// What is put off.
     Delayed,
@@ -100,7 +186,7 @@ impl List {
     /// The name without `$queue/`; `None` for a share group.
     pub fn queue_name(&self) -> Option<&str> {
         match self.kind {
-            Kind::Work { .. } => self.name.strip_prefix("$queue/"),
+            Kind::Work(_) => self.name.strip_prefix("$queue/"),
             Kind::Share | Kind::Delayed => None,
         }
     }
@@ -124,18 +210,39 @@ impl List {
 
     /// Whether it is a work queue.
     pub fn is_work(&self) -> bool {
-        matches!(self.kind, Kind::Work { .. })
+        matches!(self.kind, Kind::Work(_))
     }
 
-    /// Whether members see `$queue/` before the topic.
+    /// Whether members see `$queue/` before the topic: dead letters show their
+    /// first one.
     pub fn shows_queue_topic(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Work {
-                queue_topic: true,
-                ..
+        match &self.kind {
+            Kind::Work(plan) => plan.topic == QueueTopic::Queue && !self.is_dead_letters(),
+            Kind::Share | Kind::Delayed => false,
+        }
+    }
+
+    /// What feeds it: its own name does so in any case.
+    fn filters(&self) -> impl Iterator<Item = TopicFilter<'_>> {
+        let (own, others) = match &self.kind {
+            Kind::Work(plan) => (self.queue_name(), &plan.filters[..]),
+            Kind::Share => {
+                let group = self.name.strip_prefix("$share/");
+                let parts = group.and_then(|group| group.split_once('/'));
+                (parts.map(|(_, filter)| filter), &[][..])
             }
-        )
+            Kind::Delayed => (None, &[][..]),
+        };
+        let all = own.into_iter().chain(others.iter().map(String::as_str));
+        all.filter_map(|filter| TopicFilter::parse(filter, TopicLimits::NONE).ok())
+    }
+
+    /// As what it stands in the topic tree.
+    fn receiver(&self, id: QueueId) -> Receiver {
+        match self.kind {
+            Kind::Work(_) | Kind::Delayed => Receiver::Queue(id),
+            Kind::Share => Receiver::Group(id),
+        }
     }
 
     /// Somebody puts something in, joins or leaves.
@@ -169,9 +276,9 @@ impl List {
     /// What a message asks of it that was published just now.
     fn ask<'a>(&self, publication: &Publication<'a>, now: Time) -> Ask<'a> {
         match &self.kind {
-            Kind::Work { settings, .. } => {
+            Kind::Work(plan) => {
                 let wishes = Wishes::lenient(publication.properties, now);
-                wishes.ask(settings, publication.topic.as_str(), now)
+                wishes.ask(plan, publication.topic.as_str(), now)
             }
             Kind::Share | Kind::Delayed => Ask::default(),
         }
@@ -191,13 +298,13 @@ impl List {
         {
             return Ok(Some(Queued::duplicate(first)));
         }
-        if let Kind::Work { settings, .. } = &self.kind
-            && publication.payload.len() > settings.message_bytes_max
+        if let Kind::Work(plan) = &self.kind
+            && publication.payload.len() > plan.message_bytes_max
         {
             let why = format!(
                 "{} takes payloads of {} bytes at most (max_message_bytes), and this has {}",
                 self.name,
-                settings.message_bytes_max,
+                plan.message_bytes_max,
                 publication.payload.len()
             );
             return Err(Refused::Never(Close::new(ReasonCode::QuotaExceeded, why)));
@@ -241,7 +348,7 @@ impl List {
             self.queue.remember(dedup_id, publication.id, now);
         }
         let ask = match &self.kind {
-            Kind::Work { settings, .. } => wishes.ask(settings, publication.topic.as_str(), now),
+            Kind::Work(plan) => wishes.ask(plan, publication.topic.as_str(), now),
             Kind::Share | Kind::Delayed => Ask::default(),
         };
         self.put_in(store, effects, publication, &ask, now);
@@ -503,9 +610,7 @@ impl Core {
                 break;
             }
         }
-        let totals = list.queue.totals();
-        let dropped = totals.dropped + totals.discarded + totals.replaced;
-        let expired = totals.expired;
+        let (dropped, expired) = dropped_and_expired(list.queue.totals());
         let is_work = list.is_work();
         let counted = std::mem::replace(&mut list.counted, (dropped, expired));
         let dropped = (dropped - counted.0) as usize;
@@ -709,9 +814,9 @@ impl Core {
     fn give_out(&self, list: &mut List, id: QueueId, effects: &mut Effects, now: Time) {
         let name = list.name.clone();
         let queue = match list.kind {
-            Kind::Work { queue_topic, .. } => {
+            Kind::Work(_) => {
                 let name = name.strip_prefix("$queue/").unwrap_or_default();
-                Some((name, queue_topic))
+                Some((name, list.shows_queue_topic()))
             }
             Kind::Share => None,
             Kind::Delayed => return,

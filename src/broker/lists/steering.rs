@@ -10,12 +10,11 @@ use std::sync::atomic::Ordering;
 use rustc_hash::FxHashSet;
 use serde_json::{Map, Value};
 
-use super::catalog::{core_settings, shows_queue_topic};
-use super::{Kind, List, stored_job};
+use super::{Kind, List, Plan, stored_job};
 use crate::broker::record::Target as Stored;
 use crate::broker::steer::{Code, SteerError};
 use crate::broker::{Core, Worker};
-use crate::config::{Durability, QueueSettings, queue_settings};
+use crate::config::{Durability, queue_settings};
 use crate::journal::ListId;
 use crate::message::{Message, MessageId, QueueId, Time};
 use crate::protocol::ReasonCode;
@@ -37,7 +36,7 @@ const LOOKED_THROUGH_MAX: usize = 65_536;
 
 /// A queue, as it is at a moment.
 pub(in crate::broker) struct Look {
-    pub settings: Arc<QueueSettings>,
+    pub settings: Arc<Plan>,
     pub given: Option<Map<String, Value>>,
     pub paused: bool,
     pub counts: Counts,
@@ -70,11 +69,11 @@ impl Core {
     pub(in crate::broker) fn look(&self, id: QueueId, now: Time) -> Option<Look> {
         let mut list = self.lists.lock(id.0)?;
         list.queue.at(now);
-        let Kind::Work { settings, .. } = &list.kind else {
+        let Kind::Work(plan) = &list.kind else {
             return None;
         };
         Some(Look {
-            settings: settings.clone(),
+            settings: plan.clone(),
             given: list.given.as_deref().map(keys_of),
             paused: list.queue.is_paused(),
             counts: list.queue.counts(),
@@ -172,12 +171,12 @@ impl Core {
     }
 
     /// The settings of a queue that is there.
-    pub(super) fn settings_there(&self, name: &str) -> Option<Arc<QueueSettings>> {
+    pub(super) fn plan_there(&self, name: &str) -> Option<Arc<Plan>> {
         let list = self
             .lists
             .lock(self.list_named(&format!("$queue/{name}"))?.0)?;
         match &list.kind {
-            Kind::Work { settings, .. } => Some(settings.clone()),
+            Kind::Work(plan) => Some(plan.clone()),
             Kind::Share | Kind::Delayed => None,
         }
     }
@@ -193,7 +192,7 @@ impl Core {
         keys: &Map<String, Value>,
         now: Time,
     ) -> Result<QueueId, SteerError> {
-        let (settings, given) = self.check_given(name, keys)?;
+        let (plan, given) = self.check_given(name, keys)?;
         let filter = TopicFilter::parse(name, TopicLimits::NONE)
             .map_err(|error| SteerError::new(Code::Invalid, error.to_string()))?;
         let full_name = format!("$queue/{name}");
@@ -207,7 +206,7 @@ impl Core {
             return Err(SteerError::new(Code::Full, text));
         }
         Ok(
-            self.add_queue(Arc::from(full_name), filter, settings, now, |list| {
+            self.add_queue(Arc::from(full_name), filter, plan, now, |list| {
                 list.given = Some(given);
                 self.keep_list(list, effects, now);
             }),
@@ -233,9 +232,9 @@ impl Core {
         for (key, value) in keys {
             all.insert(key.clone(), value.clone());
         }
-        let (settings, given) = self.check_given(name, &all)?;
+        let (plan, given) = self.check_given(name, &all)?;
         let shown = keys_of(&given);
-        self.apply(effects, id, (settings, given), true, now)
+        self.apply(effects, id, (plan, given), true, now)
             .ok_or_else(|| no_queue(name))?;
         // What comes of that may make a queue of dead letters.
         drop(changes);
@@ -272,21 +271,24 @@ impl Core {
         &self,
         name: &str,
         keys: &Map<String, Value>,
-    ) -> Result<(Arc<QueueSettings>, Box<str>), SteerError> {
+    ) -> Result<(Arc<Plan>, Box<str>), SteerError> {
         let base = match TopicFilter::parse(name, TopicLimits::NONE) {
-            Ok(filter) => self.settings_of(filter).0,
-            Err(_) => Arc::new(self.queues_settings.default.clone()), // And is told so.
+            Ok(filter) => self.plan_of(filter).0,
+            Err(_) => self.default_plan.clone(), // And is told so.
         };
         let settings = queue_settings(name, keys, &base, &self.limits)
             .map_err(|error| SteerError::new(Code::Invalid, error.to_string()))?;
         let there = keys.iter().filter(|(_, value)| !value.is_null());
         let there: Map<String, Value> = there.map(|(k, v)| (k.clone(), v.clone())).collect();
+        if there.is_empty() {
+            return Ok((base, Box::default()));
+        }
         let given = Value::Object(there).to_string();
         if given.len() > GIVEN_BYTES_MAX {
             let text = format!("the settings are longer than {GIVEN_BYTES_MAX} bytes as JSON");
             return Err(SteerError::new(Code::Invalid, text));
         }
-        Ok((Arc::new(settings), given.into()))
+        Ok((Plan::new(settings), given.into()))
     }
 
     /// With list changes locked. `None`: the queue is gone.
@@ -294,18 +296,14 @@ impl Core {
         &self,
         effects: &mut Effects,
         id: QueueId,
-        (settings, given): (Arc<QueueSettings>, Box<str>),
+        (plan, given): (Arc<Plan>, Box<str>),
         is_new: bool,
         now: Time,
     ) -> Option<()> {
         let mut list = self.lists.lock(id.0)?;
         let dead = list.is_dead_letters();
-        list.queue.set_settings(core_settings(&settings, dead));
-        let kind = Kind::Work {
-            settings: settings.clone(),
-            queue_topic: shows_queue_topic(&settings, dead),
-        };
-        let before = std::mem::replace(&mut list.kind, kind);
+        list.queue.set_settings(plan.core(dead));
+        let before = std::mem::replace(&mut list.kind, Kind::Work(plan.clone()));
         list.given = Some(given);
         let durability = self.durability_of(&list);
         list.queue.set_durability(durability);
@@ -316,13 +314,10 @@ impl Core {
         self.store_list(&mut list, effects, sequence);
         let name = list.name.clone();
         drop(list);
-        let Kind::Work {
-            settings: before, ..
-        } = before
-        else {
+        let Kind::Work(before) = before else {
             return None;
         };
-        self.change_feeders(id, &name, &before.filters, &settings.filters);
+        self.change_feeders(id, &name, &before.filters, &plan.filters);
         Some(())
     }
 
@@ -335,14 +330,11 @@ impl Core {
             .filter(|old| *old != own && !after.contains(old))
         {
             let filter = TopicFilter::parse(gone, TopicLimits::NONE).ok();
-            let node = filter.and_then(|filter| self.router.unsubscribe(filter, receiver));
-            if let Some(mut list) = self.lists.lock(id.0) {
-                list.feeders.retain(|(other, _)| Some(*other) != node);
-            }
+            filter.map(|filter| self.router.unsubscribe(filter, receiver));
         }
         for new in after.iter().filter(|new| !before.contains(new)) {
             if let Ok(filter) = TopicFilter::parse(new, TopicLimits::NONE) {
-                self.feed_from(id, receiver, filter);
+                self.feed_from(receiver, filter);
             }
         }
     }
@@ -413,7 +405,7 @@ impl Core {
         (id, name): (QueueId, &str),
         force: bool,
     ) -> Result<(usize, usize), SteerError> {
-        if self.queue_settings.iter().any(|table| table.name == name) {
+        if self.queue_plans.iter().any(|table| table.name == name) {
             let text = format!(
                 "the queue {name:?} is in the configuration file, and would be there again at \
                  the next start; take it out there"
