@@ -714,14 +714,14 @@ impl Queue {
         }
         let source = keeping.source_of(list)?;
         let mut is_due = false;
-        if kind != Source::DELAYED && job.sequence >= source.unread_from {
+        if source.is_unread(job.sequence) {
             // What it takes is known now; before it was as much as others on average.
             self.bytes = self.bytes - source.read_one() + cost_bytes;
             source.unread_from = job.sequence + 1;
             keeping.unpark();
         } else {
             // What is not due is only between those that are.
-            is_due = keeping.take_due(kind, job.sequence);
+            is_due = keeping.take_due(kind, job.sequence, ask.priority);
             if !is_due {
                 return None;
             }
@@ -772,7 +772,7 @@ impl Queue {
         let keeping = self.keeping.as_mut()?;
         let source = keeping.source_of(list)?;
         let (kind, sequence) = (source.kind, job.sequence);
-        if kind == Source::DELAYED || sequence < source.unread_from {
+        if !source.is_unread(sequence) {
             return None;
         }
         let read = source.read_one();
@@ -837,7 +837,7 @@ impl Queue {
         let Some(kind) = keeping.source_of(wanted.list).map(|source| source.kind) else {
             return 0;
         };
-        let lost = keeping.take_due(kind, wanted.from);
+        let lost = keeping.take_due(kind, wanted.from, Source::PRIORITY);
         if lost {
             // What it took is not known any more; the rest of the count is right.
             self.messages -= 1;
@@ -882,7 +882,7 @@ impl Queue {
         let Some(source) = source else {
             return;
         };
-        if source.kind != Source::DELAYED && sequence >= source.unread_from {
+        if source.is_unread(sequence) {
             source.unread_from = sequence + 1;
             self.lose_unread(list, 1);
             return;

@@ -330,10 +330,7 @@ impl Queue {
         };
         let source = keeping.source_of(list)?;
         let kind = source.kind;
-        if kind == Source::DELAYED
-            || job.sequence < source.unread_from
-            || keeping.taken.contains(&(kind, job.sequence))
-        {
+        if !source.is_unread(job.sequence) || keeping.taken.contains(&(kind, job.sequence)) {
             return None;
         }
         // What it takes is known now; before it was as much as others on average.

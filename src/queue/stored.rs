@@ -70,6 +70,12 @@ impl Source {
         }
     }
 
+    /// Whether the job in that row is on disk only, and in its turn: not one of
+    /// those that are read when they are due.
+    pub fn is_unread(&self, row: u64) -> bool {
+        self.unread > 0 && row >= self.unread_from && self.kind != Source::DELAYED
+    }
+
     /// The next that are unread, no more than that.
     pub fn wanted(&self, rows_max: usize) -> Wanted {
         Wanted {
@@ -232,9 +238,9 @@ impl Keeping {
         first.is_some_and(|(first, _)| *first < row)
     }
 
-    /// Whether that row was due, and not read yet, and nothing has to be read
-    /// before it.
-    pub fn take_due(&mut self, kind: u8, row: u64) -> bool {
+    /// Whether that row was due, most likely at that priority, and not read yet,
+    /// and nothing has to be read before it.
+    pub fn take_due(&mut self, kind: u8, row: u64, likely: u8) -> bool {
         if self.unparked.contains_key(&row) {
             if self
                 .unparked
@@ -245,7 +251,8 @@ impl Keeping {
             }
             self.unparked.remove(&row);
         }
-        let mut priorities = 0..Source::DELAYED;
+        let others = (0..Source::DELAYED).filter(|of| *of != likely);
+        let mut priorities = std::iter::once(likely).chain(others);
         priorities.any(|of| self.due.remove(&(Reverse(of), kind, row)))
     }
 

@@ -33,7 +33,7 @@ impl World {
     }
 
     /// Ready, in flight, delayed and dead.
-    fn state(&mut self, queue: &str) -> [u64; 4] {
+    pub(super) fn state(&mut self, queue: &str) -> [u64; 4] {
         let shown = self.show(queue);
         ["ready", "in_flight", "delayed", "dead"].map(|key| shown[key].as_u64().expect(key))
     }

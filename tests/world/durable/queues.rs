@@ -428,3 +428,27 @@ fn a_queue_that_nobody_uses_goes_at_its_time() {
         assert_eq!(world.stored_len(), (0, 0));
     });
 }
+
+#[test]
+fn more_jobs_may_rest_than_are_in_memory_meanwhile() {
+    let configure = |config: &mut Config| {
+        config.limits.inflight_max = 2000;
+        config.queues.default.prefetch = 2000;
+    };
+    let mut world = World::with(configure).stored(&Twin::new());
+    const JOBS: usize = 1500;
+    fill(&mut world, "$queue/q", 0..JOBS);
+    let worker = world.connect("worker").go();
+    world.subscribe(worker, "$queue/q", 1);
+    for message in world.messages(worker) {
+        world.control(worker, "nack", &format!("{} 60", message.id));
+    }
+    world.receive(worker);
+    world.disconnect(worker);
+    assert_eq!(world.state("q"), [0, 0, JOBS as u64, 0]);
+    world.advance(secs(61));
+    assert_eq!(world.state("q"), [JOBS as u64, 0, 0, 0]);
+    assert_eq!(payloads_of(&mut world, "$queue/q"), numbers(0..JOBS));
+    assert_eq!(world.state("q"), [0; 4]);
+    assert_eq!(world.counts().lost_damaged, 0);
+}
