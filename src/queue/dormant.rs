@@ -1,5 +1,4 @@
-//! A queue that holds nothing, in a tenth of the memory: there may be a million
-//! of them.
+//! A queue that holds nothing, in little memory: there may be a million of them.
 
 use std::sync::Arc;
 
@@ -27,6 +26,11 @@ pub struct Dormant {
 }
 
 impl Queue {
+    /// Whether [`Queue::lie_down`] takes little time and pays.
+    pub fn is_light(&self) -> bool {
+        self.trace.is_light()
+    }
+
     /// Whether [`Queue::lie_down`] may be called.
     #[inline]
     pub fn is_dormant(&self) -> bool {
@@ -36,7 +40,6 @@ impl Queue {
 
     fn has_nothing(&self) -> bool {
         self.jobs.is_empty()
-            && self.keys.is_none()
             && self.once.is_none()
             && self.dead.is_empty()
             && self.finished.is_empty()
@@ -90,6 +93,10 @@ impl From<Dormant> for Queue {
             keeping
                 .sources
                 .extend(others.map(|&(kind, list)| Source::new(kind, list)));
+            // All that there was is done.
+            for source in &mut keeping.sources {
+                source.unread_from = dormant.next_sequence;
+            }
             Box::new(keeping)
         });
         queue

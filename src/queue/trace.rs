@@ -5,6 +5,7 @@
 //! moment is told with [`Queue::at`] before anything happens. A queue that was
 //! never used has none of it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use slab::Slab;
@@ -15,6 +16,8 @@ use crate::message::{ClientId, LeaseId, MessageId, Time};
 
 /// Rates are those of the last one or two of these spans.
 const SAMPLED_EVERY: Duration = Duration::from_secs(5);
+/// So few events are packed in no time.
+const LIGHT_EVENTS: usize = 64;
 /// Events that a ring begins with room for.
 const EVENTS_MIN: usize = 16;
 
@@ -66,8 +69,12 @@ pub struct Rates {
 pub(super) struct Trace {
     moment: Time,
     kept: Option<Box<Kept>>,
+    /// In place of it, until something happens, of a queue that was dormant: it
+    /// may only be looked at.
+    packed: Box<[u8]>,
 }
 
+#[derive(Clone)]
 struct Kept {
     events: Vec<Entry>,
     /// Where the first of them is: when there are enough, it makes room for the
@@ -82,6 +89,7 @@ struct Kept {
 
 /// An event as the ring has it: a job leaves three, and a ring that is small
 /// stays in the processor's cache.
+#[derive(Clone)]
 struct Entry {
     at: Time,
     message: MessageId,
@@ -97,7 +105,7 @@ const NO_CLIENT: u32 = u32::MAX;
 
 /// The clients of the events in a ring, each once: to share a name with its
 /// connection for each event would have two processors write the same line.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Clients {
     /// And in how many events each is.
     known: Slab<(ClientId, u32)>,
@@ -151,24 +159,64 @@ const WHATS: [What; 16] = [
 ];
 
 impl Trace {
+    /// With few events.
+    pub fn is_light(&self) -> bool {
+        let kept = self.kept.as_ref();
+        kept.is_none_or(|kept| kept.events.len() <= LIGHT_EVENTS)
+    }
+
     /// All but the rates.
     pub fn pack(&self, out: &mut Vec<u8>) {
-        let Some(kept) = &self.kept else {
-            return;
-        };
-        pack(kept.first, out);
-        // Names, by the order in which they come first.
-        let mut clients: Vec<u32> = kept.events.iter().map(|entry| entry.client).collect();
+        match &self.kept {
+            Some(kept) => kept.pack(out),
+            None => out.extend_from_slice(&self.packed),
+        }
+    }
+
+    pub fn unpack(packed: Packed<'_>) -> Trace {
+        Trace {
+            packed: packed.0.into(),
+            ..Trace::default()
+        }
+    }
+
+    fn kept(&self) -> Option<Cow<'_, Kept>> {
+        match &self.kept {
+            Some(kept) => Some(Cow::Borrowed(kept)),
+            None if self.packed.is_empty() => None,
+            None => Some(Cow::Owned(Kept::unpack(&self.packed))),
+        }
+    }
+
+    fn kept_mut(&mut self, totals: &Totals) -> &mut Kept {
+        self.kept.get_or_insert_with(|| {
+            let packed = std::mem::take(&mut self.packed);
+            Box::new(match packed.is_empty() {
+                true => Kept::new(self.moment, totals),
+                false => Kept {
+                    samples: [Sample::of(totals, self.moment); 2],
+                    ..Kept::unpack(&packed)
+                },
+            })
+        })
+    }
+}
+
+impl Kept {
+    fn pack(&self, out: &mut Vec<u8>) {
+        pack(self.first, out);
+        // Each client once.
+        let mut clients: Vec<u32> = self.events.iter().map(|entry| entry.client).collect();
         clients.sort_unstable();
         clients.dedup();
         clients.retain(|client| *client != NO_CLIENT);
         pack(clients.len() as u64, out);
         for client in &clients {
-            let name = kept.clients.name(*client);
+            let name = self.clients.name(*client);
             pack_text(name.as_ref().map_or("", ClientId::as_str), out);
         }
         let (mut at, mut message) = (0, 0);
-        for (_, entry) in kept.numbered() {
+        for (_, entry) in self.numbered() {
             pack_near(entry.at.as_micros(), &mut at, out);
             pack_near(entry.message.0, &mut message, out);
             let what = WHATS.iter().position(|what| *what == entry.what);
@@ -180,11 +228,8 @@ impl Trace {
         }
     }
 
-    pub fn unpack(mut packed: Packed<'_>) -> Trace {
-        let mut trace = Trace::default();
-        if packed.0.is_empty() {
-            return trace;
-        }
+    fn unpack(packed: &[u8]) -> Kept {
+        let mut packed = Packed(packed);
         let mut kept = Kept::new(Time::ZERO, &Totals::default());
         kept.first = packed.number();
         let names = (0..packed.number()).map(|_| packed.text());
@@ -210,8 +255,7 @@ impl Trace {
                 client,
             });
         }
-        trace.kept = Some(Box::new(kept));
-        trace
+        kept
     }
 }
 
@@ -275,6 +319,13 @@ impl Kept {
         self.events.push(entry);
     }
 
+    /// With the one that is not even noted.
+    fn forget_all(&mut self) {
+        self.first += self.events.len() as u64 + 1;
+        (self.events, self.oldest) = (Vec::new(), 0);
+        self.clients = Clients::default();
+    }
+
     fn drop_oldest(&mut self, oldest: &Entry) {
         self.first += 1;
         if oldest.client != NO_CLIENT {
@@ -305,13 +356,7 @@ impl Queue {
         if let Some(kept) = &mut self.trace.kept
             && now >= kept.samples[1].at + SAMPLED_EVERY
         {
-            let sample = Sample::of(&self.totals, now);
-            // A queue that was dormant has none.
-            let before = match kept.samples[1].at {
-                Time::ZERO => sample,
-                _ => kept.samples[1],
-            };
-            kept.samples = [before, sample];
+            kept.samples = [kept.samples[1], Sample::of(&self.totals, now)];
         }
     }
 
@@ -337,9 +382,10 @@ impl Queue {
             return;
         }
         let at = self.trace.moment;
-        let kept = &mut self.trace.kept;
-        let kept = kept.get_or_insert_with(|| Box::new(Kept::new(at, &self.totals)));
-        if events_max > 0 {
+        let kept = self.trace.kept_mut(&self.totals);
+        if events_max == 0 {
+            kept.forget_all();
+        } else {
             let client = client(&mut kept.clients);
             let entry = Entry {
                 at,
@@ -379,7 +425,7 @@ impl Queue {
     /// Events from this number on, `count` at most, and the number of the
     /// next one.
     pub fn events(&self, from: u64, count: usize) -> (Vec<Event>, u64) {
-        let Some(kept) = &self.trace.kept else {
+        let Some(kept) = self.trace.kept() else {
             return (Vec::new(), 1);
         };
         let skipped = usize::try_from(from.saturating_sub(kept.first)).unwrap_or(usize::MAX);
@@ -392,7 +438,7 @@ impl Queue {
 
     /// The events of one message.
     pub fn events_of(&self, message: MessageId) -> Vec<Event> {
-        let Some(kept) = &self.trace.kept else {
+        let Some(kept) = self.trace.kept() else {
             return Vec::new();
         };
         let of_it = kept.numbered();
@@ -432,6 +478,13 @@ mod tests {
                 assert_eq!(event.client.as_ref(), Some(client));
             }
             assert!(kept.clients.known.len() <= events.len());
+            let mut packed = Vec::new();
+            kept.pack(&mut packed);
+            let unpacked = Kept::unpack(&packed);
+            let again = unpacked.numbered().map(|entry| unpacked.event(entry));
+            assert!(again.eq(events));
         }
+        kept.forget_all();
+        assert_eq!((kept.first, kept.numbered().count()), (number + 2, 0));
     }
 }

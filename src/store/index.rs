@@ -12,7 +12,7 @@
 //! many of the base's rows have a body is written with what is alive of them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
@@ -110,9 +110,15 @@ impl Deref for List {
     }
 }
 
-impl DerefMut for List {
-    fn deref_mut(&mut self) -> &mut Held {
+impl List {
+    /// To add to it.
+    pub fn held_mut(&mut self) -> &mut Held {
         self.held.get_or_insert_default()
+    }
+
+    /// To take from it.
+    pub fn if_held(&mut self) -> Option<&mut Held> {
+        self.held.as_deref_mut()
     }
 }
 
@@ -232,7 +238,7 @@ impl Index {
                 let list = self.lists.entry(list).or_default();
                 list.moved_to = list.moved_to.max(next_row);
                 list.next_row = list.next_row.max(next_row);
-                let list: &mut Held = list;
+                let list = list.held_mut();
                 // Of two, which only damage can leave, the one after.
                 if let Some(other) = list.chunks.get(&first) {
                     if other.alive() <= chunk.alive() {
@@ -252,11 +258,8 @@ impl Index {
                     len: 0,
                     has_key: true,
                 };
-                self.lists
-                    .entry(list)
-                    .or_default()
-                    .amended
-                    .insert(row, about);
+                let list = self.lists.entry(list).or_default();
+                list.held_mut().amended.insert(row, about);
             }
             Some(Key::Body(id)) => {
                 self.body(id).len = value_len as u32;
@@ -288,6 +291,7 @@ impl Index {
         let list = self.lists.entry(id).or_default();
         list.moved_to = list.moved_to.max(chunk.last.saturating_add(1));
         list.next_row = list.next_row.max(list.moved_to);
+        let list = list.held_mut();
         list.alive += u64::from(chunk.alive());
         list.body_bytes += chunk.body_bytes;
         list.chunks.insert(first, chunk);
@@ -296,7 +300,7 @@ impl Index {
     /// A chunk can't be read. Its rows are no more; what the base has of it
     /// is not touched. How many rows that were.
     pub fn lose_chunk(&mut self, id: ListId, first: u64) -> u32 {
-        let Some(list) = self.lists.get_mut(&id) else {
+        let Some(list) = self.lists.get_mut(&id).and_then(List::if_held) else {
             return 0;
         };
         let Some(chunk) = list.chunks.remove(&first) else {
@@ -312,7 +316,7 @@ impl Index {
     }
 
     pub fn set_value_len(&mut self, id: ListId, first: u64, len: usize) {
-        let list = self.lists.get_mut(&id);
+        let list = self.lists.get_mut(&id).and_then(List::if_held);
         if let Some(chunk) = list.and_then(|list| list.chunks.get_mut(&first)) {
             chunk.value_len = len as u32;
         }
@@ -363,6 +367,8 @@ impl Index {
                 if row < list.next_row {
                     return;
                 }
+                list.next_row = row.saturating_add(1);
+                let list = list.held_mut();
                 if let Body::Shared { id, .. } = body {
                     list.has_shared = true;
                     if let Some(body) = self.bodies.get_mut(&id) {
@@ -370,7 +376,6 @@ impl Index {
                     }
                 }
                 let body_len = change.body_len() as u32;
-                list.next_row = row.saturating_add(1);
                 list.alive += 1;
                 list.body_bytes += u64::from(body_len);
                 list.rows.push(LogRow {
@@ -384,7 +389,9 @@ impl Index {
                 let Some(list) = self.lists.get_mut(&list) else {
                     return;
                 };
-                if list.has(row) {
+                if list.has(row)
+                    && let Some(list) = list.if_held()
+                {
                     let has_key = list.amended.get(&row).is_some_and(|about| about.has_key);
                     let about = About {
                         position: Some(position),
@@ -621,13 +628,13 @@ impl List {
     /// be moved. How many.
     pub fn lose_below(&mut self, row: u64) -> u64 {
         let mut lost = 0;
-        while !self.rows.is_empty()
-            && let Some(gone) = self.rows.pop_below(row)
-        {
-            self.alive -= 1;
-            self.body_bytes -= u64::from(gone.body_len);
-            self.amended.remove(&gone.row);
-            lost += 1;
+        if let Some(held) = self.if_held() {
+            while let Some(gone) = held.rows.pop_below(row) {
+                held.alive -= 1;
+                held.body_bytes -= u64::from(gone.body_len);
+                held.amended.remove(&gone.row);
+                lost += 1;
+            }
         }
         lost
     }

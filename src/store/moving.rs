@@ -18,7 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::base::{Base, BaseChange};
 use super::chunk::Chunk;
-use super::index::{About, Dropped, Index, Value};
+use super::index::{About, Dropped, Index, List, Value};
 use super::keys::Key;
 use super::log::Position;
 use crate::config::Durability;
@@ -287,7 +287,7 @@ impl Move {
             .collect();
         for (list, first) in changed.chunks {
             let chunks = match index.lists.get_mut(&list) {
-                Some(list) => Some(&mut list.chunks),
+                Some(list) => list.if_held().map(|list| &mut list.chunks),
                 None => by_list.get_mut(&list).map(|list| &mut list.chunks),
             };
             if let Some(chunk) = chunks.and_then(|chunks| chunks.get_mut(&first)) {
@@ -394,7 +394,7 @@ fn finish_list(index: &mut Index, id: ListId, moved_to: u64, chunks: BTreeMap<u6
 }
 
 fn install_about(index: &mut Index, id: ListId, row: u64, said: &Said) {
-    let list = index.lists.get_mut(&id);
+    let list = index.lists.get_mut(&id).and_then(List::if_held);
     let place = list.and_then(|list| match said.in_chunk {
         true => {
             let place = list.amended.get(&row)?;
@@ -480,7 +480,8 @@ impl Filling {
         let mut gone = Vec::new();
         for row in &self.rows {
             index.lost_rows += list.lose_below(row.row);
-            let place = list.rows.pop_below(row.row.saturating_add(1));
+            let rows = list.if_held().map(|list| &mut list.rows);
+            let place = rows.and_then(|rows| rows.pop_below(row.row.saturating_add(1)));
             let is_alive = place.is_some_and(|place| place.row == row.row && place.len > 0);
             if !is_alive {
                 chunk.remove_of(first, row.row, row.shared != 0, u64::from(row.body_len));
@@ -501,7 +502,7 @@ impl Filling {
                 chunk.is_changed = true;
                 index.changed.chunks.push((id, first));
             }
-            list.chunks.insert(first, chunk);
+            list.held_mut().chunks.insert(first, chunk);
         }
         for shared in moved {
             if let Some(body) = index.bodies.get_mut(&shared) {

@@ -6,7 +6,8 @@ use rotamq::config::{Dispatch, Durability, Overflow, Undecided};
 use rotamq::journal::ListId;
 use rotamq::message::{ClientId, LeaseId, Qos, SessionId, Time};
 use rotamq::queue::{
-    Ask, DeadReason, Full, Gone, Membership, Outcome, Queue, Rules, Settings, Settlement, Stored,
+    Ask, DeadReason, Full, Gone, JobRecord, Membership, Outcome, Queue, Rules, Settings,
+    Settlement, Stored, StoredJob,
 };
 
 use super::{job_of, membership, message, received, session, settings};
@@ -768,6 +769,14 @@ fn a_queue_that_lies_down_gets_up_as_it_was() {
     let sources: Vec<_> = world.queue.sources().collect();
     assert_eq!(sources, [(4, ListId(7)), (9, ListId(8))]);
     assert_eq!(world.queue.kept_in(), Some((ListId(7), Durability::Synced)));
+    // A row that is only about to go from the store is none of a job any more.
+    let row = StoredJob {
+        sequence: 0,
+        message: message(1, Qos::AtLeastOnce, 0),
+        stored: Stored::row(false),
+        record: JobRecord::NEW,
+    };
+    assert!(world.queue.take_stored(ListId(7), row).is_none());
     // What an earlier lease says is not about a later one.
     world.queue.resume();
     world.queue.join(id('A'), membership(QOS_1), world.now);

@@ -24,13 +24,13 @@ use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 impl Core {
     pub(in crate::broker) fn create_configured_queues(&self, effects: &mut Effects, now: Time) {
-        for settings in &self.queue_plans {
-            let name = TopicFilter::parse(&settings.name, TopicLimits::NONE);
+        for plan in &self.queue_plans {
+            let name = TopicFilter::parse(&plan.name, TopicLimits::NONE);
             if let Ok(name) = name
-                && (name.is_plain() || !settings.filters.is_empty())
+                && (name.is_plain() || !plan.filters.is_empty())
                 && let Err(close) = self.create_queue(effects, name, false, now)
             {
-                tracing::error!(queue = ?settings.name, why = %close.why, "a configured queue could not be made");
+                tracing::error!(queue = ?plan.name, why = %close.why, "a configured queue could not be made");
             }
         }
     }
@@ -269,6 +269,7 @@ impl Core {
             given: None,
             last_used: now,
             stored_used: now,
+            alarm: Time::MAX,
             body: Body::new(queue),
         };
         prepare(&mut list);
@@ -359,10 +360,10 @@ impl Core {
     /// The settings for a queue's name, and whether they name it.
     pub(super) fn plan_of(&self, name: TopicFilter<'_>) -> (Arc<Plan>, bool) {
         let topic = TopicName::parse(name.as_str(), TopicLimits::NONE).ok();
-        let fits = |settings: &&Arc<Plan>| {
-            settings.name == name.as_str()
+        let fits = |plan: &&Arc<Plan>| {
+            plan.name == name.as_str()
                 || topic.is_some_and(|topic| {
-                    TopicFilter::parse(&settings.name, TopicLimits::NONE)
+                    TopicFilter::parse(&plan.name, TopicLimits::NONE)
                         .is_ok_and(|pattern| pattern.matches(topic))
                 })
         };

@@ -69,11 +69,14 @@ pub(super) struct List {
     /// `$queue/NAME` or `$share/GROUP/FILTER`.
     name: Arc<str>,
     kind: Kind,
-    // Keys of a `[[queue]]` that it was given while the broker ran, as JSON.
+    // Keys of a `[[queue]]` that it was given while the broker ran, as JSON;
+    // empty: none of them.
     given: Option<Box<str>>,
     last_used: Time,
     // As the store knows it.
     stored_used: Time,
+    // When the timer that is set for it is due.
+    alarm: Time,
     body: Body,
 }
 
@@ -93,8 +96,6 @@ pub(super) struct Active {
     // Of those that a share group dropped, and that expired, how many are
     // counted.
     counted: (u64, u64),
-    // When the timer that is set for it is due.
-    alarm: Time,
 }
 
 impl Active {
@@ -107,7 +108,6 @@ impl Active {
             aside: VecDeque::new(),
             aside_due: Time::ZERO,
             counted,
-            alarm: Time::MAX,
         }
     }
 
@@ -122,8 +122,10 @@ fn dropped_and_expired(totals: &Totals) -> (u64, u64) {
     (dropped, totals.expired)
 }
 
-/// One of the two at a time: whoever needs what is active wakes it up, and when
-/// a list with nothing in it is let go, it lies down.
+/// One of the two at a time. Whoever needs what is active wakes it up, so what
+/// is looked at often is not to need it. When a list with nothing in it is let
+/// go, it lies down: at once where that is cheap, or else when it is looked at
+/// whether it is unused.
 struct Body {
     active: OnceCell<Box<Active>>,
     dormant: Cell<Option<Dormant>>,
@@ -167,10 +169,8 @@ impl Slotted for List {
     #[inline]
     fn let_go(&mut self) {
         let active = self.body.active.get();
-        if active.is_some_and(|active| active.is_dormant())
-            && let Some(mut active) = self.body.active.take()
-        {
-            self.body.dormant = Cell::new(Some(active.queue.lie_down()));
+        if active.is_some_and(|active| active.is_dormant() && active.queue.is_light()) {
+            self.lie_down();
         }
     }
 }
@@ -195,9 +195,21 @@ impl List {
         self.name.starts_with("$queue/$dead/")
     }
 
+    /// Keeps no more than it needs, if there is nothing in it.
+    fn lie_down(&mut self) {
+        if (self.body.active.get()).is_some_and(|active| active.is_dormant())
+            && let Some(mut active) = self.body.active.take()
+        {
+            self.body.dormant = Cell::new(Some(active.queue.lie_down()));
+        }
+    }
+
     /// Whether it may go: nobody takes part, what it has was due long ago, and
     /// no dead letter waits for a person.
     fn is_unused(&self) -> bool {
+        if self.body.active.get().is_none() {
+            return true; // One that is dormant has nothing at all.
+        }
         let counts = self.queue.counts();
         let waits_for_a_person = self.is_dead_letters() && !self.queue.is_idle();
         counts.members == 0 && counts.delayed == 0 && !waits_for_a_person
@@ -908,7 +920,10 @@ impl Core {
         let after = self.queues_settings.auto_delete_after;
         let due = match self.lists.lock(id.0) {
             Some(list) if list.given.is_some() => return,
-            Some(list) if list.is_unused() => list.last_used + after,
+            Some(mut list) if list.is_unused() => {
+                list.lie_down();
+                list.last_used + after
+            }
             Some(_) => now + after,
             None => return,
         };
