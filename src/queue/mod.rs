@@ -759,7 +759,8 @@ impl Queue {
             }
             Fate::Open | Fate::Delayed(_) => {
                 // Those that came back may stand before it.
-                let fresh = kind == ask.priority && self.expires_of(key) == Time::MAX;
+                let fresh =
+                    !is_due && kind == ask.priority && self.expires_of(key) == Time::MAX;
                 self.wait(key, fresh);
             }
         }
@@ -1174,17 +1175,15 @@ impl Queue {
                 self.leave_on_disk(kind, sequence, ask, message.cost_bytes());
                 return;
             }
-            // Before those that are read later, and come before it.
+            // Before those of its priority that are read later, and come before it.
             let keeping = self.keeping.as_mut();
-            let source = keeping.and_then(|keeping| keeping.source(kind));
+            let source = keeping.and_then(|keeping| keeping.source(ask.priority));
             unordered = source.is_some_and(|source| source.unread > 0);
         }
         let expires = message.expires() < Time::MAX || self.settings.ttl.is_some();
         let key = self.add_job(message, ask, (kind, sequence), stored);
         match kind {
             Source::DELAYED => self.delay_unamended(key, ask.due),
-            // Others of its priority may be on disk before it.
-            Source::GROUPED => self.wait(key, false),
             _ => self.wait(key, !expires && !unordered),
         }
     }
