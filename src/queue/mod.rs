@@ -759,8 +759,7 @@ impl Queue {
             }
             Fate::Open | Fate::Delayed(_) => {
                 // Those that came back may stand before it.
-                let fresh =
-                    !is_due && kind == ask.priority && self.expires_of(key) == Time::MAX;
+                let fresh = !is_due && kind == ask.priority && self.expires_of(key) == Time::MAX;
                 self.wait(key, fresh);
             }
         }
