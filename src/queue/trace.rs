@@ -399,6 +399,9 @@ impl Queue {
 
     /// The client's session took a lease.
     pub fn delivered(&mut self, id: LeaseId, client: &ClientId) {
+        if self.settings.rules == Rules::Share {
+            return; // Of its jobs nothing is recorded.
+        }
         let message = self.jobs[id.job as usize].message.id();
         let mut number = self.rota.members[id.member as usize].traced;
         self.trace_with(message, What::Delivered, |clients| {
