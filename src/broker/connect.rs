@@ -192,7 +192,10 @@ impl Core {
         }
         let durability = durability.unwrap_or(Durability::Memory);
         let mut link = Link::new(session, number, identity, terms, durability);
-        link.is_resuming = (self.session_of(&link)).is_some_and(|session| session.is_resuming());
+        if let Some(session) = self.session_of(&link) {
+            link.is_resuming = session.is_resuming();
+            link.is_kept = session.keeping().is_some();
+        }
         Ok(link)
     }
 

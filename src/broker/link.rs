@@ -41,6 +41,8 @@ pub struct Link {
     /// What the client has from earlier connections is not read yet: nothing
     /// is to be read from it.
     pub is_resuming: bool,
+    /// Its session is stored.
+    pub(super) is_kept: bool,
 }
 
 /// Why a connection stops.
@@ -139,6 +141,7 @@ impl Link {
             greeted: false,
             is_local: false,
             is_resuming: false,
+            is_kept: false,
         }
     }
 
@@ -169,16 +172,17 @@ impl Core {
     ) -> Result<(), Stop> {
         worker.effects.receipt = Receipt::NONE;
         if worker.pin.is_some() {
-            let may_store = match packet {
-                // Queues see to that themselves.
-                Packet::Publish(publish) => {
-                    publish.qos > Qos::AtMostOnce
-                        || publish.retain
-                        || self.session_settings.store_qos0
+            // What a packet changes in more than its own session is pinned where
+            // it does: most change nothing that is stored.
+            let is_turn = match packet {
+                // With its received id.
+                Packet::Publish(publish) => link.is_kept && publish.qos == Qos::ExactlyOnce,
+                Packet::Puback(_) | Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_) => {
+                    link.is_kept
                 }
                 _ => true,
             };
-            if may_store {
+            if is_turn {
                 return self.handle_pinned(worker, link, packet, now);
             }
         }
@@ -604,17 +608,19 @@ impl Core {
         self.refill(&mut session, effects, now);
         let mut next = session.take_passed_over();
         drop(session);
-        let room = next.take_if(|next| *next == job.queue).is_some();
-        self.change_list(worker, job.queue, now, |list| {
-            list.settle_as(job.lease, ack, now);
-            if room {
-                list.queue.room(link.session);
+        self.pinned(worker, |worker| {
+            let room = next.take_if(|next| *next == job.queue).is_some();
+            self.change_list(worker, job.queue, now, |list| {
+                list.settle_as(job.lease, ack, now);
+                if room {
+                    list.queue.room(link.session);
+                }
+            });
+            if room && let Some(mut session) = self.session_of(link) {
+                next = session.take_passed_over();
             }
+            self.offer_room(worker, link.session, next, now);
         });
-        if room && let Some(mut session) = self.session_of(link) {
-            next = session.take_passed_over();
-        }
-        self.offer_room(worker, link.session, next, now);
         Ok(true)
     }
 
@@ -630,7 +636,11 @@ impl Core {
         self.refill(&mut session, &mut worker.effects, now);
         let next = session.take_passed_over();
         drop(session);
-        self.offer_room(worker, link.session, next, now);
+        if next.is_some() {
+            self.pinned(worker, |worker| {
+                self.offer_room(worker, link.session, next, now)
+            });
+        }
     }
 
     /// Sends on what waits, also from disk, and hands in what the session has

@@ -394,8 +394,8 @@ impl Core {
         // Sessions stand before all others.
         let last = targets.last();
         let to_lists = last.is_some_and(|last| !matches!(last.receiver, Receiver::Session(_)));
-        if to_lists && pin.is_some() {
-            // What lists get is stored also at QoS 0, where nobody has pinned it.
+        let may_wait = publication.qos > Qos::AtMostOnce || self.session_settings.store_qos0;
+        if pin.is_some() && (to_lists || publication.retain || targets.len() > 1 && may_wait) {
             return self.publish_pinned(worker, publication, now);
         }
         let mut to_queues = None;

@@ -41,7 +41,7 @@ pub struct Terms {
     /// Whether the client wants to read why, in words (3.1.2.11.7).
     pub wants_words: bool,
     /// The largest packet that the client takes, in bytes [MQTT-3.1.2-24].
-    packet_bytes_max: usize,
+    packet_bytes_max: u32,
     /// Topic aliases that the client may use, and that it takes.
     pub topic_aliases_in: u16,
     pub topic_aliases_out: u16,
@@ -49,7 +49,7 @@ pub struct Terms {
 
 /// The largest packet that there can be: a first byte, the longest length, and
 /// what that can say.
-const PACKET_BYTES_MAX: usize = 1 + 4 + REMAINING_BYTES_MAX;
+const PACKET_BYTES_MAX: u32 = 1 + 4 + REMAINING_BYTES_MAX as u32;
 /// The longest interval that the protocol can say, which is for ever.
 const FOR_EVER_SECS: u32 = u32::MAX;
 /// The longest text of a property (1.5.4).
@@ -119,7 +119,7 @@ impl Terms {
                     terms.inflight_max = terms.inflight_max.min(max.get());
                 }
                 Property::MaximumPacketSize(max) => {
-                    terms.packet_bytes_max = PACKET_BYTES_MAX.min(max.get() as usize);
+                    terms.packet_bytes_max = PACKET_BYTES_MAX.min(max.get());
                 }
                 Property::TopicAliasMaximum(max) => {
                     terms.topic_aliases_out = max.min(limits.topic_aliases_max);
@@ -177,7 +177,7 @@ impl Terms {
 
     /// Whether a packet of so many bytes can be sent [MQTT-3.1.2-24].
     pub fn takes(&self, packet_bytes: usize) -> bool {
-        packet_bytes <= self.packet_bytes_max
+        packet_bytes <= self.packet_bytes_max as usize
     }
 
     /// Whether every packet can be sent that the broker takes from others:
