@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -105,8 +105,11 @@ impl Broker {
         let unreadable = |error| ServeError(format!("what is stored cannot be read: {error}"));
         let before = Core::stored_calendar(&store).map_err(unreadable)?;
         let before = before.and_then(|bytes| CalendarRecord::decode(&bytes));
-        let calendar = Calendar::starting(before);
+        // Before what is stored is read: as long as that takes, the clock would be
+        // behind the next run's otherwise, and what is delayed come too early then.
+        let (start, calendar) = (Instant::now(), Calendar::starting(before));
         let now = calendar.shown();
+        let clock = Clock::starting(start, now);
         let core = Core::new(config, seed).started(now);
         let (mut core, restored) = core.with_store(store, is_whole, now).map_err(unreadable)?;
         if core.store().is_on() {
@@ -115,7 +118,7 @@ impl Broker {
         for method in methods {
             core.add_authentication_method(method);
         }
-        let shared = Arc::new(Shared::new(core, Clock::starting(now), stopped));
+        let shared = Arc::new(Shared::new(core, clock, stopped));
         let storage = Threads::start(&shared, calendar)?;
         let control = match config.store.ephemeral {
             true => None,

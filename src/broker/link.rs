@@ -17,6 +17,7 @@ use crate::message::{Identity, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::{
     Ack, AckKind, Disconnect, Packet, PacketType, Property, Publish, ReasonCode, encode, encode_ack,
 };
+use crate::queue::Settlement;
 use crate::session::{Answered, Close, Effects, ReceivedAliases, Session, Terms};
 use crate::slots::Locked;
 
@@ -170,6 +171,9 @@ impl Core {
         packet: &Packet<'_>,
         now: Time,
     ) -> Result<(), Stop> {
+        if worker.gathered_len() > 0 && !worker.may_gather(packet) {
+            self.settle_gathered(worker, link.session, now);
+        }
         worker.effects.receipt = Receipt::NONE;
         if worker.pin.is_some() {
             // What a packet changes in more than its own session is pinned where
@@ -206,6 +210,61 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// A read begins, which may bring several packets: what lists are to do for
+    /// them may wait until [`Core::end_read`], so that not each takes their locks.
+    pub fn begin_read(&self, worker: &mut Worker) {
+        worker.effects.is_read = true;
+    }
+
+    /// The packets of the read are handled.
+    #[inline]
+    pub fn end_read(&self, worker: &mut Worker, link: &Link, now: Time) {
+        worker.effects.is_read = false;
+        if worker.gathered_len() > 0 {
+            self.settle_gathered(worker, link.session, now);
+        }
+    }
+
+    /// Lists get what PUBACKs said, and give out what they were put into.
+    #[inline(never)]
+    fn settle_gathered(&self, worker: &mut Worker, session: SessionId, now: Time) {
+        // Nothing is added meanwhile.
+        let is_read = std::mem::take(&mut worker.effects.is_read);
+        self.pinned(worker, |worker| {
+            let mut done = std::mem::take(&mut worker.done);
+            if !done.is_empty() {
+                let passed_over = || self.sessions.lock(session.0)?.take_passed_over();
+                let mut next = passed_over();
+                for same in done.chunk_by(|(one, _), (other, _)| one == other) {
+                    let queue = same[0].0;
+                    let room = next.take_if(|next| *next == queue).is_some();
+                    self.change_list(worker, queue, now, |list| {
+                        for (_, lease) in same {
+                            list.settle(*lease, Settlement::Done, now);
+                        }
+                        if room {
+                            list.queue.room(session);
+                        }
+                    });
+                    if room {
+                        next = passed_over();
+                    }
+                }
+                self.offer_room(worker, session, next, now);
+                done.clear();
+            }
+            worker.done = done;
+            let mut fed = std::mem::take(&mut worker.effects.fed);
+            fed.sort_unstable();
+            fed.dedup();
+            for queue in fed.drain(..) {
+                self.change_list(worker, queue, now, |_| ());
+            }
+            worker.effects.fed = fed;
+        });
+        worker.effects.is_read = is_read;
     }
 
     /// As `handle`, which finds nothing to pin then: so there is one copy of it,
@@ -534,9 +593,10 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         let id = ack.packet_id;
-        self.handle_acknowledgement(worker, link, ack, now, |session, journal| {
-            session.acknowledge(id, journal)
-        })?;
+        let gather = worker.effects.is_read && !ack.reason.is_failure();
+        let acknowledge =
+            |session: &mut Session, journal: &mut Journal| session.acknowledge(id, journal);
+        self.handle_acknowledgement(worker, link, (ack, gather), now, acknowledge)?;
         Ok(())
     }
 
@@ -549,7 +609,7 @@ impl Core {
     ) -> Result<(), Stop> {
         let (id, refused) = (ack.packet_id, ack.reason.is_failure());
         let answered =
-            self.handle_acknowledgement(worker, link, ack, now, |session, journal| {
+            self.handle_acknowledgement(worker, link, (ack, false), now, |session, journal| {
                 session.received(id, refused, journal)
             })?;
         // Also for an id that nobody knows: the client waits for its PUBREL.
@@ -585,12 +645,13 @@ impl Core {
     }
 
     /// What an acknowledgement frees is filled again; the job it was for, if
-    /// any, is settled as it says. Whether there was what it is for.
+    /// any, is settled as it says, or with others (`gather`). Whether there was
+    /// what it is for.
     fn handle_acknowledgement(
         &self,
         worker: &mut Worker,
         link: &Link,
-        ack: &Ack<'_>,
+        (ack, gather): (&Ack<'_>, bool),
         now: Time,
         acknowledge: impl FnOnce(&mut Session, &mut Journal) -> Result<Answered, Close>,
     ) -> Result<bool, Stop> {
@@ -606,6 +667,10 @@ impl Core {
             return Ok(answered != Answered::Nothing);
         };
         self.refill(&mut session, effects, now);
+        if gather {
+            worker.done.push((job.queue, job.lease));
+            return Ok(true);
+        }
         let mut next = session.take_passed_over();
         drop(session);
         self.pinned(worker, |worker| {

@@ -44,8 +44,8 @@ pub use timers::Timers;
 use crate::access::{Access, Method};
 use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings};
 use crate::journal::Receipt;
-use crate::message::{ClientId, Identity, MessageId, PacketId, QueueId, SessionId, Time};
-use crate::protocol::PropertiesBuf;
+use crate::message::{ClientId, Identity, LeaseId, MessageId, PacketId, QueueId, SessionId, Time};
+use crate::protocol::{Packet, PropertiesBuf};
 use crate::queue::Settings;
 use crate::router::{MatchCache, RetainedStore, Router};
 use crate::session::{Effects, Exchange, Outbox, Session, Will};
@@ -59,6 +59,8 @@ const TOPIC_BYTES_MAX: usize = 65_535 - "$queue/".len();
 
 /// Message ids that a worker takes at a time.
 const MESSAGE_IDS_BLOCK: u64 = 1024;
+/// More of a read's packets than this do not wait for its end.
+const GATHERED_MAX: usize = 64;
 
 /// The broker, without sockets or clock.
 pub struct Core {
@@ -120,6 +122,8 @@ pub struct Worker {
     message_ids: std::ops::Range<u64>,
     // Of the answers, those from these places on wait for the store.
     gates: Vec<(usize, Receipt)>,
+    // Deliveries that the read's PUBACKs are for, not settled yet.
+    done: Vec<(QueueId, LeaseId)>,
     // What an acknowledgement tells, while it is put together.
     told: PropertiesBuf,
     // While it is locked, what is stored is stored together; who locks it takes
@@ -134,6 +138,7 @@ impl Worker {
             properties: Vec::new(),
             answers: Vec::new(),
             gates: Vec::new(),
+            done: Vec::new(),
             told: PropertiesBuf::new(),
             pin: core.store.pin(),
             cache: MatchCache::new(core.limits.match_cache_bytes_max),
@@ -149,6 +154,23 @@ impl Worker {
     pub fn drop_answers(&mut self) {
         self.answers.clear();
         self.gates.clear();
+    }
+
+    /// What lists are still to do for the packets of the read.
+    fn gathered_len(&self) -> usize {
+        self.done.len() + self.effects.fed.len()
+    }
+
+    /// Whether what was gathered may wait for what this packet adds: only for
+    /// more of the same.
+    #[inline]
+    fn may_gather(&self, packet: &Packet<'_>) -> bool {
+        let others = match packet {
+            Packet::Publish(_) => self.done.len(),
+            Packet::Puback(_) => self.effects.fed.len(),
+            _ => self.gathered_len(),
+        };
+        others == 0 && self.gathered_len() < GATHERED_MAX
     }
 
     /// Answers that wait for the store.

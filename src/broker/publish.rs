@@ -231,7 +231,10 @@ impl Core {
         now: Time,
     ) -> Result<Taken, Refused> {
         let topic = incoming.topic;
-        let name = self.parse_topic(topic).map_err(Refused::Never)?;
+        let name = match worker.cache.has_just_found(topic) && !topic.starts_with('$') {
+            true => TopicName::of_valid(topic),
+            false => self.parse_topic(topic).map_err(Refused::Never)?,
+        };
         let sorted = &incoming.sorted;
         (self.check_payload(sorted.says_text, incoming.payload)).map_err(Refused::Never)?;
         if self

@@ -16,7 +16,9 @@ use crate::protocol::{
     SubscribeOptions, Unsuback, Unsubscribe,
 };
 use crate::router::{Cursor, NodeId, Receiver, Subscription};
-use crate::session::{Close, Delivery, Effects, Granted, Publication, Session, Subscribed};
+use crate::session::{
+    Backlog, Close, Delivery, Effects, Granted, Publication, Session, Subscribed,
+};
 use crate::slots::Locked;
 use crate::topic::{TopicFilter, TopicLimits};
 
@@ -419,6 +421,11 @@ impl Core {
             return false;
         };
         let session = &mut *session;
+        if self.retained.is_empty() {
+            // A client with a million filters waits for none of them.
+            session.backlog = Backlog::default();
+            return false;
+        }
         if !session.has_room_for_backlog() {
             return false;
         }

@@ -26,7 +26,7 @@ const TAIL_COPY_MAX: usize = 16 << 10;
 /// read from it.
 const ANSWERS_MAX: usize = 64 << 10;
 /// Pieces in one write.
-const PIECES_MAX: usize = 16;
+const PIECES_MAX: usize = 64;
 
 /// The connection; as a future, it is done when it is closed.
 pub struct Connection<S> {
@@ -226,6 +226,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         bytes: &[u8],
         now: Time,
     ) -> Result<usize, Stop> {
+        let shared = self.shared.clone();
+        shared.core.begin_read(&mut local.worker);
+        let done = self.handle_each(local, bytes, now);
+        let link = self.link.as_ref().expect("it is given up only at the end");
+        shared.core.end_read(&mut local.worker, link, now);
+        done
+    }
+
+    fn handle_each(&mut self, local: &mut Local, bytes: &[u8], now: Time) -> Result<usize, Stop> {
         let core = &self.shared.core;
         let link = self.link.as_mut().expect("it is given up only at the end");
         let packet_bytes_max = core.limits().packet_bytes_max;

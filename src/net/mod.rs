@@ -49,12 +49,9 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows `now`.
-    pub fn starting(now: Time) -> Clock {
-        Clock {
-            start: Instant::now(),
-            started: now,
-        }
+    /// A clock that showed `started` at `start`.
+    pub fn starting(start: Instant, started: Time) -> Clock {
+        Clock { start, started }
     }
 
     pub fn now(&self) -> Time {

@@ -1902,6 +1902,11 @@ impl Queue {
         self.dead.pop_front()
     }
 
+    /// Whether [`Queue::poll_dead`] or [`Queue::poll_finished`] has something.
+    pub fn has_ended(&self) -> bool {
+        !self.dead.is_empty() || !self.finished.is_empty()
+    }
+
     /// The next job that ended and whose producer wants to know it; to be
     /// called as [`Queue::poll_dead`].
     pub fn poll_finished(&mut self) -> Option<Finished> {

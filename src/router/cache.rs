@@ -17,6 +17,9 @@ pub struct MatchCache {
     young: Half,
     old: Half,
     half_bytes_max: usize,
+    /// The young one's entry that was found last: most often it is the next one
+    /// too, and found without its hash.
+    last: Option<Entry>,
     /// Keyed, as clients choose the topics.
     hasher: RandomState,
     walk: Walk,
@@ -82,6 +85,7 @@ impl MatchCache {
         MatchCache {
             young: Half::default(),
             old: Half::default(),
+            last: None,
             // Places in a half are 32 bits.
             half_bytes_max: (bytes_max / 2).min(u32::MAX as usize),
             hasher: RandomState::new(),
@@ -93,6 +97,24 @@ impl MatchCache {
         self.hasher.hash_one(key.as_bytes())
     }
 
+    /// Whether this is the key that was found last: it has been looked at, and
+    /// is a topic name.
+    #[inline]
+    pub fn has_just_found(&self, key: &str) -> bool {
+        (self.last).is_some_and(|entry| self.young.key(&entry) == key.as_bytes())
+    }
+
+    /// The entry that was found last, if it is of that key and current.
+    #[inline]
+    pub(super) fn find_again(
+        &self,
+        key: &str,
+        is_current: impl Fn(&Stamp) -> bool,
+    ) -> Option<Found> {
+        let last = (self.last).filter(|_| self.has_just_found(key))?;
+        is_current(&last.stamp()).then(|| last.found(true))
+    }
+
     /// The entry of a key, if there is one that is current.
     pub(super) fn find(
         &mut self,
@@ -101,6 +123,7 @@ impl MatchCache {
         is_current: impl Fn(&Stamp) -> bool,
     ) -> Option<Found> {
         if let Some(entry) = self.young.find(hash, key) {
+            self.last = Some(*entry);
             return is_current(&entry.stamp()).then(|| entry.found(true));
         }
         let entry = *self.old.find(hash, key)?;
@@ -146,6 +169,7 @@ impl MatchCache {
         if cost > self.half_bytes_max {
             return matches;
         }
+        self.last = None; // It may move.
         if let Some(entry) = self.young.refresh(hash, key, stamp, matches) {
             return self.matches(entry.found(true));
         }
@@ -166,8 +190,11 @@ impl Half {
     }
 
     fn is_of(&self, entry: &Entry, hash: u64, key: &str) -> bool {
-        entry.hash == hash
-            && &self.keys[entry.key_at as usize..][..entry.key_len as usize] == key.as_bytes()
+        entry.hash == hash && self.key(entry) == key.as_bytes()
+    }
+
+    fn key(&self, entry: &Entry) -> &[u8] {
+        &self.keys[entry.key_at as usize..][..entry.key_len as usize]
     }
 
     fn matches(&self, found: Found) -> Matches<'_> {

@@ -214,6 +214,9 @@ impl Router {
         audience: Audience,
         cache: &'c mut MatchCache,
     ) -> Matches<'c> {
+        if let Some(place) = cache.find_again(key, |stamp| self.is_current(stamp)) {
+            return cache.matches(place);
+        }
         let hash = cache.hash(key);
         match cache.find(hash, key, |stamp| self.is_current(stamp)) {
             Some(place) => cache.matches(place),

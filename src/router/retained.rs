@@ -260,6 +260,10 @@ impl RetainedStore {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.held.read().messages.is_empty()
+    }
+
     /// How many messages there are, and how many bytes they take; with those
     /// that have expired and are not removed yet.
     pub fn counts(&self) -> (usize, usize) {

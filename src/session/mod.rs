@@ -309,6 +309,11 @@ pub struct Effects {
     pub too_large: usize,
     /// What publishers are still to be told of their messages.
     pub replies: Vec<Reply>,
+    /// Lists that were put into and are to give out when the read ends: each
+    /// gets a place for each message.
+    pub fed: Vec<QueueId>,
+    /// Whether they may wait for that.
+    pub is_read: bool,
     spare: Vec<Vec<u8>>,
     // Properties of one delivery, while they are put together.
     own: Vec<u8>,

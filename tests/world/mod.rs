@@ -523,12 +523,17 @@ impl World {
         }
         let link = self.clients[client.0].link.as_mut().expect("open");
         let mut rest = &bytes[..];
-        while let Some((packet, len)) = decode(rest, version, usize::MAX).expect("valid") {
+        let mut handled = Ok(());
+        self.core.begin_read(&mut self.worker);
+        while handled.is_ok()
+            && let Some((packet, len)) = decode(rest, version, usize::MAX).expect("valid")
+        {
             rest = &rest[len..];
-            (self.core).handle(&mut self.worker, link, &packet, self.now)?;
+            handled = (self.core).handle(&mut self.worker, link, &packet, self.now);
         }
-        assert!(rest.is_empty());
-        Ok(())
+        self.core.end_read(&mut self.worker, link, self.now);
+        assert!(rest.is_empty() || handled.is_err());
+        handled
     }
 
     // ---- what `net` and `run` do

@@ -279,7 +279,12 @@ impl Core {
 }
 
 impl List {
-    fn settle(&mut self, lease: LeaseId, settlement: Settlement<'_>, now: Time) {
+    pub(in crate::broker) fn settle(
+        &mut self,
+        lease: LeaseId,
+        settlement: Settlement<'_>,
+        now: Time,
+    ) {
         let settlement = match settlement {
             // A dead-letter queue has no dead letters of its own.
             Settlement::Reject { said } if self.is_dead_letters() => {

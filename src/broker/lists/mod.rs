@@ -40,7 +40,7 @@ use crate::router::{Receiver, Target};
 use crate::session::{
     About, Close, Effects, Hold, JobDelivered, JobDelivery, Publication, Subscribed,
 };
-use crate::slots::Slotted;
+use crate::slots::{Locked, Slotted};
 use crate::store::{Row, Store};
 use crate::topic::{TopicFilter, TopicLimits};
 
@@ -465,7 +465,7 @@ impl Core {
         }
         for target in targets {
             if let Receiver::Group(group) = target.receiver {
-                let taken = self.change_list_with(effects, group, now, |list, effects| {
+                let taken = self.put_into_list(effects, group, now, |list, effects| {
                     list.queue.reserve(publication.cost_bytes())?;
                     list.put_in(&self.store, effects, publication, &Ask::default(), now);
                     Ok::<_, Full>(())
@@ -490,7 +490,7 @@ impl Core {
         // While the queue is held, others wait for it.
         let wishes = Wishes::lenient(publication.properties, now);
         publication.message();
-        let taken = self.change_list_with(effects, queue, now, |list, effects| {
+        let taken = self.put_into_list(effects, queue, now, |list, effects| {
             if feed == Feed::Direct {
                 list.used(effects, now);
             }
@@ -607,10 +607,54 @@ impl Core {
         change: impl FnOnce(&mut List, &mut Effects) -> R,
     ) -> Option<R> {
         let mut list = self.lists.lock(id.0)?;
+        let result = self.change_locked(&mut list, effects, now, change);
+        self.follow_change(list, id, effects, now);
+        Some(result)
+    }
+
+    /// As [`Core::change_list_with`], of a message that is put in: what it
+    /// gives out may wait for the end of the read.
+    fn put_into_list<R>(
+        &self,
+        effects: &mut Effects,
+        id: QueueId,
+        now: Time,
+        change: impl FnOnce(&mut List, &mut Effects) -> R,
+    ) -> Option<R> {
+        let mut list = self.lists.lock(id.0)?;
+        let result = self.change_locked(&mut list, effects, now, change);
+        // What ends is stored elsewhere in the same turn.
+        if effects.is_read && !list.queue.has_ended() && list.aside.is_empty() {
+            effects.fed.push(id);
+        } else {
+            self.follow_change(list, id, effects, now);
+        }
+        Some(result)
+    }
+
+    fn change_locked<R>(
+        &self,
+        list: &mut List,
+        effects: &mut Effects,
+        now: Time,
+        change: impl FnOnce(&mut List, &mut Effects) -> R,
+    ) -> R {
         list.queue.at(now);
         let sequence = list.queue.next_sequence();
-        let result = change(&mut list, effects);
-        self.store_list(&mut list, effects, sequence);
+        let result = change(list, effects);
+        self.store_list(list, effects, sequence);
+        result
+    }
+
+    /// A list has changed: it gives out what it can, and what came of it is seen
+    /// to.
+    fn follow_change(
+        &self,
+        mut list: Locked<'_, List>,
+        id: QueueId,
+        effects: &mut Effects,
+        now: Time,
+    ) {
         self.give_out(&mut list, id, effects, now);
         let mut pages = 0;
         while self.read_jobs(&mut list, id, effects, now) {
@@ -669,7 +713,6 @@ impl Core {
             drop(list);
             self.bury(effects, (id, durability), name, letters, now);
         }
-        Some(result)
     }
 
     /// Hands in what has to be stored of a list, before it is let go; jobs from

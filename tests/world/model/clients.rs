@@ -174,6 +174,7 @@ impl Clients {
         let link = connection.link.as_mut().expect("open");
         let mut rest = bytes;
         let mut stop = None;
+        self.core.begin_read(&mut self.worker);
         while stop.is_none() && !rest.is_empty() {
             stop = match decode(rest, connection.version, usize::MAX) {
                 Ok(read) => {
@@ -185,6 +186,7 @@ impl Clients {
                 Err(error) => Some(Stop::Closed(Close::new(error.reason, error.what))),
             };
         }
+        self.core.end_read(&mut self.worker, link, self.now);
         self.worker.effects.wake_all();
         match stop {
             Some(stop) => self.leave(number, stop),
