@@ -294,12 +294,11 @@ impl Canary {
         let period = Duration::from_secs_f64(1.0 / self.rate);
         let mut template = self.template.clone();
         let mut out = Vec::new();
-        let mut next = Instant::now();
-        let mut pinged_at = next;
+        let start = Instant::now();
+        let mut pinged_at = start;
         let mut sent = 0;
         loop {
-            next += period;
-            let wait = next.saturating_duration_since(Instant::now());
+            let wait = due_at(sent, period).saturating_sub(start.elapsed());
             if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
                 return Ok(sent);
             }
@@ -359,6 +358,15 @@ impl Canary {
     }
 }
 
+/// When the message of this number is due, since the first one: somewhere in
+/// its period, and over many of them everywhere alike. A canary that beats in
+/// step with the bursts of a load would meet all of them, or none.
+fn due_at(number: u64, period: Duration) -> Duration {
+    const GOLDEN_SECTION: f64 = 0.618_034;
+    let number = number as f64;
+    period.mul_f64(number + (number * GOLDEN_SECTION).fract())
+}
+
 fn write(mut socket: &TcpStream, bytes: &[u8]) -> Result<(), String> {
     let written = socket.write_all(bytes);
     written.map_err(|error| format!("the canary's connection failed: {error}"))
@@ -380,6 +388,22 @@ fn run_before_others() -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn beats_in_step_with_nothing() {
+        let period = Duration::from_millis(100);
+        let due: Vec<Duration> = (0..1000).map(|number| due_at(number, period)).collect();
+        assert!(due.is_sorted());
+        let mut tenths = [0; 10];
+        for at in &due {
+            tenths[(at.as_millis() % 100 / 10) as usize] += 1;
+        }
+        assert!(
+            tenths.iter().all(|count| (95..=105).contains(count)),
+            "{tenths:?}"
+        );
+        assert!(due.last() < Some(&(1000 * period)));
+    }
 
     #[test]
     fn a_message_counts_where_it_was_sent() {

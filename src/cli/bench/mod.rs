@@ -687,7 +687,7 @@ mod tests {
         arguments: BenchArguments,
     }
 
-    fn job(line: &str) -> Result<Job, String> {
+    pub fn job(line: &str) -> Result<Job, String> {
         let words = ["bench"].into_iter().chain(line.split_whitespace());
         Job::new(&Command::try_parse_from(words).unwrap().arguments)
     }

@@ -342,3 +342,23 @@ fn topic(job: &Job, number: u64) -> String {
 fn filter(job: &Job) -> String {
     format!("bench/{}/#", job.run)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::job;
+    use super::*;
+
+    #[test]
+    fn spreads_the_topics_over_three_levels() {
+        for (messages, number, expected) in [
+            (1, 0, "0/0/0"),
+            (1000, 999, "9/9/9"),
+            (1001, 999, "00/09/99"),
+            (1_000_000, 123_456, "12/34/56"),
+        ] {
+            let job = job(&format!("retained --messages {messages}")).unwrap();
+            let topic = topic(&job, number);
+            assert_eq!(topic, format!("bench/{}/{expected}", job.run));
+        }
+    }
+}
