@@ -4,6 +4,7 @@ Owns scales, ticks, labels and colours. Knows nothing of what is measured. A
 file has no scripts, refers to nothing outside, and brings its own background.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -259,24 +260,38 @@ def marks(index, line, places, y_scale):
 
 
 def labels(lines, places, top):
-    """Each value at its point, above or below, where it hides no other."""
+    """Each value at its point, where it hides no other, and no line if it can."""
     taken = [(x - 5, y - 5, x + 5, y + 5) for line_places in places for x, y in line_places]
+    crossed = [(x, y, x, y) for line_places in places for x, y in between(line_places)]
+    highest = {}
+    for x, y in (place for line_places in places for place in line_places):
+        highest[x] = min(y, highest.get(x, y))
     parts = []
     for line, line_places in zip(lines, places):
         for point, (x, y) in zip(line.points, line_places):
             text = value(point.y)
             half = LABEL_WIDTH * len(text) / 2
-            for baseline in (y - 9, y + 19, y - 21, y + 31):
-                box = (x - half, baseline - LABEL_HEIGHT + 4, x + half, baseline + 2)
-                inside = top - 8 <= box[1] and box[3] <= BOTTOM
-                if inside and not any(overlap(box, other) for other in taken):
-                    taken.append(box)
-                    parts.append(
-                        f'<text class="value" text-anchor="middle" x="{x:.1f}" '
-                        f'y="{baseline:.1f}">{text}</text>'
-                    )
-                    break
+            # Below another line's point, a value above its own might be taken for that one's.
+            baselines = (y - 9, y + 19) if y == highest[x] else (y + 19, y - 9)
+            boxes = [(x - half, at - LABEL_HEIGHT + 4, x + half, at + 2) for at in baselines]
+            inside = [box for box in boxes if top - 8 <= box[1] and box[3] <= BOTTOM]
+            free = [box for box in inside if not any(overlap(box, other) for other in taken)]
+            clear = [box for box in free if not any(overlap(box, other) for other in crossed)]
+            for box in (clear or free)[:1]:
+                taken.append(box)
+                parts.append(
+                    f'<text class="value" text-anchor="middle" x="{x:.1f}" '
+                    f'y="{box[3] - 2:.1f}">{text}</text>'
+                )
     return parts
+
+
+def between(places):
+    """Places on the line through these, a few pixels apart."""
+    for (x, y), (next_x, next_y) in itertools.pairwise(places):
+        steps = max(1, round(math.hypot(next_x - x, next_y - y) / 4))
+        for step in range(steps + 1):
+            yield x + (next_x - x) * step / steps, y + (next_y - y) * step / steps
 
 
 def overlap(one, other):
