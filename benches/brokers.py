@@ -3,6 +3,7 @@ installed, started on an empty or a kept folder, watched through /proc, and
 stopped. Knows nothing of loads and tables.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -206,6 +207,21 @@ class Broker:
             process.wait()
 
 
+@contextlib.contextmanager
+def started(name, purpose, environment=None, command=None):
+    """A broker that listens, on an empty folder that is named for a purpose.
+
+    `environment`, `command`: as of Broker.
+    """
+    with data_folder(purpose) as folder:
+        broker = Broker(name, folder, environment, command)
+        try:
+            broker.await_listener()
+            yield broker
+        finally:
+            broker.kill()
+
+
 def build():
     subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=REPOSITORY, check=True)
 
@@ -289,17 +305,22 @@ def file_system(path):
     return found[1], found[2]
 
 
-def describe_machine():
+def describe_processors():
+    """How many, which, and the system that they run."""
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
+    # Of the version, what tells systems apart.
+    release = ".".join(platform.release().split(".")[:2])
+    return f"{os.cpu_count()} × {model}, {platform.system()} {release}"
+
+
+def describe_machine():
+    """Its processors and its disk."""
     system, device = file_system(SCRATCH)
-    return (
-        f"{os.cpu_count()} × {model}, {platform.system()} {platform.release()}, "
-        f"{system} on {device}, one fdatasync {sync_ms():.2g} ms"
-    )
+    return f"{describe_processors()}, {system} on {device}, one fdatasync {sync_ms():.2g} ms"
 
 
 def sync_ms():

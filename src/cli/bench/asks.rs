@@ -2,9 +2,9 @@
 //! a delay.
 //!
 //! It is encoded once, as user properties or in the topic; what differs from
-//! message to message are digits that stand always in the same place, and
-//! count.
+//! message to message are [`Digits`].
 
+use super::digits::{Digits, zeros};
 use crate::protocol::{PropertiesBuf, Property, Version};
 
 /// What is asked of the queue; by default nothing.
@@ -70,56 +70,10 @@ impl Asks {
                 .map(|between| [name.as_bytes(), between, zeros.as_bytes()].concat());
             ways.find_map(|way| {
                 let at = head.windows(way.len()).position(|bytes| bytes == way)?;
-                Some(Digits {
-                    at: at + way.len() - zeros.len(),
-                    width: zeros.len(),
-                    count,
-                    now: 0,
-                })
+                Some(Digits::new(at + way.len() - zeros.len(), count))
             })
         });
         digits.collect()
-    }
-}
-
-/// As many as the highest number below `count` has.
-fn zeros(count: u32) -> String {
-    "0".repeat(count.saturating_sub(1).to_string().len())
-}
-
-/// A number in a packet that counts messages, and begins anew.
-#[derive(Clone, Debug)]
-pub struct Digits {
-    at: usize,
-    width: usize,
-    count: u32,
-    now: u32,
-}
-
-impl Digits {
-    /// Goes on by one.
-    pub fn advance(&mut self, packet: &mut [u8]) {
-        let digits = &mut packet[self.at..][..self.width];
-        self.now += 1;
-        if self.now >= self.count {
-            self.now = 0;
-            digits.fill(b'0');
-            return;
-        }
-        for digit in digits.iter_mut().rev() {
-            if *digit < b'9' {
-                *digit += 1;
-                return;
-            }
-            *digit = b'0';
-        }
-    }
-
-    /// Goes on by the `part`th of so many `parts` of its round.
-    pub fn advance_by_part(&mut self, part: usize, parts: usize, packet: &mut [u8]) {
-        for _ in 0..part * self.count as usize / parts {
-            self.advance(packet);
-        }
     }
 }
 

@@ -34,7 +34,7 @@ pub fn put(job: &Job, report: &mut Report) -> Result<(), String> {
     pace.report("put", "put in", total, report);
     report.add_latencies(&latencies);
     report.add_cpu("message", &before, &after, total);
-    add_resident(&after, report);
+    report.add_resident("", "broker's resident memory", &after);
     Ok(())
 }
 
@@ -83,20 +83,10 @@ pub fn take(job: &Job, report: &mut Report) -> Result<(), String> {
             "ms",
         );
     }
-    report.add_cpu("message", &before, &after, total);
-    add_resident(&after, report);
+    report.add_broker_cpu("message", &before, &after, total);
+    report.add_generator_cpu("delivery", &before, &after, total);
+    report.add_resident("", "broker's resident memory", &after);
     Ok(())
-}
-
-fn add_resident(sample: &Sample, report: &mut Report) {
-    if let Some(broker) = &sample.broker {
-        report.add(
-            "broker_resident_bytes",
-            "broker's resident memory",
-            broker.resident_bytes,
-            "bytes",
-        );
-    }
 }
 
 /// Which messages have come.

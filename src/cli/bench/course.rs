@@ -24,9 +24,14 @@ const LOOK: Duration = Duration::from_millis(50);
 const LOOK_MIN: Duration = Duration::from_millis(1);
 
 /// What all threads are doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
+    /// Nobody is connected yet.
+    Start,
+    /// Bystanders connect and subscribe.
+    Gather,
+    /// All others do; then there is no traffic yet.
     Connect,
     /// There is traffic.
     Run,
@@ -38,7 +43,9 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 5] = [
+    const ALL: [Phase; 7] = [
+        Phase::Start,
+        Phase::Gather,
         Phase::Connect,
         Phase::Run,
         Phase::Measure,
@@ -168,19 +175,31 @@ pub struct Course<'a> {
     copies: u64,
     /// So long messages rest in the broker.
     delay: Duration,
+    bystanders: usize,
     clients: usize,
 }
 
 impl Course<'_> {
-    /// Waits until all are connected.
+    /// Lets the bystanders alone connect, and waits until they have.
+    pub fn gather(&self) -> Result<(), String> {
+        self.board.set_phase(Phase::Gather);
+        self.await_connected(self.bystanders)
+    }
+
+    /// Lets everybody connect, and waits until they have.
     pub fn connect(&self) -> Result<(), String> {
+        self.board.set_phase(Phase::Connect);
+        self.await_connected(self.clients)
+    }
+
+    fn await_connected(&self, clients: usize) -> Result<(), String> {
         loop {
             let connected = self.sum(|counters| counters.connected.load(Relaxed) as u64);
             self.bar.set_message(format!(
                 "{}: {connected} of {} connected",
                 self.name, self.clients
             ));
-            if connected as usize == self.clients {
+            if connected as usize == clients {
                 return Ok(());
             }
             self.look(LOOK)?;
@@ -189,8 +208,18 @@ impl Course<'_> {
 
     /// Lets `phase` go on for `duration`, as long as something moves.
     pub fn stay(&self, phase: Phase, duration: Duration) -> Result<(), String> {
+        self.stay_with(phase, duration, || true)
+    }
+
+    /// Lets `phase` go on for `duration`, or until `goes_on` says no.
+    pub fn stay_with(
+        &self,
+        phase: Phase,
+        duration: Duration,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<(), String> {
         let end = self.board.now() + duration;
-        self.stay_while(phase, || Ok(self.board.now() < end), end)
+        self.stay_while(phase, || Ok(self.board.now() < end && goes_on()), end)
     }
 
     /// Lets `phase` go on until so many messages are published, and
@@ -217,7 +246,7 @@ impl Course<'_> {
             self.look(LOOK.min(end.saturating_sub(now)).max(LOOK_MIN))?;
             let now = self.board.now();
             let moved = (self.published(), self.delivered());
-            if moved != seen || self.copies == 0 {
+            if moved != seen || self.copies == 0 || !phase.publishes() {
                 (seen, seen_at) = (moved, now);
             } else if now - seen_at > STALL + self.delay {
                 return Err(format!(
@@ -305,7 +334,7 @@ pub fn run<T>(
     conduct: impl FnOnce(&Course<'_>) -> Result<T, String>,
 ) -> Result<(T, Latencies), String> {
     let board = Board {
-        phase: AtomicU8::new(Phase::Connect as u8),
+        phase: AtomicU8::new(Phase::Start as u8),
         start: Instant::now(),
         counters: plans.iter().map(|_| Counters::default()).collect(),
         failure: Mutex::new(None),
@@ -318,6 +347,7 @@ pub fn run<T>(
         name,
         copies: plans.iter().map(|plan| plan.copies).max().unwrap_or(0) as u64,
         delay: (plans.iter().map(|plan| plan.load.delay).max()).unwrap_or_default(),
+        bystanders: plans.iter().map(|plan| plan.bystanders.len()).sum(),
         clients: plans.iter().map(Plan::clients).sum(),
     };
     let result = thread::scope(|scope| {

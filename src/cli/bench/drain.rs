@@ -66,28 +66,12 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         "messages/s",
     );
     report.add_cpu("message in", &empty, &full, total);
-    report.add_cpu("message out", &full, &drained, total);
-    if let (Some(empty), Some(full), Some(drained)) = (&empty.broker, &full.broker, &drained.broker)
-    {
-        for (name, label, bytes) in [
-            ("before", "resident before", empty.resident_bytes),
-            ("queued", "resident with all queued", full.resident_bytes),
-            ("after", "resident after", drained.resident_bytes),
-        ] {
-            report.add(
-                &format!("broker_resident_bytes_{name}"),
-                label,
-                bytes,
-                "bytes",
-            );
-        }
-        report.add_number(
-            "broker_resident_bytes_per_message",
-            "resident a queued message",
-            (full.resident_bytes as f64 - empty.resident_bytes as f64) / total as f64,
-            "bytes",
-        );
-    }
+    report.add_broker_cpu("message out", &full, &drained, total);
+    report.add_generator_cpu("delivery", &full, &drained, total);
+    report.add_resident("_before", "resident before", &empty);
+    report.add_resident("_queued", "resident with all queued", &full);
+    report.add_resident("_after", "resident after", &drained);
+    report.add_growth("message", "resident a queued message", &empty, &full, total);
     Ok(())
 }
 

@@ -154,6 +154,17 @@ impl Conversation for Fill {
     }
 }
 
+/// What comes back to a publisher that is the only one: acknowledgements.
+pub struct Acks {
+    pub ids: PacketIds,
+}
+
+impl Conversation for Acks {
+    fn frame(&mut self, _: usize, frame: Frame<'_>, out: &mut Vec<u8>) -> Result<(), String> {
+        self.ids.handle_ack(&frame, out)
+    }
+}
+
 /// Notices that a number no longer changes.
 pub struct Watch {
     seen: u64,

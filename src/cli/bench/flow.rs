@@ -23,6 +23,8 @@ const BACKLOG_BYTES_MAX: usize = 64 * 1024 * 1024;
 const TICK_MIN: Duration = Duration::from_micros(50);
 /// How soon a change of phase is noticed.
 const POLL_WAIT: Duration = Duration::from_millis(20);
+/// And while clients wait to connect.
+const PHASE_WAIT: Duration = Duration::from_millis(1);
 
 /// What one thread does.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +84,15 @@ pub fn run(
     let mut flow = Flow::new(&plan, board);
     let lasting: Vec<Client> = plan.lasting().map(Client::ended).collect();
     let mut connected = 0;
-    for clients in [plan.bystanders, plan.subscribers, plan.publishers] {
+    for (phase, clients) in [
+        (Phase::Gather, plan.bystanders),
+        (Phase::Connect, plan.subscribers),
+        (Phase::Connect, plan.publishers),
+    ] {
+        while board.phase() < phase {
+            net.poll(PHASE_WAIT, &mut flow)?;
+        }
+        board.check_end()?;
         let links = net.connect(clients, &mut flow, |done| {
             counters.set_connected(connected + done);
             board.check_end()
@@ -198,7 +208,7 @@ impl<'a> Flow<'a> {
             received: vec![0; rows * plan.templates.len()],
             ready: Vec::new(),
             latencies: Latencies::new(),
-            phase: Phase::Connect,
+            phase: Phase::Start,
             now: Duration::ZERO,
             same: None,
             published: 0,
@@ -214,7 +224,7 @@ impl<'a> Flow<'a> {
             if phase == Phase::End {
                 return Ok(());
             }
-            let starts = self.phase == Phase::Connect && phase.publishes();
+            let starts = !self.phase.publishes() && phase.publishes();
             self.phase = phase;
             if starts && self.load.rate == 0.0 {
                 (0..self.publishers.len()).for_each(|index| self.make_ready(index));

@@ -2,7 +2,7 @@
 //! in processor time to accept.
 
 use super::Job;
-use super::course::{self, BrokerSample, Course, Phase};
+use super::course::{self, Course, Phase};
 use super::flow::Plan;
 use super::report::Report;
 
@@ -25,36 +25,17 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
     let name = job.scenario.name();
     let ((before, connected, after), _) =
         course::run(name, vec![plan], &job.target, &job.pids, conduct)?;
-    let clients = job.clients as f64;
     report.add_number(
         "connects_per_second",
         "connected",
-        clients / (connected.at - before.at).as_secs_f64(),
+        job.clients as f64 / (connected.at - before.at).as_secs_f64(),
         "clients/s",
     );
     report.add_cpu("connect", &before, &connected, job.clients as u64);
-    let memory =
-        |sample: &Option<BrokerSample>| sample.as_ref().map(|broker| broker.resident_bytes);
-    if let (Some(first), Some(last)) = (memory(&before.broker), memory(&after.broker)) {
-        report.add(
-            "broker_resident_bytes_before",
-            "resident before",
-            first,
-            "bytes",
-        );
-        report.add(
-            "broker_resident_bytes_after",
-            "resident after",
-            last,
-            "bytes",
-        );
-        report.add_number(
-            "broker_resident_bytes_per_client",
-            "resident a client",
-            (last as f64 - first as f64) / clients,
-            "bytes",
-        );
-    }
+    report.add_resident("_before", "resident before", &before);
+    report.add_resident("_after", "resident after", &after);
+    let clients = job.clients as u64;
+    report.add_growth("client", "resident a client", &before, &after, clients);
     if let (Some(first), Some(last)) = (&connected.broker, &after.broker) {
         report.add_number(
             "broker_cpu_percent_idle",

@@ -8,6 +8,12 @@ use hdrhistogram::Histogram;
 /// Longer ones count as that.
 const NS_MAX: u64 = 3_600_000_000_000;
 
+/// Of nanoseconds, none so far; it will keep three digits.
+pub fn histogram() -> Histogram<u64> {
+    let empty = Histogram::new_with_bounds(1, NS_MAX, 3);
+    empty.expect("the bounds and digits are valid")
+}
+
 /// What was recorded, in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Latencies {
@@ -17,13 +23,11 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// Nothing so far; three digits will be kept.
+    /// Nothing so far.
     pub fn new() -> Latencies {
-        let empty = Histogram::new_with_bounds(1, NS_MAX, 3);
-        let empty = empty.expect("the bounds and digits are valid");
         Latencies {
-            delivery: empty.clone(),
-            acknowledgement: empty,
+            delivery: histogram(),
+            acknowledgement: histogram(),
         }
     }
 

@@ -6,14 +6,17 @@
 //! and the memory of its process; it shares no state with it, and no code on
 //! the way of a message.
 //!
-//! In reading order: `publication`, `asks` and `frame` are what goes out and comes
-//! in, `latency` how long it took, `net` the sockets, `flow` and `fill` the
-//! traffic of one thread, `course` the run from start to end, then a file a
-//! kind of scenario, and `report`.
+//! In reading order: `publication`, `asks`, `digits` and `frame` are what goes
+//! out and comes in, `latency` how long it took, `net` the sockets, `flow` and
+//! `fill` the traffic of one thread, `course` the run from start to end, then a
+//! file a kind of scenario, `churn` beside them, and `report`.
 
 mod asks;
 mod backlog;
+mod canary;
+mod churn;
 mod course;
+mod digits;
 mod drain;
 mod fill;
 mod flow;
@@ -23,6 +26,7 @@ mod latency;
 mod net;
 mod publication;
 mod report;
+mod retained;
 mod stall;
 mod traffic;
 mod usage;
@@ -66,21 +70,23 @@ pub struct BenchArguments {
     pub size: u32,
 
     /// Messages of a publisher that are published and not yet delivered (in put
-    /// and drain: not yet acknowledged; with --persistent: neither)
-    #[arg(long, value_name = "MESSAGES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=65_535))]
-    pub window: u32,
+    /// and drain: not yet acknowledged; with --persistent: neither) [default:
+    /// 100; canary: 1000]
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub window: Option<u32>,
 
     /// Messages a second of all publishers together, whatever comes back; 0:
     /// as many as the window allows. In stall: of the publisher to the
-    /// stalled subscriber [default: 0; stall: 50000]
+    /// stalled subscriber. In canary: of the canary [default: 0; stall: 50000,
+    /// canary: 10]
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pub rate: Option<u32>,
 
-    /// How long is measured
+    /// How long is measured; in canary: without the load, and then beside it
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = parse_seconds)]
     pub seconds: f64,
 
-    /// How long there is traffic before that
+    /// How long there is traffic before that; in canary: before each of both
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = parse_seconds)]
     pub warmup: f64,
 
@@ -88,13 +94,25 @@ pub struct BenchArguments {
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub pairs: Option<usize>,
 
+    /// Topics of all publishers together; each goes through its own, and its
+    /// subscriber has one filter for them that ends in `+` (pairs) [default:
+    /// one a pair, and no wildcard]
+    #[arg(long, value_name = "COUNT", value_parser = parse_count)]
+    pub topics: Option<usize>,
+
+    /// Subscriptions and unsubscriptions a second of other clients, whatever
+    /// comes back; half of their filters have a wildcard, and none matches
+    /// anything of the traffic (pairs) [default: 0]
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub churn: Option<u32>,
+
     /// Publishers; in take: those that put [default: fan-in 100, queue, share,
     /// put and take 50, drain 10]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub publishers: Option<usize>,
 
     /// Subscribers or members [default: fan-out 100, fan-in 2, queue, share and
-    /// take 10]
+    /// take 10, canary beside fan-out 10000]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub subscribers: Option<usize>,
 
@@ -104,9 +122,14 @@ pub struct BenchArguments {
 
     /// Messages of each publisher, all of them measured, in place of --seconds
     /// and --warmup. In drain: for each absent client. In stall: to the stalled
-    /// subscriber [default: drain 1000, put and take 10000, stall 1000000]
+    /// subscriber. In retained, and in canary beside it: in all [default: drain
+    /// 1000, put and take 10000, stall, retained and canary 1000000]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub messages: Option<usize>,
+
+    /// What goes on beside the canary (canary) [default: none]
+    #[arg(long, value_enum)]
+    pub beside: Option<Beside>,
 
     /// Each client's session outlives its connection, until the end of the run:
     /// Clean Session 0, or a Session Expiry Interval (pairs, fan-out, fan-in,
@@ -150,7 +173,7 @@ pub struct BenchArguments {
     pub message_expiry: Option<u32>,
 
     /// Publishers name their topic once, and then an alias (MQTT 5; not in
-    /// drain, put and take)
+    /// drain, put, take, retained and canary)
     #[arg(long)]
     pub use_topic_alias: bool,
 
@@ -203,6 +226,35 @@ pub enum Scenario {
     Drain,
     /// Pairs, beside a subscriber that stops reading what it is sent
     Stall,
+    /// Retained messages that are put, read by one subscriber of all, and
+    /// looked up
+    Retained,
+    /// A pair with few messages, whose latency tells what a load does to others
+    Canary,
+}
+
+/// What goes on beside the canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Beside {
+    /// Nothing
+    None,
+    /// One publisher and one subscriber, as fast as the window allows
+    Flood,
+    /// A message a second to so many --subscribers
+    FanOut,
+    /// Retained --messages, sent to a new subscriber again and again
+    Retained,
+}
+
+impl Beside {
+    fn name(self) -> &'static str {
+        match self {
+            Beside::None => "none",
+            Beside::Flood => "flood",
+            Beside::FanOut => "fan-out",
+            Beside::Retained => "retained",
+        }
+    }
 }
 
 impl Scenario {
@@ -218,6 +270,8 @@ impl Scenario {
             Scenario::Idle => "idle",
             Scenario::Drain => "drain",
             Scenario::Stall => "stall",
+            Scenario::Retained => "retained",
+            Scenario::Canary => "canary",
         }
     }
 }
@@ -238,6 +292,8 @@ pub fn run(args: &BenchArguments) -> Outcome {
         Scenario::Put => backlog::put(&job, &mut report)?,
         Scenario::Take => backlog::take(&job, &mut report)?,
         Scenario::Stall => stall::run(&job, &mut report)?,
+        Scenario::Retained => retained::run(&job, &mut report)?,
+        Scenario::Canary => canary::run(&job, &mut report)?,
         _ => traffic::run(&job, &mut report)?,
     }
     print(&match args.json {
@@ -261,6 +317,8 @@ struct Job {
     queue_is_given: bool,
     /// So many below it; 0: it is the only one.
     queues: usize,
+    /// Of the canary.
+    beside: Beside,
     window: usize,
     rate: f64,
     duration: Duration,
@@ -269,6 +327,10 @@ struct Job {
     subscribers: usize,
     clients: usize,
     messages: u64,
+    /// Of all pairs together; 0: one each, as the other scenarios have.
+    topics: usize,
+    /// Changes of subscriptions a second.
+    churn: f64,
     subscriptions: usize,
     threads: usize,
     pids: Vec<u32>,
@@ -292,16 +354,26 @@ impl Job {
         publishers.extend([(Put, 50), (Take, 50)]);
         let publishers = count("--publishers", args.publishers, &publishers)?;
         let mut subscribers = vec![(FanOut, 100), (FanIn, 2), (Queue, 10), (Share, 10)];
-        subscribers.push((Take, 10));
+        subscribers.extend([(Take, 10), (Canary, 10_000)]);
         let subscribers = count("--subscribers", args.subscribers, &subscribers)?;
         let clients = count("--clients", args.clients, &[(Idle, 1000), (Drain, 100)])?;
         let mut messages = vec![(Drain, 1000), (Stall, 1_000_000)];
         messages.extend([(Put, 10_000), (Take, 10_000)]);
+        messages.extend([(Retained, 1_000_000), (Canary, 1_000_000)]);
         messages.extend([Pairs, FanOut, FanIn, Queue, Share].map(|scenario| (scenario, 0)));
         let messages = count("--messages", args.messages, &messages)?;
-        let publishers = match scenario {
-            FanOut => 1,
-            _ => pairs + publishers,
+        if args.beside.is_some() && scenario != Canary {
+            return Err(format!("{} has no --beside", scenario.name()));
+        }
+        let beside = args.beside.unwrap_or(Beside::None);
+        // Of the canary's loads each has its own.
+        let (publishers, subscribers, messages) = match (scenario, beside) {
+            (Canary, Beside::None) => (0, 0, 0),
+            (Canary, Beside::Flood) => (1, 1, 0),
+            (Canary, Beside::FanOut) => (1, subscribers, 0),
+            (Canary, Beside::Retained) => (0, 0, messages),
+            (FanOut, _) => (1, subscribers, messages),
+            _ => (pairs + publishers, subscribers, messages),
         };
         if publishers > Stamp::PUBLISHERS_MAX {
             return Err(format!(
@@ -309,6 +381,15 @@ impl Job {
                 Stamp::PUBLISHERS_MAX
             ));
         }
+        let topics = count("--topics", args.topics, &[(Pairs, 0)])?;
+        if topics > 0 && topics < pairs {
+            return Err("each of the pairs needs a topic: ask for as many --topics".into());
+        }
+        if topics > 0 && args.use_topic_alias {
+            return Err("--topics has more than one alias could name: leave one out".into());
+        }
+        let churn = args.churn.map(|rate| rate as usize);
+        let churn = count("--churn", churn, &[(Pairs, 0)])?;
         let queues = count("--queues", args.queues, &[(Queue, 0)])?;
         if queues > publishers.min(subscribers) {
             return Err(
@@ -334,16 +415,19 @@ impl Job {
         if scenario == Put && qos == Qos::AtMostOnce {
             return Err("put counts acknowledgements: it takes --qos 1 or 2".into());
         }
-        let rate = args
-            .rate
-            .unwrap_or(if scenario == Stall { 50_000 } else { 0 });
-        if scenario == Stall && rate == 0 {
-            return Err("stall needs a --rate above 0".into());
+        let rate = args.rate.unwrap_or(match scenario {
+            Stall => 50_000,
+            Canary => 10,
+            _ => 0,
+        });
+        if matches!(scenario, Stall | Canary) && rate == 0 {
+            return Err(format!("{} needs a --rate above 0", scenario.name()));
         }
-        if rate > 0 && matches!(scenario, Idle | Drain | Put | Take) {
+        if rate > 0 && matches!(scenario, Idle | Drain | Put | Take | Retained) {
             return Err(format!("{} has no --rate", scenario.name()));
         }
-        if args.persistent && matches!(scenario, Idle | Drain | Stall | Put | Take) {
+        let own_sessions = matches!(scenario, Idle | Drain | Stall | Put | Take);
+        if args.persistent && (own_sessions || matches!(scenario, Retained | Canary)) {
             return Err(format!("{} has no --persistent", scenario.name()));
         }
         if args.queue.is_some() && !matches!(scenario, Queue | Put | Take) {
@@ -380,7 +464,8 @@ impl Job {
         if needs_v5 && args.version != Version::V5 {
             return Err("only MQTT 5 has properties and topic aliases: leave -V out".into());
         }
-        if form.topic_alias && matches!(scenario, Idle | Drain | Put | Take) {
+        let many_topics = matches!(scenario, Idle | Drain | Put | Take | Retained);
+        if form.topic_alias && (many_topics || scenario == Canary) {
             return Err(format!("{} has no --use-topic-alias", scenario.name()));
         }
         Ok(Job {
@@ -398,7 +483,11 @@ impl Job {
             queue,
             queue_is_given: args.queue.is_some(),
             queues,
-            window: args.window as usize,
+            beside,
+            window: args.window.unwrap_or(match scenario {
+                Canary => 1000,
+                _ => 100,
+            }) as usize,
             rate: f64::from(rate),
             duration: Duration::from_secs_f64(args.seconds),
             warmup: Duration::from_secs_f64(args.warmup),
@@ -406,6 +495,8 @@ impl Job {
             subscribers: pairs + subscribers,
             clients,
             messages: messages as u64,
+            topics,
+            churn: churn as f64,
             subscriptions: args.subscriptions,
             threads: args.threads,
             pids: args.pid.clone(),
@@ -413,14 +504,22 @@ impl Job {
     }
 
     fn connections(&self) -> usize {
-        self.publishers + self.subscribers + self.clients + self.subscriptions / 1000 + 3
+        let of_all = self.publishers + self.subscribers + self.clients;
+        of_all + self.subscriptions / 1000 + 3 + churn::CLIENTS
+    }
+
+    /// How many of the topics are those of the pair of this `index`.
+    fn topics_of(&self, index: usize) -> u32 {
+        let start = |index| self.topics * index / self.publishers;
+        (start(index + 1) - start(index)) as u32
     }
 
     /// The load of each publisher; its rate is that of all.
     fn load(&self) -> Load {
-        // In stall rate and messages are the other publisher's.
+        // In stall rate and messages are the other publisher's, and in canary
+        // the rate is that of the canary.
         let (rate, messages) = match self.scenario {
-            Scenario::Stall => (0.0, 0),
+            Scenario::Stall | Scenario::Canary => (0.0, 0),
             _ => (self.rate, self.messages),
         };
         Load {
@@ -467,11 +566,21 @@ impl Job {
             Version::V5 => "5",
         };
         report.add("version", "MQTT", version, "");
+        if self.scenario == Scenario::Canary {
+            report.add("beside", "beside the canary", self.beside.name(), "");
+            report.add_number("canary_rate", "canary", self.rate, "messages/s");
+        }
         for (key, label, count) in [
             ("publishers", "publishers", self.publishers),
             ("subscribers", "subscribers", self.subscribers),
             ("clients", "clients", self.clients),
             ("messages", "messages", self.messages as usize),
+            ("topics", "topics", self.topics),
+            (
+                "churn",
+                "changes of subscriptions a second",
+                self.churn as usize,
+            ),
             ("queues", "queues", self.queues),
             ("subscriptions", "other subscriptions", self.subscriptions),
         ] {
@@ -578,7 +687,7 @@ mod tests {
         arguments: BenchArguments,
     }
 
-    fn job(line: &str) -> Result<Job, String> {
+    pub fn job(line: &str) -> Result<Job, String> {
         let words = ["bench"].into_iter().chain(line.split_whitespace());
         Job::new(&Command::try_parse_from(words).unwrap().arguments)
     }
@@ -608,6 +717,8 @@ mod tests {
                 ("pairs --pairs 3 --qos 1 --window 7", 600),
                 ("pairs --pairs 3 --qos 2", 600),
                 ("pairs --pairs 3 --rate 5000", 600),
+                ("pairs --pairs 3 --topics 100 --threads 2", 600),
+                ("pairs --pairs 3 --topics 100 --qos 1 --churn 500", 600),
                 ("fan-out --subscribers 5", 200),
                 ("fan-in --publishers 3 --qos 1", 600),
                 ("share --publishers 3 --qos 1", 600),
@@ -628,6 +739,34 @@ mod tests {
             }
         }
         broker.stop();
+    }
+
+    #[test]
+    fn says_what_other_subscriptions_cost_and_how_many_change() {
+        let broker = broker();
+        let address = broker.address();
+        let pid = std::process::id();
+        let line = format!(
+            "pairs --pairs 2 --rate 1000 --messages 200 --subscriptions 2000 --churn 2000 \
+             --address {address} --pid {pid}"
+        );
+        let mut report = Report::default();
+        traffic::run(&job(&line).unwrap(), &mut report).unwrap();
+        let report = report.to_json();
+        let bytes = &report["broker_resident_bytes_per_subscription"];
+        assert!(bytes.is_number(), "{report}");
+        assert!(report["churned_per_second"].as_f64() > Some(0.0));
+        assert!(report["generator_cpu_us_per_delivery"].as_f64() > Some(0.0));
+        broker.stop();
+    }
+
+    #[test]
+    fn shares_the_topics_among_the_pairs() {
+        let job = job("pairs --pairs 3 --topics 1000").unwrap();
+        assert_eq!([0, 1, 2].map(|pair| job.topics_of(pair)), [333, 333, 334]);
+        let plans = traffic::plans(&job);
+        let filters = plans[0].subscribers.iter().map(|one| &one.filters[0]);
+        assert!(filters.eq(&[0, 1, 2].map(|pair| format!("bench/{}/{pair}/+", job.run))));
     }
 
     #[test]
@@ -672,6 +811,80 @@ mod tests {
         let error = backlog::take(&job(&take).unwrap(), &mut Report::default()).unwrap_err();
         assert!(error.contains("put has not put it in"), "{error}");
         broker.stop();
+    }
+
+    #[test]
+    fn reads_and_looks_up_what_is_retained_and_leaves_nothing() {
+        // A second run would not fit beside what the first one left.
+        let broker = broker_with(|config| config.limits.retained_messages_max = 150);
+        let address = broker.address();
+        let pid = std::process::id();
+        for version in VERSIONS {
+            for qos in [0, 1, 2] {
+                let line = format!(
+                    "retained --messages 101 --qos {qos} --address {address} --pid {pid} \
+                     -V {version}"
+                );
+                let mut report = Report::default();
+                retained::run(&job(&line).unwrap(), &mut report).unwrap();
+                let report = report.to_json();
+                for key in [
+                    "first_retained_s",
+                    "last_retained_s",
+                    "exact_lookup_p50_us",
+                    "broker_cpu_us_per_message_in",
+                    "broker_cpu_us_per_message_out",
+                    "broker_cpu_us_per_exact_lookup",
+                    "broker_resident_bytes_per_message",
+                    "generator_cpu_us_per_delivery",
+                ] {
+                    assert!(report[key].is_number(), "{line}: {key} in {report}");
+                }
+            }
+        }
+        broker.stop();
+    }
+
+    #[test]
+    fn watches_a_canary_beside_each_load() {
+        let broker = broker();
+        let address = broker.address();
+        for (beside, achieves) in [
+            ("none --seconds 0.2", false),
+            ("flood --qos 1 --seconds 0.2", true),
+            ("flood --seconds 0.2 -V 3.1", true),
+            // The first burst comes after a second.
+            ("fan-out --subscribers 20 --seconds 1.2", true),
+            ("retained --messages 300 --seconds 0.2 -V 3.1.1", true),
+        ] {
+            let line =
+                format!("canary --beside {beside} --rate 200 --warmup 0.1 --address {address}");
+            let mut report = Report::default();
+            canary::run(&job(&line).unwrap(), &mut report).unwrap();
+            let report = report.to_json();
+            for key in ["calm_p50_us", "calm_max_us", "latency_p99_us"] {
+                let micros = report[key].as_f64();
+                assert!(micros > Some(0.0), "{line}: {key} in {report}");
+            }
+            assert_eq!(report["canary_lost"], 0, "{line}");
+            let achieved = report["delivered_per_second"].as_f64() > Some(0.0);
+            assert_eq!(achieved, achieves, "{line}: {report}");
+        }
+        broker.stop();
+    }
+
+    #[test]
+    fn a_canary_has_the_clients_and_messages_of_its_load_alone() {
+        for (beside, expected) in [
+            ("none", (0, 0, 0)),
+            ("flood", (1, 1, 0)),
+            ("fan-out", (1, 10_000, 0)),
+            ("retained", (0, 0, 1_000_000)),
+        ] {
+            let job = job(&format!("canary --beside {beside}")).unwrap();
+            let seen = (job.publishers, job.subscribers, job.messages);
+            assert_eq!((seen, job.rate, job.window), (expected, 10.0, 1000));
+        }
     }
 
     #[test]
@@ -766,6 +979,18 @@ mod tests {
             ("pairs -V 3.1 --use-topic-alias", "only MQTT 5"),
             ("fan-in -V 3.1 --topic-alias-maximum 3", "only MQTT 5"),
             ("drain --use-topic-alias", "drain has no --use-topic-alias"),
+            ("stall --topics 3", "stall has no --topics"),
+            ("pairs --topics 49", "each of the pairs needs a topic"),
+            ("pairs --topics 99 --use-topic-alias", "leave one out"),
+            ("pairs --beside flood", "pairs has no --beside"),
+            ("canary --rate 0", "canary needs a --rate"),
+            ("canary --persistent", "canary has no --persistent"),
+            ("retained --rate 3", "retained has no --rate"),
+            (
+                "retained --use-topic-alias",
+                "retained has no --use-topic-alias",
+            ),
+            ("fan-in --churn 3", "fan-in has no --churn"),
             ("idle --messages 3", "idle has no --messages"),
             ("drain --qos 0", "--qos 1 or 2"),
             ("put --qos 0", "--qos 1 or 2"),

@@ -302,6 +302,23 @@ impl Net {
         self.links[index].pings
     }
 
+    /// How often clients are to send a PINGREQ, where the broker wants any.
+    pub fn ping_period(&self) -> Option<Duration> {
+        self.ping_period
+    }
+
+    /// Hands the socket of an open link over, which blocks from now on; the
+    /// link is as good as closed.
+    pub fn take_socket(&mut self, index: usize) -> Result<std::net::TcpStream, String> {
+        self.stop_reading(index)?;
+        let link = &mut self.links[index];
+        let socket = link.socket.take().ok_or("the link is closed")?;
+        let socket = std::net::TcpStream::from(socket);
+        let blocking = socket.set_nonblocking(false);
+        blocking.map_err(|error| link.failure(&self.target, &error))?;
+        Ok(socket)
+    }
+
     /// Nothing more is read from a link, whatever the broker sends.
     pub fn stop_reading(&mut self, index: usize) -> Result<(), String> {
         let link = &mut self.links[index];
@@ -391,16 +408,14 @@ impl Net {
     fn subscribes(&self, client: &Client) -> Subscribes {
         let mut subscribes = Subscribes::default();
         for (number, filters) in (1..).zip(client.filters.chunks(FILTERS_PER_SUBSCRIBE)) {
-            let options = SubscribeOptions::new(client.qos);
             let start = subscribes.bytes.len();
-            let subscribe = Subscribe {
-                packet_id: PacketId::new(number).expect("numbers start at one"),
-                properties: Properties::EMPTY,
-                filters: filters.iter().map(|f| (f.as_str(), options)).collect(),
-            };
-            protocol::encode(
-                &Packet::Subscribe(subscribe),
-                self.target.version,
+            let packet_id = PacketId::new(number).expect("numbers start at one");
+            let version = self.target.version;
+            append_subscribe(
+                packet_id,
+                filters,
+                client.qos,
+                version,
                 &mut subscribes.bytes,
             );
             subscribes.count = number;
@@ -587,13 +602,10 @@ impl Link {
                 };
             }
             (State::Suback(missing), Packet::Suback(suback)) => {
-                if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_failure()) {
-                    return Err(format!(
-                        "the broker refused a subscription of client {}: {}",
-                        self.client_id,
-                        explain(*reason, suback.properties)
-                    ));
-                }
+                check_granted(&suback.reasons, suback.properties).map_err(|why| {
+                    let client = &self.client_id;
+                    format!("the broker refused a subscription of client {client}: {why}")
+                })?;
                 *missing -= 1;
                 if *missing == 0 {
                     self.state = State::Open;
@@ -643,6 +655,43 @@ impl Link {
             }
             _ => format!("the connection of client {client} to {address} failed: {error}"),
         }
+    }
+}
+
+/// Appends the SUBSCRIBE of some filters.
+pub fn append_subscribe(
+    packet_id: PacketId,
+    filters: &[String],
+    qos: Qos,
+    version: Version,
+    out: &mut Vec<u8>,
+) {
+    let options = SubscribeOptions::new(qos);
+    let subscribe = Subscribe {
+        packet_id,
+        properties: Properties::EMPTY,
+        filters: filters.iter().map(|f| (f.as_str(), options)).collect(),
+    };
+    protocol::encode(&Packet::Subscribe(subscribe), version, out);
+}
+
+/// Whether a packet that came to a client that is subscribed is a SUBACK or
+/// UNSUBACK. Fails where it says no.
+pub fn is_granted(packet: &[u8], version: Version) -> Result<bool, String> {
+    let malformed = |error| format!("the broker sent a malformed packet: {error}");
+    let answer = match protocol::decode(packet, version, usize::MAX).map_err(malformed)? {
+        Some((Packet::Suback(suback), _)) => check_granted(&suback.reasons, suback.properties),
+        Some((Packet::Unsuback(ack), _)) => check_granted(&ack.reasons, ack.properties),
+        _ => return Ok(false),
+    };
+    answer.map_err(|why| format!("the broker refused a SUBSCRIBE or UNSUBSCRIBE: {why}"))?;
+    Ok(true)
+}
+
+fn check_granted(reasons: &[ReasonCode], properties: Properties<'_>) -> Result<(), String> {
+    match reasons.iter().find(|reason| reason.is_failure()) {
+        Some(reason) => Err(explain(*reason, properties)),
+        None => Ok(()),
     }
 }
 

@@ -6,7 +6,8 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::asks::{Asks, Digits};
+use super::asks::Asks;
+use super::digits::{Digits, zeros};
 use super::frame::{Frame, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::message::{PacketId, Qos};
 use crate::protocol::{PropertiesBuf, Property, PublishHead, Version, encode_publish_head};
@@ -44,6 +45,11 @@ impl Stamp {
         Some(Stamp(u64::from_be_bytes(*bytes)))
     }
 
+    /// As a payload begins with it.
+    pub fn to_bytes(self) -> [u8; Stamp::BYTES] {
+        self.0.to_be_bytes()
+    }
+
     pub fn publisher(self) -> usize {
         (self.0 & (Stamp::PUBLISHERS_MAX as u64 - 1)) as usize
     }
@@ -78,7 +84,7 @@ pub struct Form {
 /// Of each publisher's one topic.
 const TOPIC_ALIAS: NonZeroU16 = NonZeroU16::MIN;
 
-/// The PUBLISH of one topic, ready to be copied.
+/// The PUBLISH of one topic, or of several in turns, ready to be copied.
 #[derive(Clone, Debug)]
 pub struct Template {
     frame: Vec<u8>,
@@ -131,6 +137,20 @@ impl Template {
         }
     }
 
+    /// Of so many topics, numbers below `prefix`, in an order that comes to all
+    /// of them evenly and leaps. Not for a topic alias.
+    pub fn of_topics(prefix: &str, topics: u32, form: &Form) -> Template {
+        let number = zeros(topics);
+        let mut template = Template::plain(&format!("{prefix}{number}"), form, &form.properties);
+        let mut windows = template.frame.windows(prefix.len());
+        let at = windows
+            .position(|bytes| bytes == prefix.as_bytes())
+            .expect("the topic is in the packet");
+        let digits = Digits::new(at + prefix.len(), topics).leaping();
+        template.digits.push(digits);
+        template
+    }
+
     /// Of several publishers each begins elsewhere in the round of what
     /// messages ask of their queue.
     pub fn begin_at_part(&mut self, part: usize, parts: usize) {
@@ -161,7 +181,7 @@ impl Template {
         let start = out.len();
         out.extend_from_slice(&self.frame);
         let packet = &mut out[start..];
-        packet[self.payload_at..][..Stamp::BYTES].copy_from_slice(&stamp.0.to_be_bytes());
+        packet[self.payload_at..][..Stamp::BYTES].copy_from_slice(&stamp.to_bytes());
         if let Some(at) = self.packet_id_at {
             packet[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
         }
@@ -362,6 +382,40 @@ mod tests {
             (topic.to_owned(), Some(id), properties.clone())
         });
         assert_eq!(packets(&form, &[1, 2, 3]), expected);
+    }
+
+    #[test]
+    fn goes_through_many_topics() {
+        for (version, qos) in [
+            (Version::V3_1_1, Qos::AtMostOnce),
+            (Version::V5, Qos::AtLeastOnce),
+        ] {
+            let form = Form {
+                version,
+                qos,
+                payload_bytes: 8,
+                properties: PropertiesBuf::new(),
+                asks: Asks::default(),
+                topic_alias: false,
+            };
+            let mut template = Template::of_topics("bench/1/", 11, &form);
+            template.begin_at_part(1, 11);
+            let mut out = Vec::new();
+            let mut topics = Vec::new();
+            for id in 1..=11 {
+                out.clear();
+                template.append(Stamp::new(Duration::ZERO, 0), id, &mut out);
+                let decoded = decode(&out, version, template.frame_bytes()).unwrap();
+                let Some((Packet::Publish(publish), _)) = decoded else {
+                    panic!("{decoded:?}");
+                };
+                topics.push(publish.topic.to_owned());
+            }
+            assert_eq!(topics[..3], ["bench/1/06", "bench/1/01", "bench/1/07"]);
+            topics.sort();
+            let all = (0..11).map(|number| format!("bench/1/{number:02}"));
+            assert!(topics.into_iter().eq(all));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde_json::{Map, Value};
 
 use super::course::Sample;
@@ -41,8 +42,14 @@ impl Report {
         }
     }
 
-    /// `microseconds a thing`, where both samples have the broker's time.
+    /// `microseconds a thing`, of the broker and of this tool.
     pub fn add_cpu(&mut self, name: &str, before: &Sample, after: &Sample, count: u64) {
+        self.add_broker_cpu(name, before, after, count);
+        self.add_generator_cpu(name, before, after, count);
+    }
+
+    /// `microseconds a thing`, where both samples have the broker's time.
+    pub fn add_broker_cpu(&mut self, name: &str, before: &Sample, after: &Sample, count: u64) {
         if let (Some(before), Some(after)) = (&before.broker, &after.broker) {
             self.add_number(
                 &format!("broker_cpu_us_per_{}", name.replace(' ', "_")),
@@ -51,9 +58,13 @@ impl Report {
                 "µs",
             );
         }
+    }
+
+    /// `microseconds a thing`, where both samples have this tool's time.
+    pub fn add_generator_cpu(&mut self, name: &str, before: &Sample, after: &Sample, count: u64) {
         if let (Some(before), Some(after)) = (&before.tool_cpu, &after.tool_cpu) {
             self.add_number(
-                &format!("tool_cpu_us_per_{}", name.replace(' ', "_")),
+                &format!("generator_cpu_us_per_{}", name.replace(' ', "_")),
                 &format!("this tool's CPU a {name}"),
                 micros(after.since(before)) / count as f64,
                 "µs",
@@ -64,25 +75,52 @@ impl Report {
     /// From PUBLISH to delivery, and to acknowledgement, as far as there were
     /// any.
     pub fn add_latencies(&mut self, latencies: &Latencies) {
-        for (key, label, histogram) in [
-            ("latency", "latency", &latencies.delivery),
-            (
-                "acknowledged",
-                "acknowledged after",
-                &latencies.acknowledgement,
-            ),
-        ] {
-            if histogram.is_empty() {
-                continue;
-            }
-            for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99_9", 0.999), ("max", 1.0)] {
-                self.add_number(
-                    &format!("{key}_{name}_us"),
-                    &format!("{label} {}", name.replace('_', ".")),
-                    histogram.value_at_quantile(quantile) as f64 / 1000.0,
-                    "µs",
-                );
-            }
+        self.add_quantiles("latency", "latency", &latencies.delivery);
+        self.add_quantiles(
+            "acknowledged",
+            "acknowledged after",
+            &latencies.acknowledgement,
+        );
+    }
+
+    /// Of nanoseconds; nothing where none were recorded.
+    pub fn add_quantiles(&mut self, key: &str, label: &str, histogram: &Histogram<u64>) {
+        if histogram.is_empty() {
+            return;
+        }
+        for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99_9", 0.999), ("max", 1.0)] {
+            self.add_number(
+                &format!("{key}_{name}_us"),
+                &format!("{label} {}", name.replace('_', ".")),
+                histogram.value_at_quantile(quantile) as f64 / 1000.0,
+                "µs",
+            );
+        }
+    }
+
+    /// The broker's resident memory at one moment, where it is known; `name`:
+    /// which one.
+    pub fn add_resident(&mut self, name: &str, label: &str, sample: &Sample) {
+        if let Some(broker) = &sample.broker {
+            self.add(
+                &format!("broker_resident_bytes{name}"),
+                label,
+                broker.resident_bytes,
+                "bytes",
+            );
+        }
+    }
+
+    /// By how much the broker's resident memory has grown, for each of
+    /// `count` things.
+    pub fn add_growth(&mut self, thing: &str, label: &str, from: &Sample, to: &Sample, count: u64) {
+        if let (Some(from), Some(to)) = (&from.broker, &to.broker) {
+            self.add_number(
+                &format!("broker_resident_bytes_per_{thing}"),
+                label,
+                (to.resident_bytes as f64 - from.resident_bytes as f64) / count as f64,
+                "bytes",
+            );
         }
     }
 

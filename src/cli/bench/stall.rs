@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::Job;
 use super::course::{self, Course, Phase, Sample};
-use super::frame::Frame;
-use super::net::{Conversation, Net, Silence};
+use super::fill::Acks;
+use super::net::{Net, Silence};
 use super::publication::{PacketIds, Stamp, Template};
 use super::report::Report;
 use super::traffic;
@@ -69,12 +69,9 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         "messages/s",
     );
     report.add_latencies(&latencies);
-    report.add_cpu(
-        "delivery before",
-        &before,
-        &start,
-        start.delivered - before.delivered,
-    );
+    let deliveries = start.delivered - before.delivered;
+    report.add_broker_cpu("delivery before", &before, &start, deliveries);
+    report.add_generator_cpu("delivery", &before, &start, deliveries);
     for (name, label, bytes) in [
         ("before", "resident before", resident(&start)),
         ("peak", "resident at most", peak_bytes),
@@ -103,10 +100,6 @@ struct Flood {
     total: u64,
     rate: f64,
     acks: Acks,
-}
-
-struct Acks {
-    ids: PacketIds,
 }
 
 impl Flood {
@@ -197,11 +190,5 @@ impl Flood {
         self.net.write(Flood::PUBLISHER, out)?;
         out.clear();
         Ok(())
-    }
-}
-
-impl Conversation for Acks {
-    fn frame(&mut self, _: usize, frame: Frame<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-        self.ids.handle_ack(&frame, out)
     }
 }

@@ -5,7 +5,7 @@ use super::flow::{Load, Plan};
 use super::net::Client;
 use super::publication::Template;
 use super::report::Report;
-use super::{Job, Scenario};
+use super::{Job, Scenario, churn};
 
 /// How many subscriptions each bystander holds.
 const SUBSCRIPTIONS_PER_BYSTANDER: usize = 1000;
@@ -14,26 +14,31 @@ const SUBSCRIPTIONS_PER_BYSTANDER: usize = 1000;
 pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
     let plans = plans(job);
     let conduct = |course: &Course<'_>| {
+        let alone = course.sample()?;
+        course.gather()?;
+        let subscribed = course.sample()?;
         course.connect()?;
-        let before = match job.messages {
-            0 => {
+        let (before, after, changes) = churn::beside(job, |answered| {
+            if job.messages == 0 {
                 course.stay(Phase::Run, job.warmup)?;
-                let before = course.sample()?;
-                course.stay(Phase::Measure, job.duration)?;
-                before
             }
-            messages => {
-                let before = course.sample()?;
-                let total = messages * job.publishers as u64;
-                course.stay_until(Phase::Measure, total, job.rate == 0.0)?;
-                before
+            let before = course.sample()?;
+            let answered_before = answered.so_far();
+            match job.messages {
+                0 => course.stay(Phase::Measure, job.duration)?,
+                messages => {
+                    let total = messages * job.publishers as u64;
+                    course.stay_until(Phase::Measure, total, job.rate == 0.0)?;
+                }
             }
-        };
-        let after = course.sample()?;
-        Ok((before, after, course.settle()?))
+            let changes = answered.so_far() - answered_before;
+            Ok((before, course.sample()?, changes))
+        })?;
+        let balance = course.settle()?;
+        Ok((alone, subscribed, before, after, changes, balance))
     };
     let name = job.scenario.name();
-    let ((before, after, balance), latencies) =
+    let ((alone, subscribed, before, after, changes, balance), latencies) =
         course::run(name, plans, &job.target, &job.pids, conduct)?;
     // What was in a queue that is not of its own comes as well.
     let shared = match job.scenario {
@@ -72,12 +77,18 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         &after,
         after.delivered - before.delivered,
     );
-    if let Some(broker) = &after.broker {
-        report.add(
-            "broker_resident_bytes",
-            "broker's resident memory",
-            broker.resident_bytes,
-            "bytes",
+    report.add_resident("", "broker's resident memory", &after);
+    if job.subscriptions > 0 {
+        let count = job.subscriptions as u64;
+        let label = "resident a subscription of the others";
+        report.add_growth("subscription", label, &alone, &subscribed, count);
+    }
+    if job.churn > 0.0 {
+        report.add_number(
+            "churned_per_second",
+            "subscribed and unsubscribed",
+            changes as f64 / (after.at - before.at).as_secs_f64(),
+            "changes/s",
         );
     }
     Ok(())
@@ -106,6 +117,7 @@ pub fn plans(job: &Job) -> Vec<Plan> {
     let load = job.load();
     let topic = |index| match job.scenario {
         Scenario::Queue => job.queue_topic_of(index, job.publishers),
+        _ if job.topics > 0 => format!("bench/{run}/{index}/"),
         _ => format!("bench/{run}/{index}"),
     };
     let filter = |index| match job.scenario {
@@ -113,6 +125,7 @@ pub fn plans(job: &Job) -> Vec<Plan> {
         Scenario::Share => format!("$share/bench/bench/{run}/+"),
         Scenario::FanIn => format!("bench/{run}/+"),
         Scenario::FanOut => format!("bench/{run}/0"),
+        _ if job.topics > 0 => format!("bench/{run}/{index}/+"),
         _ => format!("bench/{run}/{index}"),
     };
     let copies = match job.scenario {
@@ -147,7 +160,11 @@ pub fn plans(job: &Job) -> Vec<Plan> {
             templates: publishers
                 .clone()
                 .map(|index| {
-                    let mut template = Template::new(&topic(index), &job.form);
+                    let topic = topic(index);
+                    let mut template = match job.topics {
+                        0 => Template::new(&topic, &job.form),
+                        _ => Template::of_topics(&topic, job.topics_of(index), &job.form),
+                    };
                     template.begin_at_part(index, job.publishers);
                     template
                 })
