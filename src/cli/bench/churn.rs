@@ -97,7 +97,7 @@ impl<'a> Churn<'a> {
             while made < due {
                 let client = (made % CLIENTS as u64) as usize;
                 let number = made / CLIENTS as u64;
-                if number - self.answers.of_client[client] >= UNANSWERED_MAX {
+                if number.saturating_sub(self.answers.of_client[client]) >= UNANSWERED_MAX {
                     break;
                 }
                 append_change(self.run, client, number, self.answers.version, &mut out);

@@ -160,7 +160,8 @@ pub struct BenchArguments {
     pub delay: Option<u32>,
 
     /// Subscriptions of other clients that match nothing of the traffic, half
-    /// of them with wildcards; a client for each 1,000
+    /// of them with wildcards; a client for each 1,000. What each takes of the
+    /// broker's memory shows where the broker has just been started
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub subscriptions: usize,
 
