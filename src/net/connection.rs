@@ -5,13 +5,12 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::worker::Local;
-use super::{Shared, with_worker};
+use super::{Open, with_worker};
 use crate::broker::{Link, Stop};
 use crate::message::Time;
 use crate::protocol::{ReasonCode, decode};
@@ -32,7 +31,7 @@ const PIECES_MAX: usize = 64;
 pub struct Connection<S> {
     stream: S,
     peer: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Open,
     // `None` once the session has been left.
     link: Option<Link>,
     // The beginning of a packet whose rest has not come yet.
@@ -54,7 +53,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(
         stream: S,
         peer: SocketAddr,
-        shared: Arc<Shared>,
+        shared: Open,
         link: Link,
         rest: Vec<u8>,
     ) -> Connection<S> {

@@ -11,9 +11,12 @@ use rustc_hash::FxHashMap;
 
 use super::Granted;
 
-/// All of a session.
+/// All of a session; most have none, and pay a word for it.
 #[derive(Default)]
-pub struct Backlog {
+pub struct Backlog(Option<Box<All>>);
+
+#[derive(Default)]
+struct All {
     // In the order of their subscriptions.
     pending: BTreeMap<u64, Pending>,
     // Where each is, by its filter's number in the topic tree.
@@ -34,28 +37,32 @@ pub struct Pending {
 
 impl Backlog {
     pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.0.as_ref().is_none_or(|all| all.pending.is_empty())
     }
 
     /// A filter was subscribed to, or was so again: all of it is to be sent.
     pub fn push(&mut self, node: u32, granted: Granted, no_local: bool) {
         self.remove(node);
+        let all = self.0.get_or_insert_default();
         let pending = Pending {
             node,
             granted,
             no_local,
             position: None,
         };
-        self.pending.insert(self.next, pending);
-        self.places.insert(node, self.next);
-        self.next += 1;
+        all.pending.insert(all.next, pending);
+        all.places.insert(node, all.next);
+        all.next += 1;
     }
 
     /// The subscription was replaced: if something is still to be sent for it,
     /// then on its new terms.
     pub fn update(&mut self, node: u32, granted: Granted, no_local: bool) {
-        let place = self.places.get(&node);
-        if let Some(pending) = place.and_then(|place| self.pending.get_mut(place)) {
+        let Some(all) = &mut self.0 else {
+            return;
+        };
+        let place = all.places.get(&node);
+        if let Some(pending) = place.and_then(|place| all.pending.get_mut(place)) {
             pending.granted = granted;
             pending.no_local |= no_local; // Nothing is sent for it that was not to be.
         }
@@ -63,13 +70,20 @@ impl Backlog {
 
     /// What is to be sent next.
     pub fn first(&mut self) -> Option<&mut Pending> {
-        self.pending.first_entry().map(|first| first.into_mut())
+        let first = self.0.as_mut()?.pending.first_entry()?;
+        Some(first.into_mut())
     }
 
     /// Nothing more for this filter.
     pub fn remove(&mut self, node: u32) {
-        if let Some(place) = self.places.remove(&node) {
-            self.pending.remove(&place);
+        let Some(all) = &mut self.0 else {
+            return;
+        };
+        if let Some(place) = all.places.remove(&node) {
+            all.pending.remove(&place);
+        }
+        if all.pending.is_empty() {
+            self.0 = None;
         }
     }
 }

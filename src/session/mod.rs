@@ -85,7 +85,7 @@ pub struct Session {
     link: Option<Link>,
     link_number: u32,
     // Why the last connection had to go, for it to say so.
-    closing: Option<Close>,
+    closing: Option<Box<Close>>,
     ended: bool,
     outbox: Outbox,
     // Bytes that the connection had taken and not written when it last looked.
@@ -108,11 +108,18 @@ pub struct Session {
     // Ids of QoS 2 messages received and not released [MQTT-4.3.3-2].
     // With the number of the connection that they came on last.
     received: FxHashMap<PacketId, u32>,
-    // Jobs in the outbox that are done as soon as they are written.
+    // As a member of queues; most clients are none.
+    member: Option<Box<Member>>,
+}
+
+/// What a session remembers for its queues.
+#[derive(Default)]
+struct Member {
+    /// Jobs in the outbox that are done as soon as they are written.
     unconfirmed: Vec<(QueueId, LeaseId)>,
-    // Those among them that the connection has taken.
+    /// Those among them that the connection has taken.
     taken: Vec<(QueueId, LeaseId)>,
-    // Queues that had something and found no room.
+    /// Queues that had something and found no room.
     passed_over: VecDeque<QueueId>,
 }
 
@@ -378,9 +385,7 @@ impl Session {
             first_expiry: Time::MAX,
             kept_bytes: 0,
             received: FxHashMap::default(),
-            unconfirmed: Vec::new(),
-            taken: Vec::new(),
-            passed_over: VecDeque::new(),
+            member: None,
             backlog: Backlog::default(),
         }
     }
@@ -745,9 +750,10 @@ impl Session {
         }
         let Some(link) = &mut self.link else {
             let close = self.closing.clone();
-            return Exchange::Closing(close.unwrap_or_else(|| {
-                Close::new(ReasonCode::UnspecifiedError, "the session has ended")
-            }));
+            return Exchange::Closing(close.map_or_else(
+                || Close::new(ReasonCode::UnspecifiedError, "the session has ended"),
+                |close| *close,
+            ));
         };
         if heard {
             link.last_packet = now;
@@ -757,14 +763,16 @@ impl Session {
             effects.recycle(writing);
             std::mem::swap(writing, &mut self.outbox);
             self.filling = self.filling.wrapping_add(1);
-            self.taken.append(&mut self.unconfirmed);
+            if let Some(member) = &mut self.member {
+                member.taken.append(&mut member.unconfirmed);
+            }
             if !self.waiting.is_empty() {
                 self.refill(now, effects);
             }
         }
         self.writing_len = writing.len();
         if let Some(close) = &self.closing {
-            return Exchange::Closing(close.clone());
+            return Exchange::Closing(Close::clone(close));
         }
         let link = self.link.as_mut().expect("nothing above gives it up");
         if let Some(waker) = waker {
@@ -787,13 +795,14 @@ impl Session {
 
     /// The jobs that were taken with the outbox.
     pub fn take_taken_jobs(&mut self) -> Vec<(QueueId, LeaseId)> {
-        std::mem::take(&mut self.taken)
+        let member = self.member.as_mut();
+        member.map_or_else(Vec::new, |member| std::mem::take(&mut member.taken))
     }
 
     /// Ends the connection when it looks next.
     pub fn close(&mut self, close: Close, effects: &mut Effects) {
         if let Some(link) = &mut self.link {
-            self.closing.get_or_insert(close);
+            self.closing.get_or_insert_with(|| Box::new(close));
             effects.wakers.extend(link.waker.take());
         }
     }
@@ -838,7 +847,10 @@ impl Session {
     pub fn detach(&mut self, now: Time, effects: &mut Effects) -> Detached {
         let mut unwritten = Vec::new();
         let mut refused = Vec::new();
-        let mut lists: Vec<QueueId> = self.unconfirmed.iter().map(|(queue, _)| *queue).collect();
+        let unconfirmed = self.member.take().map(|member| member.unconfirmed);
+        let mut lists: Vec<QueueId> = (unconfirmed.iter().flatten())
+            .map(|(queue, _)| *queue)
+            .collect();
         let (filling, kept_bytes) = (self.filling, &mut self.kept_bytes);
         self.window.retain(|sent| {
             let Some(job) = sent.job else {
@@ -877,9 +889,8 @@ impl Session {
         }
         self.link = None;
         self.absent_since = now;
-        unwritten.append(&mut self.unconfirmed);
+        unwritten.extend(unconfirmed.into_iter().flatten());
         self.writing_len = 0;
-        self.passed_over.clear();
         let mut outbox = std::mem::take(&mut self.outbox);
         effects.recycle(&mut outbox);
         self.filling = self.filling.wrapping_add(1);
@@ -1173,7 +1184,8 @@ impl Session {
         let prefix = prefix(queue_topic);
         let taken = self.send_at_most_once(publication, retain, prefix, own, effects);
         if taken {
-            self.unconfirmed.push((queue, delivery.lease));
+            let member = self.member.get_or_insert_default();
+            member.unconfirmed.push((queue, delivery.lease));
         }
         taken
     }
@@ -1190,16 +1202,20 @@ impl Session {
 
     /// The queue is told when there is room.
     pub fn pass_over(&mut self, queue: QueueId) {
-        if self.link.is_some() && !self.passed_over.contains(&queue) {
-            self.passed_over.push_back(queue);
+        if self.link.is_none() {
+            return;
+        }
+        let member = self.member.get_or_insert_default();
+        if !member.passed_over.contains(&queue) {
+            member.passed_over.push_back(queue);
         }
     }
 
     /// The next queue that found no room, if there is some now. One after the
     /// other, in turn: a client may be a member of thousands.
     pub fn take_passed_over(&mut self) -> Option<QueueId> {
-        match self.has_room() {
-            true => self.passed_over.pop_front(),
+        match self.member.is_some() && self.has_room() {
+            true => self.member.as_mut()?.passed_over.pop_front(),
             false => None,
         }
     }

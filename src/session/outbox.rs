@@ -14,26 +14,36 @@ use crate::message::Message;
 
 /// The largest payload in bytes that is copied.
 pub const COPY_MAX: usize = 1024;
+/// A buffer that has so many bytes is full: what comes then goes into another
+/// one, so that nothing is moved however far a client is behind.
+const FULL_BYTES: usize = 128 << 10;
 
 /// Encoded packets in the order in which they go out.
 #[derive(Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
-    // Payloads that come before the byte of that index.
-    payloads: VecDeque<(usize, Arc<Message>)>,
     len: usize,
     // What of `bytes`, and of the first payload, is written already.
     bytes_done: usize,
     payload_done: u32,
     // Payloads that are written.
     payloads_done: u32,
-    // In the order of their places. Most outboxes never have any.
-    gates: Option<Box<Gates>>,
+    rare: Option<Box<Rare>>,
 }
 
-/// Boxed, so that they cost an outbox without any one word.
+/// What most outboxes never have, and which costs them one word then.
 #[derive(Default)]
-struct Gates(VecDeque<Gate>);
+struct Rare {
+    /// Payloads that come before the byte of that index.
+    payloads: VecDeque<(usize, Arc<Message>)>,
+    /// In the order of their places.
+    gates: VecDeque<Gate>,
+    /// Full buffers, which come before the last one.
+    full: VecDeque<Vec<u8>>,
+    /// The index of the first full one's first byte, and that after their last.
+    full_start: usize,
+    full_end: usize,
+}
 
 /// A place between two packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +70,7 @@ impl Outbox {
 
     /// Whether it owns a buffer.
     pub fn has_buffer(&self) -> bool {
-        self.bytes.capacity() > 0
+        self.bytes.capacity() > 0 || self.base() > 0
     }
 
     /// Gives it a buffer to fill, which must be empty.
@@ -71,6 +81,7 @@ impl Outbox {
 
     /// Appends what `encode` writes.
     pub fn append<R>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        self.make_room();
         let before = self.bytes.len();
         let result = encode(&mut self.bytes);
         self.len += self.bytes.len() - before;
@@ -79,8 +90,52 @@ impl Outbox {
 
     /// Appends a copy.
     pub fn append_bytes(&mut self, bytes: &[u8]) {
+        self.make_room();
         self.bytes.extend_from_slice(bytes);
         self.len += bytes.len();
+    }
+
+    #[inline]
+    fn make_room(&mut self) {
+        if self.bytes.len() >= FULL_BYTES {
+            self.begin_buffer();
+        }
+    }
+
+    #[cold]
+    fn begin_buffer(&mut self) {
+        let rare = self.rare.get_or_insert_default();
+        rare.full_end += self.bytes.len();
+        // The last packet may be longer than what the others leave.
+        let next = Vec::with_capacity(FULL_BYTES + FULL_BYTES / 8);
+        rare.full
+            .push_back(std::mem::replace(&mut self.bytes, next));
+    }
+
+    /// The index of the last buffer's first byte.
+    fn base(&self) -> usize {
+        self.rare.as_ref().map_or(0, |rare| rare.full_end)
+    }
+
+    /// The index behind all bytes.
+    fn end(&self) -> usize {
+        self.base() + self.bytes.len()
+    }
+
+    /// The bytes from `at` on, up to `end` or the end of their buffer.
+    fn run(&self, at: usize, end: usize) -> &[u8] {
+        let base = self.base();
+        if at >= base {
+            return &self.bytes[at - base..end - base];
+        }
+        let mut start = self.rare.as_ref().map_or(0, |rare| rare.full_start);
+        for buffer in self.rare.iter().flat_map(|rare| &rare.full) {
+            if at < start + buffer.len() {
+                return &buffer[at - start..buffer.len().min(end - start)];
+            }
+            start += buffer.len();
+        }
+        unreachable!("what is before the last buffer is in a full one")
     }
 
     /// Appends a copy, which from each place of `gates` on waits for its receipt.
@@ -96,7 +151,7 @@ impl Outbox {
         }
     }
 
-    /// The bytes appended last, to patch a packet id in them.
+    /// The bytes appended last, at once, to patch a packet id in them.
     pub fn last_bytes(&mut self, count: usize) -> &mut [u8] {
         let at = self.bytes.len() - count;
         &mut self.bytes[at..]
@@ -105,33 +160,36 @@ impl Outbox {
     /// Appends the payload of a message, shared.
     pub fn append_payload(&mut self, message: &Arc<Message>) {
         self.len += message.payload().len();
-        self.payloads.push_back((self.bytes.len(), message.clone()));
+        let before = self.end();
+        let rare = self.rare.get_or_insert_default();
+        rare.payloads.push_back((before, message.clone()));
     }
 
     /// The place behind all that is in it.
     pub fn mark(&self) -> Mark {
+        let payloads = self.rare.as_ref().map_or(0, |rare| rare.payloads.len());
         Mark {
-            bytes: self.bytes.len(),
-            payloads: self.payloads_done + self.payloads.len() as u32,
+            bytes: self.end(),
+            payloads: self.payloads_done + payloads as u32,
         }
     }
 
     /// What was appended since `from` goes out when `receipt` is had.
     pub fn gate(&mut self, from: Mark, receipt: Receipt) {
         // Behind another gate it waits for that in any case.
-        let last = self.gates.as_ref().and_then(|gates| gates.0.back());
+        let last = self.rare.as_ref().and_then(|rare| rare.gates.back());
         let before = last.map_or(Receipt::NONE, |gate| gate.receipt);
         let receipt = before.and(receipt);
         if receipt > before && from < self.mark() {
-            let gates = self.gates.get_or_insert_default();
-            gates.0.push_back(Gate { at: from, receipt });
+            let rare = self.rare.get_or_insert_default();
+            rare.gates.push_back(Gate { at: from, receipt });
         }
     }
 
     /// Opens the gates whose receipts `has` says are had; that of the first
     /// that stays closed, if nothing before it is left to write.
     pub fn open_gates(&mut self, has: impl Fn(Receipt) -> bool) -> Option<Receipt> {
-        let Gates(gates) = &mut **self.gates.as_mut()?;
+        let gates = &mut self.rare.as_mut()?.gates;
         while gates.front().is_some_and(|gate| has(gate.receipt)) {
             gates.pop_front();
         }
@@ -142,54 +200,59 @@ impl Outbox {
 
     /// Whether nothing of it was written, or may be.
     pub fn is_gated_whole(&self, has: impl Fn(Receipt) -> bool) -> bool {
-        let first = self.gates.as_ref().and_then(|gates| gates.0.front());
+        let first = self.rare.as_ref().and_then(|rare| rare.gates.front());
         first.is_some_and(|gate| (gate.at.bytes, gate.at.payloads) == (0, 0) && !has(gate.receipt))
     }
 
     /// Gives up what waits behind a gate.
     pub fn drop_gated(&mut self) {
-        if let Some(at) = self.first_gate() {
-            self.len -= self.bytes.len() - at.bytes;
-            self.bytes.truncate(at.bytes);
-            for (_, message) in self
-                .payloads
-                .drain((at.payloads - self.payloads_done) as usize..)
-            {
-                self.len -= message.payload().len();
-            }
-            self.gates = None;
+        let end = self.end();
+        let Some(rare) = &mut self.rare else {
+            return;
+        };
+        let Some(Gate { at, .. }) = rare.gates.pop_front() else {
+            return;
+        };
+        rare.gates.clear();
+        self.len -= end - at.bytes;
+        while at.bytes < rare.full_end
+            && let Some(last) = rare.full.pop_back()
+        {
+            rare.full_end -= last.len();
+            self.bytes = last;
         }
-    }
-
-    fn first_gate(&self) -> Option<Mark> {
-        Some(self.gates.as_ref()?.0.front()?.at)
+        self.bytes.truncate(at.bytes - rare.full_end);
+        let payloads = (at.payloads - self.payloads_done) as usize;
+        for (_, message) in rare.payloads.drain(payloads..) {
+            self.len -= message.payload().len();
+        }
     }
 
     /// The next pieces that may be written, as many as `pieces` has places; how
     /// many.
     pub fn pieces<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> usize {
-        let end = self.first_gate().unwrap_or(self.mark());
-        let mut at = self.bytes_done;
-        let mut payload_done = self.payload_done;
+        let gate = self.rare.as_ref().and_then(|rare| rare.gates.front());
+        let end = gate.map_or_else(|| self.mark(), |gate| gate.at);
+        let payloads = self.rare.iter().flat_map(|rare| &rare.payloads);
+        let payloads = payloads.take((end.payloads - self.payloads_done) as usize);
+        let (mut at, mut payload_done) = (self.bytes_done, self.payload_done);
         let mut count = 0;
-        for (before, message) in
-            (self.payloads.iter()).take((end.payloads - self.payloads_done) as usize)
-        {
-            if at < *before && count < pieces.len() {
-                pieces[count] = IoSlice::new(&self.bytes[at..*before]);
+        for payload in payloads.map(Some).chain([None]) {
+            let before = payload.map_or(end.bytes, |(before, _)| *before);
+            while at < before && count < pieces.len() {
+                let run = self.run(at, before);
+                pieces[count] = IoSlice::new(run);
                 count += 1;
-                at = *before;
+                at += run.len();
             }
             if count == pieces.len() {
-                return count;
+                break;
             }
-            pieces[count] = IoSlice::new(&message.payload()[payload_done as usize..]);
-            payload_done = 0;
-            count += 1;
-        }
-        if at < end.bytes && count < pieces.len() {
-            pieces[count] = IoSlice::new(&self.bytes[at..end.bytes]);
-            count += 1;
+            if let Some((_, message)) = payload {
+                pieces[count] = IoSlice::new(&message.payload()[payload_done as usize..]);
+                payload_done = 0;
+                count += 1;
+            }
         }
         count
     }
@@ -197,31 +260,40 @@ impl Outbox {
     /// Notes that `count` bytes more were written.
     pub fn advance(&mut self, mut count: usize) {
         self.len -= count;
-        while let Some((before, message)) = self.payloads.front() {
+        let Some(rare) = &mut self.rare else {
+            self.bytes_done += count;
+            return;
+        };
+        while let Some((before, message)) = rare.payloads.front() {
             let bytes = before - self.bytes_done;
             if count < bytes {
-                self.bytes_done += count;
-                return;
+                break;
             }
             count -= bytes;
             self.bytes_done = *before;
             let payload = message.payload().len() - self.payload_done as usize;
             if count < payload {
                 self.payload_done += count as u32; // below 2^28 (2.2.3)
-                return;
+                count = 0;
+                break;
             }
             count -= payload;
             self.payload_done = 0;
-            self.payloads.pop_front();
+            rare.payloads.pop_front();
             self.payloads_done += 1;
         }
         self.bytes_done += count;
+        while let Some(first) = rare.full.front()
+            && rare.full_start + first.len() <= self.bytes_done
+        {
+            rare.full_start += first.len();
+            rare.full.pop_front();
+        }
     }
 
     /// Empties it and gives its buffer away.
     pub fn take_buffer(&mut self) -> Vec<u8> {
-        self.payloads = VecDeque::new();
-        self.gates = None;
+        self.rare = None;
         (self.len, self.bytes_done) = (0, 0);
         (self.payload_done, self.payloads_done) = (0, 0);
         let mut buffer = std::mem::take(&mut self.bytes);
@@ -281,6 +353,57 @@ mod tests {
                 assert_eq!(written, expected, "step {step}, {places} places");
             }
         }
+    }
+
+    /// Packets of all sizes up to beyond a buffer's, some shared, fed and written
+    /// in uneven steps.
+    #[test]
+    fn more_than_a_buffer_comes_out_in_order_and_is_given_back() {
+        let packet = |number: usize| vec![number as u8; 1 + number * 7919 % 20_000];
+        let mut outbox = Outbox::default();
+        let (mut expected, mut written) = (Vec::new(), Vec::new());
+        for number in 0..200 {
+            let packet = packet(number);
+            match number % 5 {
+                0 => outbox.append_payload(&message(&packet)),
+                1 => outbox.append(|out| out.extend_from_slice(&packet)),
+                _ => outbox.append_bytes(&packet),
+            }
+            expected.extend_from_slice(&packet);
+            if number == 50 {
+                // In a buffer that is full by now, or in the one after it.
+                let mark = outbox.mark();
+                (0..30).for_each(|_| outbox.append_bytes(&packet));
+                outbox.gate(mark, Receipt::new(1, crate::config::Durability::Synced));
+                outbox.drop_gated();
+            }
+            if number % 3 == 0 {
+                let mut pieces = [IoSlice::new(&[]); 3];
+                let count = outbox.pieces(&mut pieces);
+                let before = written.len();
+                let pieces = pieces[..count].iter();
+                pieces.for_each(|piece| written.extend_from_slice(piece));
+                written.truncate(before + 12_345);
+                let more = written.len() - before;
+                outbox.advance(more);
+            }
+            assert_eq!(outbox.len(), expected.len() - written.len());
+        }
+        while !outbox.is_empty() {
+            let mut pieces = [IoSlice::new(&[]); 3];
+            assert!(outbox.pieces(&mut pieces) > 0);
+            written.extend_from_slice(&pieces[0]);
+            let more = pieces[0].len();
+            outbox.advance(more);
+        }
+        assert!(written == expected, "something is lost or out of order");
+        assert!(
+            outbox
+                .rare
+                .as_ref()
+                .is_some_and(|rare| rare.full.is_empty())
+        );
+        assert!(outbox.take_buffer().is_empty() && !outbox.has_buffer());
     }
 
     #[test]
