@@ -212,13 +212,13 @@ class Broker:
 
 
 @contextlib.contextmanager
-def started(name, purpose, environment=None, command=None):
+def started(name, purpose, environment=None, command=None, rows=None):
     """A broker that listens, on an empty folder that is named for a purpose.
 
-    `environment`, `command`: as of Broker.
+    `environment`, `command`, `rows`: as of Broker.
     """
     with data_folder(purpose) as folder:
-        broker = Broker(name, folder, environment, command)
+        broker = Broker(name, folder, environment, command, rows)
         try:
             broker.await_listener()
             yield broker
