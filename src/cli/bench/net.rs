@@ -46,6 +46,16 @@ pub struct Target {
     pub password: Option<String>,
     /// How many topic aliases the broker may use (MQTT 5).
     pub topic_alias_max: u16,
+    /// 0: none, so that whoever only listens need not ping.
+    pub keep_alive_secs: u16,
+}
+
+impl Target {
+    /// How often a client pings.
+    fn ping_period(&self) -> Option<Duration> {
+        let keep_alive = Duration::from_secs(self.keep_alive_secs.into());
+        (!keep_alive.is_zero()).then_some(keep_alive / 2)
+    }
 }
 
 /// What the broker's CONNACK demands of a client; without MQTT 5, nothing.
@@ -173,7 +183,7 @@ impl Net {
             input: vec![0; INPUT_BYTES].into_boxed_slice(),
             output: Vec::new(),
             unfinished: Vec::new(),
-            ping_period: None,
+            ping_period: target.ping_period(),
             pinged_at: Instant::now(),
             opening: 0,
             connects: connects_before,
@@ -387,7 +397,7 @@ impl Net {
         let connect = Connect {
             version: self.target.version,
             clean_start: client.clean,
-            keep_alive_secs: 0, // whoever only listens would have to ping
+            keep_alive_secs: self.target.keep_alive_secs,
             properties: properties.as_properties(),
             client_id: &link.client_id,
             will: None,
@@ -792,6 +802,7 @@ mod tests {
             username: None,
             password: None,
             topic_alias_max: 0,
+            keep_alive_secs: 0,
         }
     }
 
@@ -920,22 +931,30 @@ mod tests {
     }
 
     #[test]
-    fn pings_as_often_as_the_broker_wants() {
+    fn pings_as_often_as_it_says_or_the_broker_wants() {
+        // Receive Maximum 7; Server Keep Alive 1.
+        pings(1, &[0x20, 6, 0, 0, 3, 0x21, 0, 7]);
+        pings(0, &[0x20, 9, 0, 0, 6, 0x21, 0, 7, 0x13, 0, 1]);
+    }
+
+    fn pings(keep_alive_secs: u16, connack: &[u8]) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::scope(|scope| {
             let broker = scope.spawn(|| {
                 let (mut socket, _) = listener.accept().unwrap();
                 take_connect(&mut socket);
-                // Receive Maximum 7, Server Keep Alive 1.
-                let connack = [0x20, 9, 0, 0, 6, 0x21, 0, 7, 0x13, 0, 1];
-                socket.write_all(&connack).unwrap();
+                socket.write_all(connack).unwrap();
                 let mut ping = [0; 2];
                 socket.read_exact(&mut ping).unwrap();
                 socket.write_all(&PINGRESP).unwrap();
                 (ping, socket)
             });
-            let mut net = Net::new(&target(address, Version::V5), 0).unwrap();
+            let target = Target {
+                keep_alive_secs,
+                ..target(address, Version::V5)
+            };
+            let mut net = Net::new(&target, 0).unwrap();
             let silent = Client {
                 filters: Vec::new(),
                 ..client()
