@@ -113,6 +113,7 @@ impl Broker {
         let core = Core::new(config, seed).started(now);
         let (mut core, restored) = core.with_store(store, is_whole, now).map_err(unreadable)?;
         if core.store().is_on() {
+            core.welcome_back(now, clock.now());
             tracing::info!("restored: {restored}");
         }
         for method in methods {

@@ -232,14 +232,16 @@ impl Core {
     fn settle_gathered(&self, worker: &mut Worker, session: SessionId, now: Time) {
         // Nothing is added meanwhile.
         let is_read = std::mem::take(&mut worker.effects.is_read);
-        self.pinned(worker, |worker| {
-            let mut done = std::mem::take(&mut worker.done);
-            if !done.is_empty() {
-                let passed_over = || self.sessions.lock(session.0)?.take_passed_over();
-                let mut next = passed_over();
-                for same in done.chunk_by(|(one, _), (other, _)| one == other) {
-                    let queue = same[0].0;
-                    let room = next.take_if(|next| *next == queue).is_some();
+        // Each list in a turn of its own: the disk waits for no longer one.
+        let mut done = std::mem::take(&mut worker.done);
+        if !done.is_empty() {
+            done.sort_by_key(|(queue, _)| *queue);
+            let passed_over = || self.sessions.lock(session.0)?.take_passed_over();
+            let mut next = passed_over();
+            for same in done.chunk_by(|(one, _), (other, _)| one == other) {
+                let queue = same[0].0;
+                let room = next.take_if(|next| *next == queue).is_some();
+                self.pinned(worker, |worker| {
                     self.change_list(worker, queue, now, |list| {
                         for (_, lease) in same {
                             list.settle(*lease, Settlement::Done, now);
@@ -248,22 +250,24 @@ impl Core {
                             list.queue.room(session);
                         }
                     });
-                    if room {
-                        next = passed_over();
-                    }
+                });
+                if room {
+                    next = passed_over();
                 }
-                self.offer_room(worker, session, next, now);
-                done.clear();
             }
-            worker.done = done;
-            let mut fed = std::mem::take(&mut worker.effects.fed);
-            fed.sort_unstable();
-            fed.dedup();
-            for queue in fed.drain(..) {
-                self.change_list(worker, queue, now, |_| ());
-            }
-            worker.effects.fed = fed;
-        });
+            self.pinned(worker, |worker| self.offer_room(worker, session, next, now));
+            done.clear();
+        }
+        worker.done = done;
+        let mut fed = std::mem::take(&mut worker.effects.fed);
+        fed.sort_unstable();
+        fed.dedup();
+        for queue in fed.drain(..) {
+            self.pinned(worker, |worker| {
+                self.change_list(worker, queue, now, |_| ())
+            });
+        }
+        worker.effects.fed = fed;
         worker.effects.is_read = is_read;
     }
 
@@ -702,6 +706,9 @@ impl Core {
         let next = session.take_passed_over();
         drop(session);
         if next.is_some() {
+            if worker.gathered_len() > 0 {
+                self.settle_gathered(worker, link.session, now);
+            }
             self.pinned(worker, |worker| {
                 self.offer_room(worker, link.session, next, now)
             });

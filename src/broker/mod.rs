@@ -122,7 +122,8 @@ pub struct Worker {
     message_ids: std::ops::Range<u64>,
     // Of the answers, those from these places on wait for the store.
     gates: Vec<(usize, Receipt)>,
-    // Deliveries that the read's PUBACKs are for, not settled yet.
+    // Deliveries that the read's PUBACKs are for, not settled yet: who loses its
+    // session meanwhile may see one of them again.
     done: Vec<(QueueId, LeaseId)>,
     // What an acknowledgement tells, while it is put together.
     told: PropertiesBuf,
@@ -166,8 +167,12 @@ impl Worker {
     #[inline]
     fn may_gather(&self, packet: &Packet<'_>) -> bool {
         let others = match packet {
+            // It may ask for what queues have.
+            Packet::Publish(publish) if publish.topic.starts_with("$CONTROL/") => {
+                self.gathered_len()
+            }
             Packet::Publish(_) => self.done.len(),
-            Packet::Puback(_) => self.effects.fed.len(),
+            Packet::Puback(ack) if !ack.reason.is_failure() => self.effects.fed.len(),
             _ => self.gathered_len(),
         };
         others == 0 && self.gathered_len() < GATHERED_MAX

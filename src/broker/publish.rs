@@ -183,7 +183,10 @@ impl Core {
     ) -> Result<Taken, Refused> {
         let (topic, sorted) = (incoming.topic, incoming.sorted);
         if topic == CONTROL_TOPIC {
-            return self.accept_request(worker, link, incoming, now);
+            // With its answer.
+            return self.pinned(worker, |worker| {
+                self.accept_request(worker, link, incoming, now)
+            });
         }
         if let Some(spelled) = Spelled::read(topic, sorted.passed_on).map_err(Refused::Never)? {
             // An alias keeps no more of it.
@@ -410,6 +413,12 @@ impl Core {
             to_queues =
                 self.publish_before_sessions(effects, (matches, to_lists), publication, now)?;
         }
+        // Who subscribed before it was retained found nothing there: it is live.
+        let matches = match publication.retain {
+            true => self.router.matches(publication.topic, cache),
+            false => matches,
+        };
+        let targets = matches.targets;
         effects.frames.begin(targets.len());
         for target in targets {
             if let Receiver::Session(session) = target.receiver {

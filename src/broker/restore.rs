@@ -102,6 +102,24 @@ impl Core {
         Ok((self, restored))
     }
 
+    /// What was stored has been read, from `since` on, and clients may come back
+    /// from `now` on: who was connected is absent only now, and wills wait for
+    /// them as long as they are to.
+    pub fn welcome_back(&self, since: Time, now: Time) {
+        let will_due = now + self.session_settings.will_restart_grace;
+        for place in self.sessions.places() {
+            let Some(mut session) = self.sessions.lock(place) else {
+                continue;
+            };
+            if session.absent_since == since {
+                session.absent_since = now;
+            }
+            if session.will.is_some() {
+                session.will_due = session.will_due.max(will_due);
+            }
+        }
+    }
+
     /// What the time was when the last run stored it.
     ///
     /// # Errors

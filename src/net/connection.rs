@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::worker::Local;
-use super::{Open, with_worker};
+use super::{Open, Shared, with_worker};
 use crate::broker::{Link, Stop};
 use crate::message::Time;
 use crate::protocol::{ReasonCode, decode};
@@ -45,7 +45,16 @@ pub struct Connection<S> {
     owed_len: u32,
     // A packet came that the session does not know of yet.
     heard: bool,
-    stop: Option<Stop>,
+    left: Option<Left>,
+}
+
+/// What becomes of the output of a connection that has left its session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It goes out first.
+    Writing,
+    /// As much has gone out as could at once.
+    Written,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -68,13 +77,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             answers_len: 0,
             owed_len: 0,
             heard: false,
-            stop: None,
+            left: None,
         }
     }
 
     /// As much as can be done now. An error: the connection is to be closed.
-    fn turn(&mut self, local: &mut Local, cx: &mut Context<'_>) -> Poll<Result<Infallible, Stop>> {
-        let shared = self.shared.clone();
+    fn turn(
+        &mut self,
+        local: &mut Local,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Infallible, Stop>> {
         let core = &shared.core;
         let now = shared.clock.now();
         for _ in 0..TURNS_MAX {
@@ -225,30 +238,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         bytes: &[u8],
         now: Time,
     ) -> Result<usize, Stop> {
-        let shared = self.shared.clone();
-        shared.core.begin_read(&mut local.worker);
-        let done = self.handle_each(local, bytes, now);
-        let link = self.link.as_ref().expect("it is given up only at the end");
-        shared.core.end_read(&mut local.worker, link, now);
-        done
-    }
-
-    fn handle_each(&mut self, local: &mut Local, bytes: &[u8], now: Time) -> Result<usize, Stop> {
         let core = &self.shared.core;
         let link = self.link.as_mut().expect("it is given up only at the end");
         let packet_bytes_max = core.limits().packet_bytes_max;
+        let worker = &mut local.worker;
+        core.begin_read(worker);
         let mut done = 0;
-        loop {
+        let result = loop {
             match decode(&bytes[done..], link.terms.wire, packet_bytes_max) {
-                Ok(None) => return Ok(done),
+                Ok(None) => break Ok(done),
                 Ok(Some((packet, len))) => {
                     done += len;
                     self.heard = true; // A whole packet, not some bytes [MQTT-3.1.2-22], in 3.1.1 -24.
-                    core.handle(&mut local.worker, link, &packet, now)?;
+                    if let Err(stop) = core.handle(worker, link, &packet, now) {
+                        break Err(stop);
+                    }
                 }
-                Err(error) => return Err(Stop::Closed(Close::new(error.reason, error.what))),
+                Err(error) => break Err(Stop::Closed(Close::new(error.reason, error.what))),
             }
-        }
+        };
+        core.end_read(worker, link, now);
+        result
     }
 
     /// Writes what is being written. Pending: the socket takes no more, or what
@@ -324,8 +334,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// After the session: the socket. A client that is not to blame for the
     /// end gets what was on its way.
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let written = match self.stop {
-            Some(Stop::BrokerStops) => ready!(self.write(cx)).is_ok(),
+        let written = match self.left {
+            Some(Left::Writing) => ready!(self.write(cx)).is_ok(),
             _ => true,
         };
         if written && ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
@@ -340,14 +350,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if this.stop.is_none() {
+        if this.left.is_none() {
             let shared = this.shared.clone();
-            let stop = with_worker(&shared, |local| {
-                let Err(stop) = ready!(this.turn(local, cx));
+            let left = with_worker(&shared, |local| {
+                let Err(stop) = ready!(this.turn(local, &shared, cx));
                 this.leave(local, &stop, cx);
-                Poll::Ready(stop)
+                Poll::Ready(match stop {
+                    Stop::BrokerStops => Left::Writing,
+                    _ => Left::Written,
+                })
             });
-            this.stop = Some(ready!(stop));
+            this.left = Some(ready!(left));
         }
         this.finish(cx)
     }

@@ -15,7 +15,7 @@ use crate::message::Message;
 /// The largest payload in bytes that is copied.
 pub const COPY_MAX: usize = 1024;
 /// A buffer that has so many bytes is full: what comes then goes into another
-/// one, so that nothing is moved however far a client is behind.
+/// one, so that no more than this is ever moved, however far a client is behind.
 const FULL_BYTES: usize = 128 << 10;
 
 /// Encoded packets in the order in which they go out.
@@ -23,7 +23,7 @@ const FULL_BYTES: usize = 128 << 10;
 pub struct Outbox {
     bytes: Vec<u8>,
     len: usize,
-    // What of `bytes`, and of the first payload, is written already.
+    // How many bytes of all buffers, and of the first payload, are written already.
     bytes_done: usize,
     payload_done: u32,
     // Payloads that are written.
@@ -70,7 +70,7 @@ impl Outbox {
 
     /// Whether it owns a buffer.
     pub fn has_buffer(&self) -> bool {
-        self.bytes.capacity() > 0 || self.base() > 0
+        self.bytes.capacity() > 0
     }
 
     /// Gives it a buffer to fill, which must be empty.
@@ -291,7 +291,7 @@ impl Outbox {
         }
     }
 
-    /// Empties it and gives its buffer away.
+    /// Empties it and gives its last buffer away.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.rare = None;
         (self.len, self.bytes_done) = (0, 0);

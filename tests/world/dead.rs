@@ -219,3 +219,21 @@ fn what_clients_say_of_deaths_harms_nobody() {
         },
     );
 }
+
+#[test]
+fn what_a_read_puts_in_goes_to_members_with_room_before_it_gives_way() {
+    let mut world = World::with(|config| {
+        config.queues.default.messages_max = 10;
+        config.queues.default.overflow = Overflow::DeadLetterOldest;
+    });
+    let (p, worker) = (world.connect("p").go(), world.connect("w").go());
+    world.subscribe(worker, "$queue/jobs", 1);
+    let numbers: Vec<_> = (0..12).map(|number| number.to_string()).collect();
+    let packets: Vec<_> = (1..)
+        .zip(&numbers)
+        .map(|(id, number)| publish("$queue/jobs", number, 0, id))
+        .collect();
+    world.send_all(p, &packets);
+    assert_eq!(world.payloads(worker), numbers[..10]);
+    assert_eq!(world.counts().dropped_queue_full, 2);
+}

@@ -521,3 +521,27 @@ fn a_queue_that_waits_for_the_disk_sets_one_timer() {
         "{first} timers, and {then} after they have fired"
     );
 }
+
+#[test]
+fn however_long_the_store_takes_to_read_clients_have_time_to_come_back() {
+    let disk = Twin::new();
+    let mut world = World::new().stored(&disk);
+    world.version = Version::V5;
+    let ten = Property::SessionExpiryInterval(10);
+    let connecting = world.connect("c").clean(false).property(ten);
+    connecting.will("w", "lost", 1, false).go();
+    let mut world = restarted(&disk.cut(), |_| ());
+    world.version = Version::V5;
+    // The listeners open only now.
+    let since = world.now;
+    world.now = since + secs(60);
+    world.core.welcome_back(since, world.now);
+    let watcher = world.connect("watcher").go();
+    world.subscribe(watcher, "w", 1);
+    world.advance(secs(5));
+    assert!(world.messages(watcher).is_empty(), "it had no time");
+    let (_, present) = world.connect("c").clean(false).property(ten).go_present();
+    assert!(present, "the session ended before its client could be back");
+    world.advance(secs(60));
+    assert!(world.messages(watcher).is_empty(), "the client is back");
+}

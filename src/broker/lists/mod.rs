@@ -5,7 +5,7 @@
 //! Owns what a list has beside its jobs: its name, what feeds it, who waits
 //! for room in it. Everything that changes a list goes through
 //! [`Core::change_list`], which gives out what can be given before the list is
-//! let go.
+//! let go; but what a read puts in is given out when the read ends.
 
 mod catalog;
 mod dead;
@@ -465,11 +465,13 @@ impl Core {
         }
         for target in targets {
             if let Receiver::Group(group) = target.receiver {
-                let taken = self.put_into_list(effects, group, now, |list, effects| {
-                    list.queue.reserve(publication.cost_bytes())?;
-                    list.put_in(&self.store, effects, publication, &Ask::default(), now);
-                    Ok::<_, Full>(())
-                });
+                let cost_bytes = publication.cost_bytes();
+                let taken =
+                    self.put_into_list(effects, (group, cost_bytes), now, |list, effects| {
+                        list.queue.reserve(cost_bytes)?;
+                        list.put_in(&self.store, effects, publication, &Ask::default(), now);
+                        Ok::<_, Full>(())
+                    });
                 if matches!(taken, Some(Err(_))) {
                     self.counters.dropped_group.increment();
                 }
@@ -490,7 +492,8 @@ impl Core {
         // While the queue is held, others wait for it.
         let wishes = Wishes::lenient(publication.properties, now);
         publication.message();
-        let taken = self.put_into_list(effects, queue, now, |list, effects| {
+        let room = (queue, publication.cost_bytes());
+        let taken = self.put_into_list(effects, room, now, |list, effects| {
             if feed == Feed::Direct {
                 list.used(effects, now);
             }
@@ -612,16 +615,21 @@ impl Core {
         Some(result)
     }
 
-    /// As [`Core::change_list_with`], of a message that is put in: what it
-    /// gives out may wait for the end of the read.
+    /// As [`Core::change_list_with`], of a message that is put in and takes so
+    /// many bytes: what the list gives out may wait for the end of the read.
     fn put_into_list<R>(
         &self,
         effects: &mut Effects,
-        id: QueueId,
+        (id, cost_bytes): (QueueId, usize),
         now: Time,
         change: impl FnOnce(&mut List, &mut Effects) -> R,
     ) -> Option<R> {
         let mut list = self.lists.lock(id.0)?;
+        if effects.is_read && !list.queue.has_room(cost_bytes) {
+            // Members may have room for what came just before.
+            list.queue.at(now);
+            self.give_out(&mut list, id, effects, now);
+        }
         let result = self.change_locked(&mut list, effects, now, change);
         // What ends is stored elsewhere in the same turn.
         if effects.is_read && !list.queue.has_ended() && list.aside.is_empty() {
