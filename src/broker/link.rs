@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::authenticate::Enhanced;
+use super::lists::List;
 use super::publish::{Incoming, Queued, Refused, Sorted, Taken};
 use super::timers::Timer;
 use super::{Core, Worker};
@@ -236,24 +237,16 @@ impl Core {
         let mut done = std::mem::take(&mut worker.done);
         if !done.is_empty() {
             done.sort_by_key(|(queue, _)| *queue);
-            let passed_over = || self.sessions.lock(session.0)?.take_passed_over();
-            let mut next = passed_over();
+            let locked = self.sessions.lock(session.0);
+            let mut next = locked.and_then(|mut session| session.take_passed_over());
             for same in done.chunk_by(|(one, _), (other, _)| one == other) {
-                let queue = same[0].0;
-                let room = next.take_if(|next| *next == queue).is_some();
                 self.pinned(worker, |worker| {
-                    self.change_list(worker, queue, now, |list| {
+                    self.settle_with_room(worker, session, same[0].0, &mut next, now, |list| {
                         for (_, lease) in same {
                             list.settle(*lease, Settlement::Done, now);
                         }
-                        if room {
-                            list.queue.room(session);
-                        }
                     });
                 });
-                if room {
-                    next = passed_over();
-                }
             }
             self.pinned(worker, |worker| self.offer_room(worker, session, next, now));
             done.clear();
@@ -269,6 +262,30 @@ impl Core {
         }
         worker.effects.fed = fed;
         worker.effects.is_read = is_read;
+    }
+
+    /// A list settles jobs of a session, and is told in the same go if that has
+    /// room for it again: `next` is the list that is to know, and then the one
+    /// after it.
+    fn settle_with_room(
+        &self,
+        worker: &mut Worker,
+        session: SessionId,
+        queue: QueueId,
+        next: &mut Option<QueueId>,
+        now: Time,
+        settle: impl FnOnce(&mut List),
+    ) {
+        let room = next.take_if(|next| *next == queue).is_some();
+        self.change_list(worker, queue, now, |list| {
+            settle(list);
+            if room {
+                list.queue.room(session);
+            }
+        });
+        if room && let Some(mut session) = self.sessions.lock(session.0) {
+            *next = session.take_passed_over();
+        }
     }
 
     /// As `handle`, which finds nothing to pin then: so there is one copy of it,
@@ -678,16 +695,9 @@ impl Core {
         let mut next = session.take_passed_over();
         drop(session);
         self.pinned(worker, |worker| {
-            let room = next.take_if(|next| *next == job.queue).is_some();
-            self.change_list(worker, job.queue, now, |list| {
+            self.settle_with_room(worker, link.session, job.queue, &mut next, now, |list| {
                 list.settle_as(job.lease, ack, now);
-                if room {
-                    list.queue.room(link.session);
-                }
             });
-            if room && let Some(mut session) = self.session_of(link) {
-                next = session.take_passed_over();
-            }
             self.offer_room(worker, link.session, next, now);
         });
         Ok(true)

@@ -200,8 +200,12 @@ impl Outbox {
 
     /// Whether nothing of it was written, or may be.
     pub fn is_gated_whole(&self, has: impl Fn(Receipt) -> bool) -> bool {
-        let first = self.rare.as_ref().and_then(|rare| rare.gates.front());
+        let first = self.first_gate();
         first.is_some_and(|gate| (gate.at.bytes, gate.at.payloads) == (0, 0) && !has(gate.receipt))
+    }
+
+    fn first_gate(&self) -> Option<&Gate> {
+        self.rare.as_ref()?.gates.front()
     }
 
     /// Gives up what waits behind a gate.
@@ -231,8 +235,9 @@ impl Outbox {
     /// The next pieces that may be written, as many as `pieces` has places; how
     /// many.
     pub fn pieces<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> usize {
-        let gate = self.rare.as_ref().and_then(|rare| rare.gates.front());
-        let end = gate.map_or_else(|| self.mark(), |gate| gate.at);
+        let end = self
+            .first_gate()
+            .map_or_else(|| self.mark(), |gate| gate.at);
         let payloads = self.rare.iter().flat_map(|rare| &rare.payloads);
         let payloads = payloads.take((end.payloads - self.payloads_done) as usize);
         let (mut at, mut payload_done) = (self.bytes_done, self.payload_done);
