@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -107,7 +107,7 @@ impl Broker {
         let before = before.and_then(|bytes| CalendarRecord::decode(&bytes));
         // Before what is stored is read: as long as that takes, the clock would be
         // behind the next run's otherwise, and what is delayed come too early then.
-        let (start, calendar) = (Instant::now(), Calendar::starting(before));
+        let (start, calendar) = Calendar::starting(before);
         let now = calendar.shown();
         let clock = Clock::starting(start, now);
         let core = Core::new(config, seed).started(now);

@@ -89,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Infallible, Stop>> {
         let core = &shared.core;
-        let now = shared.clock.now();
+        let mut now = shared.clock.now();
         for _ in 0..TURNS_MAX {
             let blocked = self.write(cx)?.is_pending();
             let mut idle = true;
@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     idle = false;
                 }
             }
-            if may_read && self.read(local, cx, now)?.is_ready() {
+            if may_read && self.read(local, cx, &mut now)?.is_ready() {
                 idle = false;
                 local.worker.effects.wake_all();
                 if local.worker.answers.is_empty() {
@@ -174,16 +174,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         *stop != Stop::BrokerStops || self.writing.is_empty()
     }
 
-    /// Reads once and handles what came. Pending: nothing did.
+    /// Reads once and handles what came, at a `now` that is later than when it
+    /// was sent: counted from an earlier one, a delay would end too early.
+    /// Pending: nothing came.
     fn read(
         &mut self,
         local: &mut Local,
         cx: &mut Context<'_>,
-        now: Time,
+        now: &mut Time,
     ) -> Poll<Result<(), Stop>> {
         if std::mem::take(&mut self.fresh) {
             let rest = std::mem::take(&mut self.tail);
-            return Poll::Ready(self.handle_collected(local, rest, now));
+            return Poll::Ready(self.handle_collected(local, rest, *now));
         }
         let collecting = self.tail.len() > TAIL_COPY_MAX;
         let kept = if collecting { 0 } else { self.tail.len() };
@@ -192,6 +194,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut free = ReadBuf::new(&mut buffer[kept..]);
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut free);
         let count = free.filled().len();
+        if count > 0 {
+            *now = self.shared.clock.now();
+        }
+        let now = *now;
         let result = match read {
             Poll::Pending => Poll::Pending,
             // The end of the stream, or of the connection.

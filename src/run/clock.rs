@@ -6,7 +6,7 @@
 //! off; how far that takes it from the system's clock is remembered, and said
 //! in the log.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::message::Time;
 
@@ -51,9 +51,22 @@ pub struct Calendar {
 }
 
 impl Calendar {
-    /// For a broker that starts, and what the run before it left.
-    pub fn starting(before: Option<CalendarRecord>) -> Calendar {
-        Calendar::starting_at(system_time(), before)
+    /// For a broker that starts, and what the run before it left; with the moment
+    /// at which its clock shows [`Calendar::shown`].
+    pub fn starting(before: Option<CalendarRecord>) -> (Instant, Calendar) {
+        let begin = Instant::now();
+        let system = system_time();
+        let start = Instant::now();
+        let calendar = Calendar::starting_at(system, before);
+        (start, calendar.read_within(start.duration_since(begin)))
+    }
+
+    /// For a reading of both clocks that took `span`: the broker's may be behind
+    /// what was calculated by as much. What the next run is told is never too
+    /// much, as what is delayed would come too early then.
+    fn read_within(mut self, span: Duration) -> Calendar {
+        self.ahead_micros -= span.as_micros() as i64 + 1;
+        self
     }
 
     fn starting_at(system: Time, before: Option<CalendarRecord>) -> Calendar {
@@ -102,7 +115,8 @@ impl Calendar {
         self.shown
     }
 
-    /// The broker's clock shows `now`; the system's may have been set meanwhile.
+    /// The broker's clock has just shown `now`; the system's may have been set
+    /// meanwhile.
     pub fn look(&mut self, now: Time) {
         self.look_at(system_time(), now);
     }
@@ -161,6 +175,16 @@ mod tests {
         assert_eq!(first.shown(), begin());
         let later = Calendar::starting_at(begin() + HOUR, Some(first.record()));
         assert_eq!(later.shown(), begin() + HOUR);
+    }
+
+    #[test]
+    fn a_clock_read_slowly_never_makes_the_next_run_early() {
+        let slow = Duration::from_millis(3);
+        let first = Calendar::starting_at(begin(), None).read_within(slow);
+        // The clock showed that up to 3 ms later.
+        assert_eq!(first.shown(), begin());
+        let next = Calendar::starting_at(begin() + slow + HOUR, Some(first.record()));
+        assert!(next.shown() <= begin() + HOUR);
     }
 
     #[test]
