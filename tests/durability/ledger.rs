@@ -117,9 +117,6 @@ pub enum Event {
 pub struct Ledger {
     file: File,
     unwritten: Vec<u8>,
-    /// The moment of all entries until the next write: one look at the clock
-    /// serves them all.
-    micros: u64,
 }
 
 impl Ledger {
@@ -143,7 +140,6 @@ impl Ledger {
         let mut ledger = Ledger {
             file,
             unwritten: Vec::new(),
-            micros: micros_now(),
         };
         if text.is_empty() {
             let plan = plan();
@@ -173,11 +169,10 @@ impl Ledger {
 
     /// Notes it; [`Ledger::write`] has to come before anybody is told of it.
     pub fn append(&mut self, plan: &Plan, client: ClientNumber, event: Event) -> Entry {
-        if self.unwritten.is_empty() {
-            self.micros = micros_now();
-        }
         let entry = Entry {
-            micros: self.micros,
+            // Not an earlier moment for several: what came would seem to have
+            // come before it was due.
+            micros: micros_now(),
             client,
             event,
         };
