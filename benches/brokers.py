@@ -226,8 +226,9 @@ def started(name, purpose, environment=None, command=None, rows=None):
             broker.kill()
 
 
-def build():
-    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=REPOSITORY, check=True)
+def build(*what):
+    command = ["cargo", "build", "--release", "--quiet", *what]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
 
 
 def install(name, rows=None):

@@ -185,6 +185,21 @@ pub struct LeaseId {
 }
 
 impl LeaseId {
+    /// Of a share group's message that went to its member without a job, as the
+    /// one of that sequence.
+    pub(crate) fn straight(sequence: u64) -> LeaseId {
+        LeaseId {
+            job: u32::MAX,
+            member: u32::MAX,
+            number: sequence,
+        }
+    }
+
+    /// Whether the group has no job for it: all that there is is in the session.
+    pub fn is_straight(self) -> bool {
+        self.job == u32::MAX
+    }
+
     /// Unique in its queue, and higher than that of every earlier delivery.
     pub fn number(self) -> u64 {
         self.number

@@ -477,6 +477,13 @@ impl Core {
         for (queue, lease) in detached.unwritten {
             self.change_list(worker, queue, now, |list| list.queue.release(lease));
         }
+        let mut straight = detached.straight;
+        straight.sort_by_key(|(group, sequence, _)| (*group, *sequence));
+        for messages in straight.chunk_by(|one, other| one.0 == other.0) {
+            let (place, messages) = ((messages[0].0, id), messages.iter());
+            let messages = messages.map(|(_, sequence, message)| (*sequence, message.clone()));
+            self.take_back(worker, place, messages, None, now);
+        }
         for subscribed in subscriptions {
             match subscribed {
                 _ if over => self.end_subscription(worker, id, subscribed, gone, now),

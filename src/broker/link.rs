@@ -242,7 +242,8 @@ impl Core {
             for same in done.chunk_by(|(one, _), (other, _)| one == other) {
                 self.pinned(worker, |worker| {
                     self.settle_with_room(worker, session, same[0].0, &mut next, now, |list| {
-                        for (_, lease) in same {
+                        let jobs = same.iter().filter(|(_, lease)| !lease.is_straight());
+                        for (_, lease) in jobs {
                             list.settle(*lease, Settlement::Done, now);
                         }
                     });
@@ -683,9 +684,23 @@ impl Core {
         // What the client has was stored before, and is found at once.
         while session.may_have_sent_more() && self.read_page(&mut session, effects) {}
         let answered = acknowledge(&mut session, &mut effects.journal).map_err(Stop::Closed)?;
-        let Answered::Publish(Some(job)) = answered else {
-            self.use_room(worker, link, session, now);
-            return Ok(answered != Answered::Nothing);
+        let job = match answered {
+            Answered::Publish(Some(job)) if !job.lease.is_straight() => job,
+            answered => {
+                if let Answered::Publish(Some(job)) = answered {
+                    if ack.reason.is_failure() {
+                        self.counters.dropped_group.increment(); // [MQTT-4.8.2-6]
+                    }
+                    if gather && session.has_passed_over() {
+                        // There is room for several at the end of the read.
+                        self.refill(&mut session, effects, now);
+                        worker.done.push((job.queue, job.lease));
+                        return Ok(true);
+                    }
+                }
+                self.use_room(worker, link, session, now);
+                return Ok(answered != Answered::Nothing);
+            }
         };
         self.refill(&mut session, effects, now);
         if gather {

@@ -160,6 +160,19 @@ pub struct Lease<'a> {
     pub deliveries: u32,
 }
 
+/// A member's turn that takes no job.
+#[derive(Clone, Copy, Debug)]
+pub struct StraightTurn {
+    pub member: SessionId,
+    /// Of its subscription.
+    pub qos: Qos,
+    /// The message's place in the order.
+    pub sequence: u64,
+    key: u32,
+    // What the message was until now.
+    job: Option<u32>,
+}
+
 /// What a member has to say about a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement<'a> {
@@ -1116,6 +1129,12 @@ impl Queue {
         Ok(())
     }
 
+    /// As [`Queue::reserve`], beyond all bounds, for what was in before.
+    pub fn reserve_again(&mut self, cost_bytes: usize) {
+        self.messages += 1;
+        self.bytes += cost_bytes + Queue::JOB_BYTES;
+    }
+
     /// Room is made by what waits and comes last; whether there was any.
     fn drop_oldest(&mut self) -> bool {
         let Some(key) = self.last_in_order() else {
@@ -1472,6 +1491,92 @@ impl Queue {
             self.arm(member_key, now + span);
         }
         id
+    }
+
+    /// Whose turn it is for a message that need not become a job: of a share
+    /// group that stores nothing and has nothing that waits. `None`: it has to
+    /// be put in.
+    #[inline]
+    pub fn straight_turn(&self) -> Option<StraightTurn> {
+        if self.ready.len() > 0 {
+            return None;
+        }
+        self.straight_turn_of(self.next_sequence, None)
+    }
+
+    /// The same for the one that waited longest, which is a job no more once it
+    /// [was taken](Queue::took_straight). `None`: see [`Queue::poll_lease`].
+    #[inline]
+    pub fn waiting_turn(&self, now: Time) -> Option<(StraightTurn, &Arc<Message>)> {
+        if self.ready.has_alone() || !self.fleeting.is_empty() {
+            return None;
+        }
+        let key = self.ready.first(&self.jobs, None)?;
+        let job = &self.jobs[key as usize];
+        // One that came back is not for the member that had it.
+        if job.deliveries > 0
+            || job.message.qos() != Qos::AtLeastOnce
+            || now > job.message.expires()
+        {
+            return None;
+        }
+        let turn = self.straight_turn_of(job.sequence, Some(key))?;
+        Some((turn, &job.message))
+    }
+
+    fn straight_turn_of(&self, sequence: u64, job: Option<u32>) -> Option<StraightTurn> {
+        let is_free = self.settings.rules == Rules::Share
+            && self.keeping.is_none()
+            && !self.is_paused
+            && !self.is_purged;
+        let key = self.rota.next(false).filter(|_| is_free)?;
+        let member = self.rota.get(key);
+        Some(StraightTurn {
+            member: member.session,
+            qos: member.membership.qos,
+            sequence,
+            key,
+            job,
+        })
+    }
+
+    /// The member got the message. Should it not acknowledge that, the message
+    /// becomes a [job after all](Queue::adopt).
+    #[inline]
+    pub fn took_straight(&mut self, turn: StraightTurn) {
+        match turn.job {
+            Some(key) => {
+                self.take_ready(key);
+                self.take_job(key, None);
+            }
+            None => {
+                self.next_sequence += 1;
+                self.totals.enqueued += 1;
+            }
+        }
+        self.totals.delivered += 1;
+        self.rota.rotate(turn.key);
+    }
+
+    /// A message that went straight to `member` is a job in its hands, as if it
+    /// had been one all the time; it is not refused for want of room. `None`:
+    /// it is no member any more, and the job waits for the next.
+    pub fn adopt(
+        &mut self,
+        message: Arc<Message>,
+        sequence: u64,
+        member: SessionId,
+        now: Time,
+    ) -> Option<LeaseId> {
+        self.reserve_again(message.cost_bytes());
+        let ask = Ask::default();
+        let key = self.add_job(message, &ask, (ask.priority, sequence), Stored::NOT);
+        self.jobs[key as usize].deliveries = 1;
+        let Some(member_key) = self.rota.find(member) else {
+            self.wait(key, false);
+            return None;
+        };
+        Some(self.lease(key, member_key, Qos::AtLeastOnce, now))
     }
 
     /// The session did not take the lease, or is gone. The job is back in its

@@ -291,6 +291,8 @@ pub enum Exchange {
 pub struct Detached {
     /// QoS 2 jobs that were never written.
     pub unwritten: Vec<(QueueId, LeaseId)>,
+    /// What came straight from share groups: its place there, and the message.
+    pub straight: Vec<(QueueId, u64, Arc<Message>)>,
     /// Lists that it had unsubscribed from, and still held jobs of.
     pub left: Vec<QueueId>,
 }
@@ -846,6 +848,7 @@ impl Session {
     /// The connection is gone. QoS 1 jobs go back by the queue's own account.
     pub fn detach(&mut self, now: Time, effects: &mut Effects) -> Detached {
         let mut unwritten = Vec::new();
+        let mut straight = Vec::new();
         let mut refused = Vec::new();
         let unconfirmed = self.member.take().map(|member| member.unconfirmed);
         let mut lists: Vec<QueueId> = (unconfirmed.iter().flatten())
@@ -857,6 +860,14 @@ impl Session {
                 // What is stored is read again for the next connection.
                 return !sent.row.is_some();
             };
+            if job.lease.is_straight() {
+                *kept_bytes = kept_bytes.saturating_sub(sent.cost_bytes);
+                let message = sent.message.clone();
+                let message = message.filter(|_| job.hold == Hold::Current);
+                let number = job.lease.number();
+                straight.extend(message.map(|message| (job.queue, number, message)));
+                return false;
+            }
             lists.push(job.queue);
             match (sent.qos, sent.filling == filling, job.hold) {
                 (Qos::ExactlyOnce, false, Hold::Current) => return true,
@@ -896,6 +907,7 @@ impl Session {
         self.filling = self.filling.wrapping_add(1);
         Detached {
             unwritten,
+            straight,
             left: lists,
         }
     }
@@ -1211,6 +1223,11 @@ impl Session {
         }
     }
 
+    /// Whether a queue found no room.
+    pub fn has_passed_over(&self) -> bool {
+        (self.member.as_ref()).is_some_and(|member| !member.passed_over.is_empty())
+    }
+
     /// The next queue that found no room, if there is some now. One after the
     /// other, in turn: a client may be a member of thousands.
     pub fn take_passed_over(&mut self) -> Option<QueueId> {
@@ -1305,7 +1322,11 @@ impl Session {
         form.packet_id = Some(packet_id);
         // A job of QoS 1 is the queue's to give again, and a session that ends
         // with its connection is never asked again.
-        let kept = self.terms.persists() && (job.is_none() || qos == Qos::ExactlyOnce);
+        let kept = match job {
+            Some(job) if job.lease.is_straight() => true,
+            Some(_) => self.terms.persists() && qos == Qos::ExactlyOnce,
+            None => self.terms.persists(),
+        };
         let mut sent = Sent {
             packet_id,
             qos,

@@ -196,3 +196,43 @@ fn a_member_without_room_is_passed_over() {
     world.publish(b, "t", "10", 1);
     assert_eq!(world.payloads(a), ["10"]);
 }
+
+#[test]
+fn a_member_gives_a_message_back_or_rejects_it() {
+    in_each_version(|mut world| {
+        let [a, b] = ["a", "b"].map(|id| world.connect(id).go());
+        let p = world.connect("p").go();
+        for member in [a, b] {
+            world.subscribe(member, "$share/g/t", 1);
+        }
+        world.publish(p, "t", "0", 1);
+        let held = world.messages(a).remove(0);
+        world.control(a, "nack", &format!("{} 30", held.id));
+        world.acknowledge(a, &held);
+        assert_eq!(world.payloads(b), [""; 0]);
+        world.advance(secs(31));
+        assert_eq!(world.payloads(b), ["0"]);
+        world.publish(p, "t", "1", 1);
+        let held = world.messages(a).remove(0);
+        world.control(a, "reject", &held.id.to_string());
+        assert_eq!(world.counts().dropped_group, 1);
+        world.drop(a);
+        assert_eq!(world.payloads(b), [""; 0]);
+    });
+}
+
+/// What a member has and did not acknowledge counts against its session's
+/// limit in bytes, and no other member's.
+#[test]
+fn what_members_hold_is_bounded_in_bytes() {
+    let mut world = World::with(|config| config.limits.session_bytes_max = 4096);
+    let [a, p] = ["a", "p"].map(|id| world.connect(id).go());
+    world.subscribe(a, "$share/g/t", 1);
+    let large = "x".repeat(1500);
+    for _ in 0..8 {
+        world.publish(p, "t", &large, 1);
+    }
+    // Two in its hands, and two in the group.
+    assert_eq!(world.counts().dropped_group, 4);
+    assert_eq!(world.messages(a).len(), 4);
+}

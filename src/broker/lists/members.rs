@@ -229,6 +229,7 @@ impl Core {
             return Err(Close::new(ReasonCode::PayloadFormatInvalid, why));
         };
         let effects = &mut worker.effects;
+        let mut message = None;
         let job = self
             .sessions
             .lock(link.session.0)
@@ -240,6 +241,8 @@ impl Core {
                 _ => {
                     let journal = &mut effects.journal;
                     let job = session.weaken(packet_id, Hold::Settled, journal);
+                    let sent = session.window.get(packet_id);
+                    message = sent.and_then(|sent| sent.message.clone());
                     self.store_session(&mut session, effects);
                     job
                 }
@@ -255,6 +258,13 @@ impl Core {
             "$reject" => Settlement::Reject { said: "" },
             _ => Settlement::Extend(span),
         };
+        if job.lease.is_straight() {
+            // None: there is no time to extend.
+            let message = message.map(|message| (job.lease.number(), message));
+            let (place, said) = ((job.queue, link.session), Some(settlement));
+            self.take_back(worker, place, message.into_iter(), said, now);
+            return Ok(());
+        }
         self.settle(worker, job.queue, job.lease, settlement, now);
         self.watch_stale(link.session, job.queue, now);
         Ok(())

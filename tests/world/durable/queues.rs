@@ -387,6 +387,30 @@ fn a_share_group_waits_with_its_members() {
     });
 }
 
+/// Nothing that a clean session has in hand is stored, until somebody joined
+/// for whom it has to be.
+#[test]
+fn what_a_clean_member_gives_back_is_stored_for_one_that_stays() {
+    through_each_end(|mut world, end| {
+        let [a, p] = ["a", "p"].map(|id| world.connect(id).go());
+        world.subscribe(a, "$share/g/t", 1);
+        for number in numbers(0..3) {
+            world.publish(p, "t", &number, 1);
+        }
+        assert_eq!(world.messages(a).len(), 3);
+        let b = world.connect("b").clean(false).go();
+        world.subscribe(b, "$share/g/t", 1);
+        world.disconnect(b);
+        world.publish(p, "t", "3", 1);
+        world.drop(a);
+        end(&mut world);
+        let b = world.connect("b").clean(false).go();
+        let mut payloads = world.payloads(b);
+        payloads.sort();
+        assert_eq!(payloads, numbers(0..4));
+    });
+}
+
 #[test]
 fn a_share_group_goes_with_its_last_member() {
     through_each_end(|mut world, end| {
