@@ -16,6 +16,7 @@
 //! | `net` | sockets, the async runtime, one task a connection |
 //! | [`protocol`] | bytes to packets and back |
 //! | [`broker`] | who is there; joins the pure parts |
+//! | [`authentication`] | who a client is |
 //! | [`access`] | who may do what |
 //! | [`router`] | who gets a message: the topic tree, retained messages |
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
@@ -39,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod authentication;
 mod base64;
 pub mod broker;
 pub mod cli;

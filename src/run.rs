@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::access::Method;
+use crate::authentication::{Chain, Method};
 use crate::broker::{Core, Counts, Worker};
 use crate::config::Config;
 use crate::net::{self, Clock, Shared, with_worker};
@@ -119,7 +119,8 @@ impl Broker {
         for method in methods {
             core.add_authentication_method(method);
         }
-        let shared = Arc::new(Shared::new(core, clock, stopped));
+        let chain = Chain::new(Vec::new(), config.allow_anonymous);
+        let shared = Arc::new(Shared::new(core, chain, clock, stopped));
         let storage = Threads::start(&shared, calendar)?;
         let control = match config.store.ephemeral {
             true => None,

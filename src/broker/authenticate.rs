@@ -1,11 +1,11 @@
 //! Enhanced authentication (MQTT 5, 4.12): carries a client's conversation
-//! with a method of [`crate::access`], at CONNECT and again later.
+//! with a [`Method`], at CONNECT and again later.
 
 use std::sync::Arc;
 
 use super::link::{Link, Stop, violation};
 use super::{Core, Worker};
-use crate::access::{Conversation, Method, Step};
+use crate::authentication::{Authenticated, Conversation, Method, Step};
 use crate::config::Durability;
 use crate::message::{Identity, Time};
 use crate::protocol::{Auth, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode};
@@ -58,7 +58,8 @@ impl Core {
         now: Time,
     ) -> Result<Admission, Close> {
         let terms = Terms::agree(connect, &self.limits, &self.session_settings)?;
-        let method = self.access.method(method).ok_or_else(|| {
+        let method = self.methods.iter().find(|one| one.name() == method);
+        let method = method.ok_or_else(|| {
             let why = "this authentication method is not known here";
             Close::new(ReasonCode::BadAuthenticationMethod, why) // [MQTT-4.12.0-1]
         })?;
@@ -126,9 +127,10 @@ impl Core {
             }
             Step::Accept { user, data } => {
                 let method = authentication.method;
-                let proven = Some((user, method.name(), &*data));
+                let who = Authenticated { user: Some(user) };
+                let proof = Some((method.name(), &*data));
                 let durability = authentication.durability;
-                let mut link = self.admit(worker, connect, proven, durability, now)?;
+                let mut link = self.admit(worker, connect, &who, proof, durability, now)?;
                 link.enhanced = Some(Box::new(Enhanced {
                     method,
                     again: None,
@@ -178,8 +180,9 @@ impl Core {
     }
 }
 
-/// The method that a CONNECT names.
-pub(super) fn method_of<'a>(connect: &Connect<'a>) -> Option<&'a str> {
+/// The method that a CONNECT names: the client is asked by it, and by nobody
+/// else.
+pub fn method_of<'a>(connect: &Connect<'a>) -> Option<&'a str> {
     connect
         .properties
         .iter()

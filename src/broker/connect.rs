@@ -11,6 +11,7 @@ use super::record::{SessionRecord, Target as Stored, session_key, subscription_k
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::access::{Action, Decision};
+use crate::authentication::Authenticated;
 use crate::config::{Durability, Redirect};
 use crate::journal::{Change, Receipt};
 use crate::message::{ClientId, Identity, SessionId, Time};
@@ -55,7 +56,7 @@ impl Ending {
 }
 
 impl Core {
-    /// A CONNECT.
+    /// A CONNECT of somebody anonymous, or of a client that names a method.
     ///
     /// # Errors
     /// Why it is refused, for the CONNACK.
@@ -65,24 +66,26 @@ impl Core {
         connect: &Connect<'_>,
         now: Time,
     ) -> Result<Admission, Close> {
-        self.connect_through(worker, connect, None, now)
+        self.connect_as(worker, connect, &Authenticated::ANONYMOUS, None, now)
     }
 
-    /// A CONNECT by a listener that asks for this durability, if for any.
+    /// A CONNECT of `who`, as long as it names no method that is to find that
+    /// out, by a listener that asks for this durability, if for any.
     ///
     /// # Errors
     /// Those of [`Core::connect`].
-    pub fn connect_through(
+    pub fn connect_as(
         &self,
         worker: &mut Worker,
         connect: &Connect<'_>,
+        who: &Authenticated,
         durability: Option<Durability>,
         now: Time,
     ) -> Result<Admission, Close> {
         let admission = match method_of(connect) {
             Some(method) => self.begin_authentication(worker, connect, method, durability, now),
             None => self
-                .admit(worker, connect, None, durability, now)
+                .admit(worker, connect, who, None, durability, now)
                 .map(Admission::Admitted),
         };
         self.count_admission(admission)
@@ -100,19 +103,20 @@ impl Core {
         admission
     }
 
-    /// Lets a client in. `proven`: who it is, and by which method it has shown
-    /// that, with what that has to say last.
+    /// Lets a client in. `proof`: the method by which it has shown who it is,
+    /// with what that has to say last.
     pub(super) fn admit(
         &self,
         worker: &mut Worker,
         connect: &Connect<'_>,
-        proven: Option<(Arc<str>, &str, &[u8])>,
+        who: &Authenticated,
+        proof: Option<(&str, &[u8])>,
         durability: Option<Durability>,
         now: Time,
     ) -> Result<Link, Close> {
         self.pinned(worker, |worker| {
             worker.effects.receipt = Receipt::NONE;
-            self.admit_pinned(worker, connect, proven, durability, now)
+            self.admit_pinned(worker, connect, who, proof, durability, now)
         })
     }
 
@@ -120,31 +124,28 @@ impl Core {
         &self,
         worker: &mut Worker,
         connect: &Connect<'_>,
-        proven: Option<(Arc<str>, &str, &[u8])>,
+        who: &Authenticated,
+        proof: Option<(&str, &[u8])>,
         durability: Option<Durability>,
         now: Time,
     ) -> Result<Link, Close> {
         let terms = Terms::agree(connect, &self.limits, &self.session_settings)?;
         self.redirect()?;
-        let (user, authentication) = match proven {
-            Some((user, method, data)) => (Some(user), Some((method, data))),
-            None => (connect.user_name.map(Arc::from), None),
-        };
         let identity = Arc::new(Identity {
-            user,
+            user: who.user.clone(),
             client: match connect.client_id {
                 "" => self.make_up_client_id(), // [MQTT-3.1.3-6]
                 id => ClientId::new(id),
             },
         });
-        let will = self.authorize(connect, &identity, authentication.is_some())?;
+        let will = self.check_will_of(connect, &identity)?;
         let accepted = Accepted {
             connect,
             terms,
             client: &identity.client,
             limits: &self.limits,
             settings: &self.session_settings,
-            authentication,
+            authentication: proof,
         };
         if !terms.takes_any() && !terms.takes(accepted.connack(true).len()) {
             return Err(too_large()); // [MQTT-3.1.2-24]
@@ -226,24 +227,12 @@ impl Core {
         Err(Close::new(reason, "clients are served by another server"))
     }
 
-    /// Whether this client may connect so, and leave such a will.
-    fn authorize(
+    /// The will, if this client may leave such a one.
+    fn check_will_of(
         &self,
         connect: &Connect<'_>,
         identity: &Identity,
-        authenticated: bool,
     ) -> Result<Option<Box<Will>>, Close> {
-        let action = Action::Connect {
-            password: connect.password,
-            authenticated,
-        };
-        if self.access.decide(identity, action) == Decision::Deny {
-            let reason = match identity.user {
-                Some(_) => ReasonCode::BadUserNameOrPassword,
-                None => ReasonCode::NotAuthorized,
-            };
-            return Err(Close::new(reason, "this client may not connect"));
-        }
         let Some(will) = &connect.will else {
             return Ok(None);
         };

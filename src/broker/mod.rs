@@ -36,12 +36,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-pub use authenticate::{Admission, Authentication};
+pub use authenticate::{Admission, Authentication, method_of};
 pub use counters::{Counters, Counts};
 pub use link::{Link, Stop};
 pub use timers::Timers;
 
-use crate::access::{Access, Method};
+use crate::access::Access;
+use crate::authentication::Method;
 use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings};
 use crate::journal::Receipt;
 use crate::message::{ClientId, Identity, LeaseId, MessageId, PacketId, QueueId, SessionId, Time};
@@ -76,6 +77,8 @@ pub struct Core {
     default_plan: Arc<Plan>,
     group_settings: Arc<Settings>,
     access: Access,
+    // By which clients may authenticate (MQTT 5, 4.12).
+    methods: Vec<Arc<dyn Method>>,
     // Who publishes what the broker itself has to say.
     identity: Arc<Identity>,
     sessions: Slots<Session>,
@@ -214,7 +217,8 @@ impl Core {
             queue_plans: config.queue.iter().cloned().map(Plan::new).collect(),
             default_plan: Plan::new(config.queues.default.clone()),
             group_settings: Arc::new(lists::group_settings(&config.limits)),
-            access: Access::new(config.allow_anonymous),
+            access: Access::default(),
+            methods: Vec::new(),
             identity: Arc::new(Identity {
                 user: None,
                 client: ClientId::new("$broker"),
@@ -254,7 +258,7 @@ impl Core {
 
     /// Clients may authenticate by this method too.
     pub fn add_authentication_method(&mut self, method: Arc<dyn Method>) {
-        self.access.add_method(method);
+        self.methods.push(method);
     }
 
     /// Where it stores what outlives it.

@@ -1,6 +1,7 @@
 //! From the first byte of a connection to its CONNACK.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,10 +9,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Shared, with_worker};
-use crate::broker::{Admission, Link};
+use crate::authentication::{Authenticated, Credentials};
+use crate::broker::{Admission, Link, method_of};
 use crate::config::Durability;
 use crate::protocol::{
-    Connack, DecodeError, Packet, PropertiesBuf, Property, decode, decode_connect, encode,
+    Connack, Connect, DecodeError, Packet, PropertiesBuf, Property, decode, decode_connect, encode,
 };
 use crate::session::{Close, refusal};
 
@@ -73,9 +75,13 @@ async fn read_connect(
     let Ok(Some((connect, _))) = decode_connect(&bytes, bytes_max) else {
         return Err(None); // It was one just now.
     };
+    let who = match method_of(&connect) {
+        Some(_) => Authenticated::ANONYMOUS, // until the method knows better
+        None => authenticate(stream, peer, &connect, &mut rest, shared).await?,
+    };
     let mut admission = with_worker(shared, |local| {
         let now = shared.clock.now();
-        core.connect_through(&mut local.worker, &connect, durability, now)
+        core.connect_as(&mut local.worker, &connect, &who, durability, now)
     });
     loop {
         let authentication = match admission {
@@ -122,6 +128,39 @@ async fn read_connect(
         });
         rest = after;
     }
+}
+
+/// Who the client is, by the chain. What it sends meanwhile is kept, so that its
+/// end takes the question back.
+async fn authenticate(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    connect: &Connect<'_>,
+    rest: &mut Vec<u8>,
+    shared: &Shared,
+) -> Result<Authenticated, Refusal> {
+    let core = &shared.core;
+    let credentials = Credentials {
+        address: peer.ip().to_canonical(),
+        client: connect.client_id,
+        user: connect.user_name,
+        password: connect.password,
+    };
+    let mut asking = pin!(shared.chain.authenticate(credentials));
+    let found = loop {
+        tokio::select! {
+            biased;
+            found = &mut asking => break found,
+            more = read(stream, peer, rest), if rest.len() < core.limits().connect_packet_bytes_max => more?,
+        }
+    };
+    found.map_err(|refused| {
+        core.counters().connections_refused.increment();
+        let (client, reason) = (connect.client_id, refused.reason);
+        tracing::info!(%peer, ?client, ?reason, why = %refused.why, "CONNECT refused");
+        let close = Close::new(reason, "this client may not connect");
+        refusal(connect, &close, core.session_settings())
+    })
 }
 
 /// Waits for more bytes.

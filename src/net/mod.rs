@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use connection::Connection;
 pub use worker::with_worker;
 
+use crate::authentication::Chain;
 use crate::broker::Core;
 use crate::config::Durability;
 use crate::message::Time;
@@ -37,6 +38,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What every connection shares.
 pub struct Shared {
     pub core: Core,
+    /// Who is asked who a client is.
+    pub chain: Chain,
     pub clock: Clock,
     // Tells this broker from others in the process.
     number: u64,
@@ -69,10 +72,11 @@ impl Clock {
 }
 
 impl Shared {
-    pub fn new(core: Core, clock: Clock, stopping: watch::Receiver<bool>) -> Shared {
+    pub fn new(core: Core, chain: Chain, clock: Clock, stopping: watch::Receiver<bool>) -> Shared {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Shared {
             core,
+            chain,
             clock,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             connections: AtomicUsize::new(0),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rotamq::access::{Conversation, Method, Step};
+use rotamq::authentication::{Conversation, Method, Step};
 use rotamq::config::Config;
 use rotamq::message::Identity;
 
@@ -87,6 +87,38 @@ fn a_client_counts_its_way_in() {
         }
         assert_eq!(raw.packet(), b"\xf0\x0a\x00\x08\x15\x00\x05COUNT");
     }
+    broker.stop();
+}
+
+/// Each version has its words for it, and is closed after them.
+#[test]
+fn whoever_is_nobody_is_told_and_closed() {
+    let broker = broker();
+    for (connect, connack) in [
+        (
+            &b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c"[..],
+            &b"\x20\x02\x00\x05"[..],
+        ),
+        (
+            b"\x10\x10\x00\x04MQTT\x04\x82\x00\x00\x00\x01c\x00\x01u",
+            b"\x20\x02\x00\x04",
+        ),
+        (
+            b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c",
+            b"\x20\x21\x00\x87",
+        ),
+        (
+            b"\x10\x11\x00\x04MQTT\x05\x42\x00\x00\x00\x00\x01c\x00\x01p",
+            b"\x20\x21\x00\x86",
+        ),
+    ] {
+        let mut raw = Raw::open(broker.address());
+        raw.send(connect);
+        assert!(raw.packet().starts_with(connack), "{connect:x?}");
+        assert_eq!(raw.read(), None);
+    }
+    assert_eq!(broker.sessions_len(), 0);
+    assert_eq!(broker.counts().connections_refused, 4);
     broker.stop();
 }
 

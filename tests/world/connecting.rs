@@ -220,16 +220,6 @@ fn a_client_without_an_id_gets_one() {
 }
 
 #[test]
-fn who_may_not_connect_leaves_no_trace() {
-    let mut world = World::with(|config| config.allow_anonymous = false);
-    assert_eq!(world.connect("a").refused(), ReasonCode::NotAuthorized);
-    let reason = world.connect("a").user("u").refused();
-    assert_eq!(reason, ReasonCode::BadUserNameOrPassword);
-    assert_eq!(world.core.sessions_len(), 0);
-    assert_eq!(world.counts().connections_refused, 2);
-}
-
-#[test]
 fn a_second_connect_ends_the_connection() {
     in_each_version(|mut world| {
         let a = world.connect("a").will("w", "will", 0, false).go();

@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
+use rotamq::authentication::Authenticated;
 use rotamq::broker::{Admission, Core, Counts, Link, Stop, Worker};
 use rotamq::config::{Config, Durability, Overflow, QueueSettings};
 use rotamq::message::{Qos, Time};
@@ -120,6 +121,8 @@ struct World {
     now: Time,
     /// Of the clients that connect without saying which.
     version: Version,
+    /// Who they are found to be.
+    who: Authenticated,
     /// What the listener asks for through which they connect.
     durability: Option<Durability>,
     clients: Vec<Client>,
@@ -224,11 +227,6 @@ impl<'w, 'a> Connecting<'w, 'a> {
         self
     }
 
-    fn user(mut self, name: &'a str) -> Self {
-        self.connect.user_name = Some(name);
-        self
-    }
-
     fn will(mut self, topic: &'a str, payload: &'a str, qos: u8, retain: bool) -> Self {
         self.connect.will = Some(Will {
             topic,
@@ -311,6 +309,7 @@ impl World {
             core,
             now: Time::ZERO + secs(1),
             version: Version::V3_1_1,
+            who: Authenticated::ANONYMOUS,
             durability: None,
             clients: Vec::new(),
             config,
@@ -415,8 +414,8 @@ impl World {
         let (connect, _) = decode_connect(&bytes, usize::MAX)
             .expect("valid")
             .expect("whole");
-        let (durability, now) = (self.durability, self.now);
-        let admission = (self.core).connect_through(&mut self.worker, &connect, durability, now);
+        let (who, durability, now) = (self.who.clone(), self.durability, self.now);
+        let admission = (self.core).connect_as(&mut self.worker, &connect, &who, durability, now);
         self.worker.effects.wake_all();
         match admission? {
             Admission::Admitted(link) => Ok(self.add(link)),

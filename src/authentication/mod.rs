@@ -1,0 +1,262 @@
+//! Who a client is.
+//!
+//! Owns the chain that is asked at CONNECT, and what a method of enhanced
+//! authentication is. Knows no packet and no socket, and decides nothing about
+//! rights: those are `access`'s. Nothing here holds a lock while it waits, and
+//! no secret of a client's or of a file's is in a log line, an error or what
+//! `Debug` shows.
+
+mod method;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub use method::{Conversation, Method, Step};
+
+use crate::protocol::ReasonCode;
+
+/// What a client says of itself in its CONNECT, and where it comes from.
+// Debug is by hand: it knows the password.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    pub address: IpAddr,
+    /// Empty: it leaves its client identifier to the broker.
+    pub client: &'a str,
+    pub user: Option<&'a str>,
+    pub password: Option<&'a [u8]>,
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("address", &self.address)
+            .field("client", &self.client)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A client whose identity is settled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authenticated {
+    /// `None`: anonymous, whatever name it gave.
+    pub user: Option<Arc<str>>,
+}
+
+impl Authenticated {
+    /// Somebody, and nobody knows who.
+    pub const ANONYMOUS: Authenticated = Authenticated { user: None };
+}
+
+/// What one authenticator says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is this user.
+    Yes(Authenticated),
+    /// It is not who it says; why, for the log alone.
+    No(&'static str),
+    /// Nothing is known here of such a client: the next one is asked.
+    Next,
+    /// It cannot be found out now, for too much is being asked.
+    Busy,
+}
+
+/// An [`Answer`] that may take a while.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
+/// Somebody who knows clients by what they say in CONNECT.
+pub trait Authenticator: Send + Sync {
+    /// For the log.
+    fn name(&self) -> &'static str;
+
+    /// Dropping the future takes the question back.
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Answering<'a>;
+}
+
+/// Why a client is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// For the CONNACK, which says no more than that.
+    pub reason: ReasonCode,
+    /// For the log: who refused it, and why.
+    pub why: String,
+}
+
+/// All who are asked, one after the other, until one knows.
+#[derive(Default)]
+pub struct Chain {
+    authenticators: Vec<Arc<dyn Authenticator>>,
+    allow_anonymous: bool,
+}
+
+impl Chain {
+    /// `allow_anonymous`: who gives no name is let in without one. Where nobody
+    /// could know a name, so is everybody.
+    pub fn new(authenticators: Vec<Arc<dyn Authenticator>>, allow_anonymous: bool) -> Chain {
+        Chain {
+            authenticators,
+            allow_anonymous,
+        }
+    }
+
+    /// Who the client is.
+    ///
+    /// # Errors
+    /// It is not let in.
+    pub async fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+    ) -> Result<Authenticated, Refused> {
+        let has_named = credentials.user.is_some() || credentials.password.is_some();
+        let refused = |who: &str, why: &str| {
+            let reason = match has_named {
+                true => ReasonCode::BadUserNameOrPassword,
+                false => ReasonCode::NotAuthorized,
+            };
+            let why = format!("{who}{why}");
+            Err(Refused { reason, why })
+        };
+        for authenticator in &self.authenticators {
+            match authenticator.authenticate(credentials).await {
+                Answer::Yes(who) => return Ok(who),
+                Answer::No(why) => return refused(authenticator.name(), &format!(": {why}")),
+                Answer::Next => {}
+                Answer::Busy => {
+                    let reason = ReasonCode::ServerBusy;
+                    let why = format!("{}: too much is being asked", authenticator.name());
+                    return Err(Refused { reason, why });
+                }
+            }
+        }
+        // A name that somebody could have known is not somebody's word for it.
+        if has_named && !self.authenticators.is_empty() {
+            return refused("", "nobody knows such a client");
+        }
+        match self.allow_anonymous {
+            true => Ok(Authenticated::ANONYMOUS),
+            false => refused("", "anonymous clients are not allowed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    /// Gives the same answer to everybody, and counts them.
+    struct Saying(Answer, AtomicUsize);
+
+    impl Authenticator for Saying {
+        fn name(&self) -> &'static str {
+            "saying"
+        }
+
+        fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Answering<'a> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::ready(self.0.clone()))
+        }
+    }
+
+    fn ann() -> Answer {
+        Answer::Yes(Authenticated {
+            user: Some("ann".into()),
+        })
+    }
+
+    /// What a chain of these answers makes of a client, and how many were asked.
+    fn ask(
+        answers: &[Answer],
+        allow_anonymous: bool,
+        (user, password): (Option<&str>, Option<&[u8]>),
+    ) -> (Result<Option<Arc<str>>, ReasonCode>, usize) {
+        let sayings = answers.iter().cloned();
+        let sayings: Vec<_> = sayings
+            .map(|answer| Arc::new(Saying(answer, AtomicUsize::new(0))))
+            .collect();
+        let authenticators = sayings.iter().map(|one| one.clone() as Arc<_>).collect();
+        let chain = Chain::new(authenticators, allow_anonymous);
+        let mut asking = Box::pin(chain.authenticate(Credentials {
+            address: Ipv4Addr::LOCALHOST.into(),
+            client: "c",
+            user,
+            password,
+        }));
+        let Poll::Ready(found) = asking
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        else {
+            panic!("nobody waits");
+        };
+        let asked = sayings.iter().map(|one| one.1.load(Ordering::Relaxed));
+        let found = found.map(|who| who.user).map_err(|refused| refused.reason);
+        (found, asked.sum())
+    }
+
+    #[test]
+    fn the_first_who_knows_decides() {
+        const NAMED: (Option<&str>, Option<&[u8]>) = (Some("ann"), Some(b"secret"));
+        let no = || Answer::No("wrong");
+        let bad = Err(ReasonCode::BadUserNameOrPassword);
+        for (answers, expected, asked) in [
+            (vec![ann(), no()], Ok(Some("ann".into())), 1),
+            (vec![no(), ann()], bad.clone(), 1),
+            (vec![Answer::Next, ann()], Ok(Some("ann".into())), 2),
+            (vec![Answer::Next, no()], bad.clone(), 2),
+            (vec![Answer::Busy, ann()], Err(ReasonCode::ServerBusy), 1),
+            (vec![Answer::Next, Answer::Next], bad, 2),
+        ] {
+            for allow_anonymous in [false, true] {
+                let found = ask(&answers, allow_anonymous, NAMED);
+                assert_eq!(found, (expected.clone(), asked), "{answers:?}");
+            }
+        }
+    }
+
+    /// B11 and the like: half a name is no anonymity.
+    #[test]
+    fn who_is_anonymous() {
+        let not_authorized = Err(ReasonCode::NotAuthorized);
+        let bad = Err(ReasonCode::BadUserNameOrPassword);
+        let (nobody, name, token) = (
+            (None, None),
+            (Some("ann"), None),
+            (None, Some(&b"token"[..])),
+        );
+        for (answers, allow_anonymous, said, expected) in [
+            (vec![], true, nobody, Ok(None)),
+            (vec![], true, name, Ok(None)),
+            (vec![], false, nobody, not_authorized.clone()),
+            (vec![], false, name, bad.clone()),
+            (vec![Answer::Next], true, nobody, Ok(None)),
+            (vec![Answer::Next], true, name, bad.clone()),
+            (vec![Answer::Next], true, token, bad.clone()),
+            (vec![Answer::Next], false, nobody, not_authorized),
+            (vec![Answer::Next], false, token, bad),
+        ] {
+            let (found, _) = ask(&answers, allow_anonymous, said);
+            assert_eq!(found, expected, "{answers:?} {allow_anonymous} {said:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_knows_no_password() {
+        let credentials = Credentials {
+            address: Ipv4Addr::LOCALHOST.into(),
+            client: "c",
+            user: Some("ann"),
+            password: Some(b"canary"),
+        };
+        let shown = format!("{credentials:?}");
+        assert!(
+            shown.contains("ann") && !shown.contains("canary"),
+            "{shown}"
+        );
+        assert!(!shown.contains("99, 97"), "{shown}");
+    }
+}
