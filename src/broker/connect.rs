@@ -176,6 +176,11 @@ impl Core {
                 self.forget_client(&identity.client, id);
                 continue;
             }
+            if session.identity.user != identity.user {
+                // Nothing of it is anybody else's, not even its end.
+                let why = "the client identifier is that of another user's session";
+                return Err(Close::new(ReasonCode::ClientIdentifierNotValid, why));
+            }
             if session.is_connected() || connect.clean_start || !session.terms.persists() {
                 drop(session);
                 let discard = connect.clean_start; // [MQTT-3.1.2-6]

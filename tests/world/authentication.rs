@@ -160,6 +160,7 @@ fn a_client_is_asked_before_it_is_let_in() {
     assert!(said.ends_with(&shown(expected)), "{said:?}");
     world.send(a, &Packet::Pingreq);
     assert_eq!(world.receive(a), [Got::Pingresp]);
+    world.disconnect(a);
     // Some are let in at once.
     let at_once = connect(&mut world, "BACKWARDS", b"friend");
     assert!(matches!(at_once, Ok(Admission::Admitted(_))));

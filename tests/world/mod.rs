@@ -6,6 +6,7 @@
 //! `run` stand in the program, and does as they do.
 
 mod authentication;
+mod belonging;
 mod bounds;
 mod connecting;
 mod dead;
@@ -288,6 +289,13 @@ impl<'w, 'a> Connecting<'w, 'a> {
             Ok(_) => panic!("accepted"),
             Err(close) => close.reason,
         }
+    }
+}
+
+/// A user that has been found out.
+fn user(name: &str) -> Authenticated {
+    Authenticated {
+        user: Some(name.into()),
     }
 }
 
