@@ -6,6 +6,11 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
+use std::path::Path;
+
+use rotamq::authentication::passwords::{Line, Users};
+use rotamq::authentication::scram::Challenge;
+use rotamq::authentication::stored::Stored;
 use rotamq::protocol::{
     Packet, PacketType, Properties, PropertiesBuf, ReasonCode, Version, decode, decode_connect,
     encode,
@@ -16,7 +21,13 @@ use rotamq::topic::{TopicFilter, TopicLimits, TopicName};
 type Target = fn(&[u8]);
 
 /// By name; which one `fuzz/run` means stands in `FUZZ_TARGET`.
-const TARGETS: &[(&str, Target)] = &[("packets", packets), ("stream", stream), ("topics", topics)];
+const TARGETS: &[(&str, Target)] = &[
+    ("packets", packets),
+    ("stream", stream),
+    ("topics", topics),
+    ("passwords", passwords),
+    ("scram", scram),
+];
 
 #[cfg(fuzzing)]
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
@@ -245,4 +256,70 @@ fn matches(filter: &str, name: &str) -> bool {
             .iter()
             .zip(&name)
             .all(|(level, name)| *level == "+" || level == name)
+}
+
+/// A password file names the users of its lines, or the line that is wrong, and
+/// says nothing of what stands behind a name.
+fn passwords(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let named = text.lines().filter_map(|line| match Line::parse(line) {
+        Ok(Line::User { name, stored }) => Some((name, stored)),
+        _ => None,
+    });
+    match Users::parse(text, Path::new("f")) {
+        Ok(users) => {
+            assert_eq!(users.len(), named.clone().count());
+            for (name, stored) in named {
+                assert!(users.get(name).is_some());
+                let again = Stored::parse(stored).expect("it was read just now");
+                if let Some(keys) = again.scram() {
+                    let written = keys.to_string();
+                    let again = Stored::parse(&written).expect("it was written just now");
+                    assert_eq!(again.scram().map(ToString::to_string), Some(written));
+                }
+            }
+        }
+        Err(error) => {
+            let error = error.to_string();
+            let line = error
+                .strip_prefix("f:")
+                .and_then(|rest| rest.split_once(": "));
+            let number: usize = line
+                .expect("the line is named")
+                .0
+                .parse()
+                .expect("by number");
+            assert!((1..=text.lines().count()).contains(&number));
+        }
+    }
+}
+
+/// A client's first message, a zero byte, its last one: nobody gets in but who
+/// knows the password, which the RFC's example does.
+fn scram(bytes: &[u8]) {
+    static USERS: std::sync::LazyLock<Users> = std::sync::LazyLock::new(|| {
+        let line = "user:SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==\
+                    $WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=\
+                    :wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+        Users::parse(line, Path::new("f")).expect("it is a line")
+    });
+    let Some((first, last)) = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.split_once('\0'))
+    else {
+        return;
+    };
+    let own_nonce = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    let Some(challenge) = Challenge::first(first, own_nonce, &USERS) else {
+        return;
+    };
+    let question = &challenge.server_first;
+    assert!(question.starts_with("r=") && question.ends_with(",i=4096"));
+    assert_eq!(question.split(',').count(), 3);
+    if let Some((user, said)) = challenge.finish(last) {
+        assert!(user == "user" && said.starts_with("v="));
+        assert!(last.ends_with(",p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="));
+    }
 }

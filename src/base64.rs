@@ -45,6 +45,20 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// The same without the padding, as PHC strings have it.
+pub fn decode_unpadded(text: &str) -> Option<Vec<u8>> {
+    let padding = match text.len() % 4 {
+        0 => "",
+        2 => "==",
+        3 => "=",
+        _ => return None,
+    };
+    match text.ends_with('=') {
+        true => None,
+        false => decode(&format!("{text}{padding}")),
+    }
+}
+
 fn value(byte: u8) -> Option<u32> {
     Some(u32::from(match byte {
         b'A'..=b'Z' => byte - b'A',
@@ -73,6 +87,9 @@ mod tests {
         ] {
             assert_eq!(encode(bytes.as_bytes()), text);
             assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()));
+            let unpadded = text.trim_end_matches('=');
+            assert_eq!(decode_unpadded(unpadded).as_deref(), Some(bytes.as_bytes()));
+            assert!(unpadded == text || decode_unpadded(text).is_none());
         }
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(decode(&encode(&all)), Some(all));

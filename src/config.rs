@@ -25,9 +25,11 @@ pub use value::{Shape, Value};
 pub struct Config {
     /// Worker threads; 0: one a core.
     pub threads: usize,
-    /// Whether clients may connect that are no known users, as none are so far.
+    /// Whether clients may connect that give no name; where nobody is known by
+    /// name, whoever gives one counts as such too.
     pub allow_anonymous: bool,
     pub listeners: Vec<Listener>,
+    pub authentication: AuthenticationSettings,
     pub store: StoreSettings,
     pub limits: Limits,
     pub session: SessionSettings,
@@ -45,6 +47,31 @@ pub struct Listener {
     /// What comes in by it is stored at least so, and so are the sessions
     /// connected through it; `None`: it asks for nothing.
     pub durability: Option<Durability>,
+}
+
+/// How it is found out who a client is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthenticationSettings {
+    /// Users and the hashes of their passwords; `None`: there are no users.
+    pub password_file: Option<PathBuf>,
+    /// Threads that check passwords; 0: half as many as cores.
+    pub hashing_threads: usize,
+    /// Clients whose passwords wait to be checked; more are refused.
+    pub hashing_waiting_max: usize,
+    pub ban: BanSettings,
+}
+
+/// After how many failures nobody is asked any more who it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BanSettings {
+    /// Of one address, or of one IPv6 network of 64 bits; 0: it is never banned.
+    pub failures_per_address_max: u32,
+    /// Of one client identifier, from wherever; 0: it is never banned.
+    pub failures_per_client_max: u32,
+    /// Failures count together that are no further apart.
+    pub within: Duration,
+    /// How long a ban lasts.
+    pub lasts: Duration,
 }
 
 /// Where what has to outlive the broker is kept, and how surely.
@@ -345,6 +372,17 @@ impl Default for Config {
                 address: SocketAddr::from(([127, 0, 0, 1], 1883)),
                 durability: None,
             }],
+            authentication: AuthenticationSettings {
+                password_file: None,
+                hashing_threads: 0,
+                hashing_waiting_max: 256,
+                ban: BanSettings {
+                    failures_per_address_max: 100,
+                    failures_per_client_max: 0,
+                    within: Duration::from_secs(60),
+                    lasts: Duration::from_secs(60),
+                },
+            },
             store: StoreSettings::default(),
             limits: Limits::default(),
             session: SessionSettings {

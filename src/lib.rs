@@ -10,7 +10,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cli`] | the commands: serve, pub, sub, queue, bench, config, store |
+//! | [`cli`] | the commands: serve, pub, sub, queue, passwd, bench, config, store |
 //! | [`config`] | what can be set, as valid values |
 //! | [`run`] | starting and stopping everything |
 //! | `net` | sockets, the async runtime, one task a connection |
@@ -41,7 +41,7 @@
 
 pub mod access;
 pub mod authentication;
-mod base64;
+pub mod base64;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rotamq::cli::{self, bench, config, publish, queue, serve, store, subscribe};
+use rotamq::cli::{self, bench, config, passwd, publish, queue, serve, store, subscribe};
 
 /// What one thread allocates for a message another often gives back: mimalloc
 /// saves 7 to 12 % of a delivery's CPU against the system's allocator.
@@ -34,6 +34,11 @@ enum Command {
     ///
     /// Works on a running broker, over MQTT, from the broker's own machine.
     Queue(Box<queue::QueueArguments>),
+    /// Add, change or remove a user of a password file
+    ///
+    /// Asks for the password, or reads the first line of standard input if that
+    /// is no terminal.
+    Passwd(passwd::PasswdArguments),
     /// Check a configuration, or show what holds
     Config(config::ConfigArguments),
     /// Look at a data folder, copy it, or carry over what is in it
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
         Command::Pub(arguments) => publish::run(arguments),
         Command::Sub(arguments) => subscribe::run(arguments),
         Command::Queue(arguments) => queue::run(*arguments),
+        Command::Passwd(arguments) => passwd::run(arguments),
         Command::Config(arguments) => config::run(arguments),
         Command::Store(arguments) => store::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),

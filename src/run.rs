@@ -13,11 +13,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::authentication::{Chain, Method};
+use crate::authentication::{Authenticator, Bans, Chain, Hashing, Method, PasswordFile, Scram};
 use crate::broker::{Core, Counts, Worker};
-use crate::config::Config;
+use crate::config::{AuthenticationSettings, Config};
 use crate::net::{self, Clock, Shared, with_worker};
 use crate::protocol::ReasonCode;
 use crate::session::Close;
@@ -55,6 +56,7 @@ pub struct Broker {
     // Its file goes before the folder is anybody's: see `shared`.
     control: Option<Control>,
     shared: Arc<Shared>,
+    passwords: Option<Arc<PasswordFile>>,
     stopping: watch::Sender<bool>,
     storage: Threads,
     // `None` once it was stopped.
@@ -98,6 +100,7 @@ impl Broker {
         config: &Config,
         methods: Vec<Arc<dyn Method>>,
     ) -> Result<Broker, ServeError> {
+        let passwords = open_passwords(&config.authentication)?;
         let (stopping, stopped) = watch::channel(false);
         // The system's randomness, by way of the standard library's.
         let seed = RandomState::new().hash_one(0);
@@ -116,11 +119,16 @@ impl Broker {
             core.welcome_back(now, clock.now());
             tracing::info!("restored: {restored}");
         }
-        for method in methods {
+        let scram = passwords.iter().map(|file| Scram::new(file.clone()));
+        for method in scram.map(|scram| Arc::new(scram) as _).chain(methods) {
             core.add_authentication_method(method);
         }
-        let chain = Chain::new(Vec::new(), config.allow_anonymous);
-        let shared = Arc::new(Shared::new(core, chain, clock, stopped));
+        let authenticators = passwords
+            .iter()
+            .map(|file| file.clone() as Arc<dyn Authenticator>);
+        let chain = Chain::new(authenticators.collect(), config.allow_anonymous);
+        let bans = Bans::new(config.authentication.ban.clone());
+        let shared = Arc::new(Shared::new(core, chain, bans, clock, stopped));
         let storage = Threads::start(&shared, calendar)?;
         let control = match config.store.ephemeral {
             true => None,
@@ -142,10 +150,23 @@ impl Broker {
             addresses,
             control,
             shared,
+            passwords,
             stopping,
             storage,
             runtime: Some(runtime),
         })
+    }
+
+    /// Reads again what may be changed while it runs: the password file. What is
+    /// wrong with it is said in the log, and all stays as it was.
+    pub fn reload(&self) {
+        let Some(passwords) = &self.passwords else {
+            return tracing::info!("there is no password file to be read again");
+        };
+        match passwords.reload() {
+            Ok(users) => tracing::info!(users, "the password file was read again"),
+            Err(error) => tracing::error!("the password file stays as it was: {error}"),
+        }
     }
 
     /// Why the disk failed, if it did: nothing is acknowledged any more that
@@ -254,19 +275,23 @@ pub fn serve(config: Config) -> Result<Option<Failed>, ServeError> {
     let runtime = start_runtime(&config)?;
     let handle = runtime.handle().clone();
     // Before anybody can know that there is a broker to be stopped.
-    let signal = {
+    let (signal, mut hangup) = {
         let _in_runtime = handle.enter();
-        stop_signal()?
+        (stop_signal()?, listen_for(SignalKind::hangup())?)
     };
     let broker = Broker::start_on(runtime, &config, Vec::new())?;
     let mut failure = broker.storage.failure.clone();
     let failed = handle.block_on(async {
-        tokio::select! {
-            signal = signal => {
-                tracing::info!("stopping: {signal}");
-                None
+        let mut signal = std::pin::pin!(signal);
+        loop {
+            tokio::select! {
+                signal = &mut signal => {
+                    tracing::info!("stopping: {signal}");
+                    return None;
+                }
+                Ok(failed) = failure.wait_for(Option::is_some) => return failed.clone(),
+                Some(()) = hangup.recv() => broker.reload(),
             }
-            Ok(failed) = failure.wait_for(Option::is_some) => failed.clone(),
         }
     });
     if let Some(failed) = &failed {
@@ -287,14 +312,27 @@ fn start_runtime(config: &Config) -> Result<Runtime, ServeError> {
         .map_err(|error| ServeError(format!("cannot start threads: {error}")))
 }
 
+fn open_passwords(
+    settings: &AuthenticationSettings,
+) -> Result<Option<Arc<PasswordFile>>, ServeError> {
+    let Some(path) = &settings.password_file else {
+        return Ok(None);
+    };
+    let hashing = Hashing::start(settings.hashing_threads, settings.hashing_waiting_max)
+        .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
+    let file = PasswordFile::open(path, hashing).map_err(|error| ServeError(error.to_string()))?;
+    tracing::info!(users = file.users().len(), "the password file was read");
+    Ok(Some(Arc::new(file)))
+}
+
+fn listen_for(kind: SignalKind) -> Result<Signal, ServeError> {
+    signal(kind).map_err(|error| ServeError(format!("cannot listen for signals: {error}")))
+}
+
 /// The name of the signal that comes. Listens from the call on.
 fn stop_signal() -> Result<impl Future<Output = &'static str>, ServeError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| {
-        signal(kind).map_err(|error| ServeError(format!("cannot listen for signals: {error}")))
-    };
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",

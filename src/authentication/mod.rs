@@ -6,14 +6,23 @@
 //! no secret of a client's or of a file's is in a log line, an error or what
 //! `Debug` shows.
 
+mod bans;
+mod hashing;
 mod method;
+pub mod passwords;
+pub mod scram;
+pub mod stored;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use bans::Bans;
+pub use hashing::Hashing;
 pub use method::{Conversation, Method, Step};
+pub use passwords::{FileError, PasswordFile};
+pub use scram::Scram;
 
 use crate::protocol::ReasonCode;
 

@@ -28,6 +28,15 @@ counters! {
     connections_accepted,
     /// Connections that were refused, at accept or by CONNACK.
     connections_refused,
+    /// Of those, by the chain: clients that are not who they say, or are nobody
+    /// where nobody may connect.
+    refused_unknown,
+    /// And those whose password could not be checked, as too many others were.
+    refused_busy,
+    /// And those who had failed so often before that they were not asked.
+    refused_banned,
+    /// Bans of an address or a client identifier.
+    bans,
     /// Sessions that a later connection took over.
     sessions_taken_over,
     /// Sessions ended because they were full.

@@ -10,6 +10,7 @@ pub mod config;
 mod describe;
 pub mod format;
 pub mod logging;
+pub mod passwd;
 pub mod property;
 pub mod publish;
 pub mod queue;

@@ -349,6 +349,25 @@ impl Form<PathBuf> for FolderPath {
     }
 }
 
+/// A path that is not empty; `None` is not set.
+pub(super) struct FilePath;
+
+impl FilePath {
+    pub const fn shape() -> Shape {
+        Shape::Text("a file's path, as in \"/etc/rotamq/passwords\"")
+    }
+}
+
+impl Form<Option<PathBuf>> for FilePath {
+    fn get(field: &Option<PathBuf>) -> Option<Value> {
+        field.as_ref().and_then(FolderPath::get)
+    }
+
+    fn parse(value: Value) -> Option<Option<PathBuf>> {
+        FolderPath::parse(value).map(Some)
+    }
+}
+
 /// An IP address and a port.
 pub(super) struct Address;
 

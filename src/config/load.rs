@@ -194,6 +194,7 @@ impl Effective {
         if !flags.listen.is_empty() {
             loading.listen(&flags.listen);
         }
+        loading.expect_users();
         loading.check_listeners();
         loading.finish()
     }
@@ -643,6 +644,17 @@ impl Loading {
             });
             let path = format!("listener[{index}].address");
             self.origins.insert(path, Origin::Flag("--listen"));
+        }
+    }
+
+    /// Where there are users, only who says so lets others in.
+    fn expect_users(&mut self) {
+        const KEY: &str = "authentication.password_file";
+        let has_users = self.config.authentication.password_file.is_some();
+        if has_users && !self.origins.contains_key("allow_anonymous") {
+            self.config.allow_anonymous = false;
+            let inherited = Origin::Inherited(KEY.to_owned());
+            self.origins.insert("allow_anonymous".to_owned(), inherited);
         }
     }
 

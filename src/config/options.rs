@@ -7,7 +7,7 @@
 //! here. Default values are not here: they are those of [`Config::default`].
 
 use super::forms::{
-    Address, FieldText, FilterText, FilterTexts, Flag, FolderPath, Form, KeyText, Millis,
+    Address, FieldText, FilePath, FilterText, FilterTexts, Flag, FolderPath, Form, KeyText, Millis,
     MillisOrNever, MillisOrNone, Number, NumberOrNone, PatternText, Secs, SecsOrNever, Word,
     WordOrNone, words,
 };
@@ -39,6 +39,11 @@ pub(super) struct Section {
 
 pub(super) const SECTIONS: &[Section] = &[
     Section { name: "", doc: "" },
+    Section {
+        name: "authentication",
+        doc: "Who a client is. Each of these that is set is asked in turn, until one knows the \
+              client; see docs/authentication.md.",
+    },
     Section {
         name: "store",
         doc: "Where what has to outlive the broker is kept: persistent sessions, queues, retained \
@@ -108,9 +113,34 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("threads", threads: Number(0, 1024),
         "Worker threads. 0: one for each core."),
     option!("allow_anonymous", allow_anonymous: Flag,
-        "Whether clients may connect without being known. There are no users to be known as: \
-         false keeps everybody out. To listen on an address that other machines reach, it has to \
-         be set: by a line here, the environment or a flag, but not by the default."),
+        "Whether clients may connect that give no name. Where there are no users, because \
+         [authentication] names none, whoever gives a name is let in without it, and false keeps \
+         everybody out; to listen on an address that other machines reach, this has to be set \
+         then: by a line here, the environment or a flag, but not by the default. Where there \
+         are users, the default is false."),
+    option!("authentication.password_file", authentication.password_file: FilePath,
+        "A file of users, USER:HASH a line, that rotamq passwd or mosquitto_passwd writes. It is \
+         read when the broker starts, and again when it gets SIGHUP."),
+    option!("authentication.hashing_threads", authentication.hashing_threads: Number(0, 64),
+        "Threads that check passwords. 0: half as many as there are cores."),
+    option!("authentication.hashing_waiting_max",
+        authentication.hashing_waiting_max: Number(1, 100_000),
+        "Clients that wait for their password to be checked, which takes some 20 ms. Beyond it \
+         a client is told that the server is busy."),
+    option!("authentication.failures_per_address_max",
+        authentication.ban.failures_per_address_max: Number(0, 1_000_000),
+        "So many clients of one address (of IPv6, of one network of 64 bits) that are not who \
+         they say, within failures_within_secs, and the address is banned: all who connect from \
+         it are refused. 0: never."),
+    option!("authentication.failures_per_client_max",
+        authentication.ban.failures_per_client_max: Number(0, 1_000_000),
+        "The same for one client identifier, whatever address it comes from. Somebody who knows \
+         the identifier of a device can shut it out so. 0: never."),
+    option!("authentication.failures_within_secs",
+        authentication.ban.within: Secs(1, DAY_SECS),
+        "Within which time failures count together."),
+    option!("authentication.ban_secs", authentication.ban.lasts: Secs(1, DAY_SECS),
+        "How long a ban lasts."),
     option!("store.data", store.data: FolderPath,
         "The folder, made if it is missing. A relative path is one of the working directory. Two \
          brokers cannot share it."),

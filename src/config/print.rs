@@ -190,6 +190,7 @@ pub fn example() -> String {
     let mut config = default.clone();
     let durability = Some(default.store.durability);
     config.queues.default.durability = durability;
+    config.authentication.password_file = Some("/etc/rotamq/passwords".into());
     for listener in &mut config.listeners {
         listener.durability = durability;
     }

@@ -13,7 +13,8 @@ use crate::authentication::{Authenticated, Credentials};
 use crate::broker::{Admission, Link, method_of};
 use crate::config::Durability;
 use crate::protocol::{
-    Connack, Connect, DecodeError, Packet, PropertiesBuf, Property, decode, decode_connect, encode,
+    Connack, Connect, DecodeError, Packet, PropertiesBuf, Property, ReasonCode, decode,
+    decode_connect, encode,
 };
 use crate::session::{Close, refusal};
 
@@ -75,9 +76,21 @@ async fn read_connect(
     let Ok(Some((connect, _))) = decode_connect(&bytes, bytes_max) else {
         return Err(None); // It was one just now.
     };
-    let who = match method_of(&connect) {
-        Some(_) => Authenticated::ANONYMOUS, // until the method knows better
-        None => authenticate(stream, peer, &connect, &mut rest, shared).await?,
+    if (shared.bans).is_banned(peer.ip(), connect.client_id, shared.clock.now()) {
+        let counters = core.counters();
+        counters.connections_refused.increment();
+        counters.refused_banned.increment();
+        tracing::debug!(%peer, client = ?connect.client_id, "CONNECT refused: banned");
+        let close = Close::new(
+            ReasonCode::Banned,
+            "too many have failed to say who they are",
+        );
+        return Err(refusal(&connect, &close, core.session_settings()));
+    }
+    let has_method = method_of(&connect).is_some();
+    let who = match has_method {
+        true => Authenticated::ANONYMOUS, // until the method knows better
+        false => authenticate(stream, peer, &connect, &mut rest, shared).await?,
     };
     let mut admission = with_worker(shared, |local| {
         let now = shared.clock.now();
@@ -93,6 +106,10 @@ async fn read_connect(
             Ok(Admission::Challenged(authentication)) => authentication,
             Err(close) => {
                 let client = connect.client_id;
+                // Of its method; or, by mistake, for its will.
+                if has_method && close.reason == ReasonCode::NotAuthorized {
+                    note_failure(peer, &connect, shared);
+                }
                 tracing::info!(%peer, ?client, reason = ?close.reason, why = %close.why, "CONNECT refused");
                 return Err(refusal(&connect, &close, core.session_settings()));
             }
@@ -155,12 +172,29 @@ async fn authenticate(
         }
     };
     found.map_err(|refused| {
-        core.counters().connections_refused.increment();
+        let counters = core.counters();
+        counters.connections_refused.increment();
+        match refused.reason {
+            ReasonCode::ServerBusy => counters.refused_busy.increment(),
+            _ => counters.refused_unknown.increment(),
+        }
+        if refused.reason == ReasonCode::BadUserNameOrPassword {
+            note_failure(peer, connect, shared);
+        }
         let (client, reason) = (connect.client_id, refused.reason);
         tracing::info!(%peer, ?client, ?reason, why = %refused.why, "CONNECT refused");
         let close = Close::new(reason, "this client may not connect");
         refusal(connect, &close, core.session_settings())
     })
+}
+
+/// A client is not who it says.
+fn note_failure(peer: SocketAddr, connect: &Connect<'_>, shared: &Shared) {
+    let (client, now) = (connect.client_id, shared.clock.now());
+    if shared.bans.failed(peer.ip(), client, now) {
+        shared.core.counters().bans.increment();
+        tracing::warn!(%peer, ?client, "banned: too many have failed to say who they are");
+    }
 }
 
 /// Waits for more bytes.

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use connection::Connection;
 pub use worker::with_worker;
 
-use crate::authentication::Chain;
+use crate::authentication::{Bans, Chain};
 use crate::broker::Core;
 use crate::config::Durability;
 use crate::message::Time;
@@ -40,6 +40,8 @@ pub struct Shared {
     pub core: Core,
     /// Who is asked who a client is.
     pub chain: Chain,
+    /// And who is not asked any more.
+    pub bans: Bans,
     pub clock: Clock,
     // Tells this broker from others in the process.
     number: u64,
@@ -72,11 +74,18 @@ impl Clock {
 }
 
 impl Shared {
-    pub fn new(core: Core, chain: Chain, clock: Clock, stopping: watch::Receiver<bool>) -> Shared {
+    pub fn new(
+        core: Core,
+        chain: Chain,
+        bans: Bans,
+        clock: Clock,
+        stopping: watch::Receiver<bool>,
+    ) -> Shared {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Shared {
             core,
             chain,
+            bans,
             clock,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             connections: AtomicUsize::new(0),

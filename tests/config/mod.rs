@@ -62,9 +62,9 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, 2 of a listener, 5 of the store, 23 limits, 10 of sessions,
-    // 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
-    assert_eq!(objects.len(), 2 + 2 + 5 + 23 + 10 + 27 + 2 + 26 + 3);
+    // 2 at the top, 2 of a listener, 7 of authentication, 5 of the store, 23 limits,
+    // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
+    assert_eq!(objects.len(), 2 + 2 + 7 + 5 + 23 + 10 + 27 + 2 + 26 + 3);
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
         let key = object["key"].as_str().unwrap();
@@ -123,7 +123,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 2 + 23 + 4 + 2 + 14);
+    assert_eq!(tried, 1 + 6 + 2 + 23 + 4 + 2 + 14);
 }
 
 #[test]
@@ -141,6 +141,15 @@ fn full() -> String {
 threads = 3
 allow_anonymous = false
 listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[::]:0" }]
+
+[authentication]
+password_file = "users"
+hashing_threads = 2
+hashing_waiting_max = 7
+failures_per_address_max = 8
+failures_per_client_max = 9
+failures_within_secs = 10
+ban_secs = 11
 
 [store]
 data = "../kept \u00e9"
@@ -285,6 +294,17 @@ fn each_option_sets_its_field() {
             listener("0.0.0.0:1884", Some(Durability::Synced)),
             listener("[::]:0", None),
         ],
+        authentication: AuthenticationSettings {
+            password_file: Some("users".into()),
+            hashing_threads: 2,
+            hashing_waiting_max: 7,
+            ban: BanSettings {
+                failures_per_address_max: 8,
+                failures_per_client_max: 9,
+                within: secs(10),
+                lasts: secs(11),
+            },
+        },
         store: StoreSettings {
             data: "../kept é".into(),
             ephemeral: true,
@@ -675,6 +695,18 @@ fn variables_that_set_nothing_are_errors_where_they_are_meant_for_options() {
             "ROTAMQ_THREDS: is no known option; the nearest is ROTAMQ_THREADS",
         ]
     );
+}
+
+/// M01: and then they may come from elsewhere.
+#[test]
+fn where_there_are_users_others_stay_out_unless_somebody_said_so() {
+    let users = "[authentication]\npassword_file = 'users'\n[[listener]]\naddress = '0.0.0.0:1883'";
+    let effective = file(users).unwrap();
+    assert!(!effective.config.allow_anonymous);
+    let inherited = Origin::Inherited("authentication.password_file".to_owned());
+    assert_eq!(effective.origin("allow_anonymous"), &inherited);
+    let both = file(&format!("allow_anonymous = true\n{users}")).unwrap();
+    assert!(both.config.allow_anonymous);
 }
 
 #[test]

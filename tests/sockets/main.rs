@@ -20,4 +20,5 @@ mod results;
 mod sessions;
 mod steering;
 mod store;
+mod users;
 mod wait;
