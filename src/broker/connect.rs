@@ -476,7 +476,7 @@ impl Core {
         for messages in straight.chunk_by(|one, other| one.0 == other.0) {
             let (place, messages) = ((messages[0].0, id), messages.iter());
             let messages = messages.map(|(_, sequence, message)| (*sequence, message.clone()));
-            self.take_back(worker, place, messages, None, now);
+            self.take_back(worker, place, messages.collect(), None, now);
         }
         for subscribed in subscriptions {
             match subscribed {

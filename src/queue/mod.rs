@@ -295,7 +295,8 @@ impl std::error::Error for Full {}
 /// What is in a queue, and what has become of everything that ever was: what
 /// was `enqueued` is ready, in flight, delayed, or counted by one of `done`,
 /// `max_deliveries`, `rejected`, `dead_expired`, `dead_overflow`, `undecided`,
-/// `dropped`, `replaced`, `purged`, `moved`, `discarded`, `expired`, `lost`.
+/// `dropped`, `replaced`, `purged`, `moved`, `discarded`, `expired`, `lost`. What
+/// went straight to a member of a share group is none of the queue's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// With those that wait behind another one of their group.
@@ -1498,7 +1499,7 @@ impl Queue {
     /// be put in.
     #[inline]
     pub fn straight_turn(&self) -> Option<StraightTurn> {
-        if self.ready.len() > 0 {
+        if self.ready.len() > 0 || !self.fleeting.is_empty() {
             return None;
         }
         self.straight_turn_of(self.next_sequence, None)
@@ -1548,35 +1549,44 @@ impl Queue {
             Some(key) => {
                 self.take_ready(key);
                 self.take_job(key, None);
+                self.totals.enqueued -= 1;
             }
-            None => {
-                self.next_sequence += 1;
-                self.totals.enqueued += 1;
-            }
+            None => self.next_sequence += 1,
         }
         self.totals.delivered += 1;
         self.rota.rotate(turn.key);
     }
 
-    /// A message that went straight to `member` is a job in its hands, as if it
-    /// had been one all the time; it is not refused for want of room. `None`:
-    /// it is no member any more, and the job waits for the next.
+    /// A message that went straight to `member` is a job, as if it had been one
+    /// all the time; it is not refused for want of room. It is settled as the
+    /// member `said`, or goes to the next.
     pub fn adopt(
         &mut self,
         message: Arc<Message>,
         sequence: u64,
         member: SessionId,
+        said: Option<Settlement<'_>>,
         now: Time,
-    ) -> Option<LeaseId> {
+    ) {
         self.reserve_again(message.cost_bytes());
+        self.totals.enqueued += 1;
         let ask = Ask::default();
         let key = self.add_job(message, &ask, (ask.priority, sequence), Stored::NOT);
         self.jobs[key as usize].deliveries = 1;
-        let Some(member_key) = self.rota.find(member) else {
-            self.wait(key, false);
-            return None;
-        };
-        Some(self.lease(key, member_key, Qos::AtLeastOnce, now))
+        if let Some(member_key) = self.rota.find(member) {
+            let lease = self.lease(key, member_key, Qos::AtLeastOnce, now);
+            match said {
+                Some(settlement) => _ = self.settle(lease, settlement, now),
+                None => self.release(lease),
+            }
+            return;
+        }
+        // It has left the group.
+        match said {
+            Some(Settlement::Reject { .. }) => self.bury(key, DeadReason::Rejected),
+            Some(Settlement::Fail { delay, .. }) => self.fail(key, delay, now),
+            _ => self.wait(key, false),
+        }
     }
 
     /// The session did not take the lease, or is gone. The job is back in its

@@ -121,6 +121,9 @@ struct Member {
     taken: Vec<(QueueId, LeaseId)>,
     /// Queues that had something and found no room.
     passed_over: VecDeque<QueueId>,
+    /// Of messages that came straight from share groups. They have the limit in
+    /// bytes for themselves, and leave that of the session to what is its own.
+    straight_bytes: usize,
 }
 
 /// What a session subscribed to.
@@ -861,7 +864,6 @@ impl Session {
                 return !sent.row.is_some();
             };
             if job.lease.is_straight() {
-                *kept_bytes = kept_bytes.saturating_sub(sent.cost_bytes);
                 let message = sent.message.clone();
                 let message = message.filter(|_| job.hold == Hold::Current);
                 let number = job.lease.number();
@@ -1322,11 +1324,7 @@ impl Session {
         form.packet_id = Some(packet_id);
         // A job of QoS 1 is the queue's to give again, and a session that ends
         // with its connection is never asked again.
-        let kept = match job {
-            Some(job) if job.lease.is_straight() => true,
-            Some(_) => self.terms.persists() && qos == Qos::ExactlyOnce,
-            None => self.terms.persists(),
-        };
+        let kept = self.terms.persists() && (job.is_none() || qos == Qos::ExactlyOnce);
         let mut sent = Sent {
             packet_id,
             qos,
@@ -1338,7 +1336,9 @@ impl Session {
             job,
             row: StoredRow::NONE,
         };
-        if kept || self.keeping.is_some() {
+        if job.is_some_and(|job| job.lease.is_straight()) {
+            self.keep_straight(&mut sent, publication);
+        } else if kept || self.keeping.is_some() {
             self.keep_sent(
                 &mut sent,
                 kept,
@@ -1353,6 +1353,24 @@ impl Session {
         publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
         self.wake(effects);
         true
+    }
+
+    /// Keeps what goes out for the share group, should it not be acknowledged.
+    #[inline(never)]
+    fn keep_straight(&mut self, sent: &mut Sent, publication: &Publication<'_>) {
+        sent.cost_bytes = publication.cost_bytes();
+        sent.message = Some(publication.message().clone());
+        let member = self.member.get_or_insert_default();
+        member.straight_bytes += sent.cost_bytes;
+    }
+
+    /// Whether a message of that cost may come straight from a share group.
+    pub fn may_hold_straight(&self, cost_bytes: usize, limits: &Limits) -> bool {
+        let held = self
+            .member
+            .as_ref()
+            .map_or(0, |member| member.straight_bytes);
+        held == 0 || held + cost_bytes <= limits.session_bytes_max
     }
 
     /// Keeps what goes out for another connection: in memory, or stored.
@@ -1609,7 +1627,11 @@ impl Session {
 
     /// The job of an acknowledged PUBLISH that still counts.
     fn forget(&mut self, sent: Sent, journal: &mut Journal) -> Option<SentJob> {
-        self.kept_bytes = self.kept_bytes.saturating_sub(sent.cost_bytes);
+        let kept_bytes = match (sent.job, &mut self.member) {
+            (Some(job), Some(member)) if job.lease.is_straight() => &mut member.straight_bytes,
+            _ => &mut self.kept_bytes,
+        };
+        *kept_bytes = kept_bytes.saturating_sub(sent.cost_bytes);
         self.remove_row(sent.row, journal);
         if self.stale_until.is_some() && !self.window.is_full_of_stale() {
             self.stale_until = None;

@@ -221,6 +221,70 @@ fn a_member_gives_a_message_back_or_rejects_it() {
     });
 }
 
+/// A member that unsubscribed still says what is to become of what it has.
+#[test]
+fn who_left_a_group_gives_a_message_back_or_rejects_it() {
+    in_each_version(|mut world| {
+        let [a, b, p] = ["a", "b", "p"].map(|id| world.connect(id).go());
+        for member in [a, b] {
+            world.subscribe(member, "$share/g/t", 1);
+        }
+        for n in 0..6 {
+            world.publish(p, "t", &n.to_string(), 1);
+        }
+        let held = world.messages(a);
+        assert_eq!(world.payloads(b), ["1", "3", "5"]);
+        world.unsubscribe(a, "$share/g/t");
+        world.control(a, "reject", &held[0].id.to_string());
+        assert_eq!(world.counts().dropped_group, 1);
+        world.control(a, "nack", &format!("{} 30", held[1].id));
+        assert_eq!(world.payloads(b), [""; 0]);
+        world.advance(secs(31));
+        assert_eq!(world.payloads(b), ["2"]);
+        world.drop(b);
+        // The group is gone with its last member.
+        world.drop(a);
+        assert_eq!(world.counts().dropped_group, 6);
+    });
+}
+
+/// A later QoS 1 message does not take the window's last place from one of
+/// QoS 0, which needs none.
+#[test]
+fn qos_0_is_not_overtaken() {
+    let mut world = World::with(|config| config.limits.inflight_max = 1);
+    let [a, p] = ["a", "p"].map(|id| world.connect(id).go());
+    world.subscribe(a, "$share/g/t", 1);
+    world.send_all(p, &[publish("t", "0", 0, 0), publish("t", "1", 1, 1)]);
+    assert_eq!(world.payloads(a), ["0", "1"]);
+    assert_eq!(world.counts().dropped_group, 0);
+}
+
+/// What members hold of a group takes nothing of what their sessions may keep.
+#[test]
+fn what_a_member_holds_of_a_group_is_not_its_sessions() {
+    let policies = [
+        rotamq::config::SessionFull::End,
+        rotamq::config::SessionFull::DropOldest,
+        rotamq::config::SessionFull::Refuse,
+    ];
+    for full in policies {
+        let mut world = World::with(|config| {
+            config.limits.session_bytes_max = 4096;
+            config.session.full = full;
+        });
+        let [a, p] = ["a", "p"].map(|id| world.connect(id).go());
+        world.subscribe(a, "$share/g/t", 1);
+        world.subscribe(a, "own", 1);
+        let large = "x".repeat(1500);
+        for topic in ["t", "t", "own"] {
+            world.publish(p, topic, &large, 1);
+        }
+        assert_eq!(world.messages(a).len(), 3, "{full:?}");
+        assert!(world.is_open(a));
+    }
+}
+
 /// What a member has and did not acknowledge counts against its session's
 /// limit in bytes, and no other member's.
 #[test]

@@ -262,7 +262,7 @@ impl Core {
             // None: there is no time to extend.
             let message = message.map(|message| (job.lease.number(), message));
             let (place, said) = ((job.queue, link.session), Some(settlement));
-            self.take_back(worker, place, message.into_iter(), said, now);
+            self.take_back(worker, place, message.into_iter().collect(), said, now);
             return Ok(());
         }
         self.settle(worker, job.queue, job.lease, settlement, now);

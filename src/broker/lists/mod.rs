@@ -390,6 +390,12 @@ impl List {
                 stored = Stored::row(shared > 0);
             }
         }
+        if publication.after != Receipt::NONE && !stored.is_stored {
+            // Nobody is to see it before what it tells of is stored.
+            self.forget_receipts(store);
+            let sequence = self.queue.next_sequence();
+            self.receipts.push_back((sequence, publication.after));
+        }
         let message = publication.message().clone();
         self.queue.enqueue_reserved(message, ask, stored, now);
     }
@@ -416,6 +422,12 @@ impl List {
     fn last_receipt(&self) -> Receipt {
         let last = self.receipts.back();
         last.map_or(Receipt::NONE, |(_, receipt)| *receipt)
+    }
+
+    fn forget_receipts(&mut self, store: &Store) {
+        while (self.receipts.front()).is_some_and(|(_, receipt)| store.has(*receipt)) {
+            self.receipts.pop_front();
+        }
     }
 
     /// When a job is stored.
@@ -502,7 +514,7 @@ impl Core {
             return false;
         };
         while let Some(turn) = list.queue.straight_turn() {
-            match self.hand_over(effects, id, turn, publication) {
+            match self.hand_over(effects, id, turn, (publication, publication.after)) {
                 Some(JobDelivered::Taken) => {}
                 Some(JobDelivered::TakenLast) => list.queue.pass_over(turn.member),
                 Some(JobDelivered::NoRoom) => {
@@ -521,8 +533,11 @@ impl Core {
     /// for nobody, or has to be given as a job.
     fn hand_out_straight(&self, list: &mut List, id: QueueId, effects: &mut Effects, now: Time) {
         while let Some((turn, message)) = list.queue.waiting_turn(now) {
-            let publication = Publication::of(message, now);
-            match self.hand_over(effects, id, turn, &publication) {
+            let (publication, after) = (
+                Publication::of(message, now),
+                list.receipt_of(turn.sequence),
+            );
+            match self.hand_over(effects, id, turn, (&publication, after)) {
                 Some(JobDelivered::Taken) => {}
                 Some(JobDelivered::TakenLast) => list.queue.pass_over(turn.member),
                 Some(JobDelivered::NoRoom) => {
@@ -542,7 +557,7 @@ impl Core {
         effects: &mut Effects,
         id: QueueId,
         turn: StraightTurn,
-        publication: &Publication<'_>,
+        (publication, after): (&Publication<'_>, Receipt),
     ) -> Option<JobDelivered> {
         if turn.qos == Qos::AtMostOnce {
             return None;
@@ -550,7 +565,8 @@ impl Core {
         let topic = publication.topic.as_str().as_bytes();
         let mut session = self.session_of_member(turn.member, topic)?;
         // What it may keep is bounded in bytes.
-        if session.has_room() && !session.can_send(|| publication.cost_bytes(), &self.limits) {
+        let cost_bytes = publication.cost_bytes();
+        if session.has_room() && !session.may_hold_straight(cost_bytes, &self.limits) {
             return None;
         }
         effects.frames.begin(1);
@@ -561,7 +577,7 @@ impl Core {
             about: None,
         };
         let delivered = session.deliver_job(publication, delivery, effects);
-        session.stored(Receipt::NONE);
+        session.stored(after);
         Some(delivered)
     }
 
@@ -571,27 +587,39 @@ impl Core {
         &self,
         worker: &mut Worker,
         (id, member): (QueueId, SessionId),
-        messages: impl Iterator<Item = (u64, Arc<Message>)>,
+        messages: Vec<(u64, Arc<Message>)>,
         said: Option<Settlement<'_>>,
         now: Time,
     ) {
         let effects = &mut worker.effects;
-        self.change_list_with(effects, id, now, |list, effects| {
+        let count = messages.len();
+        let taken = self.change_list_with(effects, id, now, |list, effects| {
             for (sequence, message) in messages {
-                if list.queue.kept_in().is_some() {
-                    // Somebody joined meanwhile for whom it has to be stored, and
-                    // what is stored is so in its order.
-                    list.queue.reserve_again(message.cost_bytes());
-                    let publication = Publication::of(&message, now);
-                    list.put_in(&self.store, effects, &publication, &Ask::default(), now);
-                } else if let Some(lease) = list.queue.adopt(message, sequence, member, now) {
-                    match said {
-                        Some(settlement) => list.settle(lease, settlement, now),
-                        None => list.queue.release(lease),
-                    }
+                if list.queue.kept_in().is_none() {
+                    list.queue.adopt(message, sequence, member, said, now);
+                    continue;
                 }
+                // Somebody joined meanwhile for whom it has to be stored, and what
+                // is stored is so in its order.
+                let mut ask = Ask::default();
+                match said {
+                    Some(Settlement::Reject { .. }) => {
+                        self.counters.dropped_group.increment();
+                        continue;
+                    }
+                    Some(Settlement::Fail { delay, .. }) => {
+                        ask.due = now + delay.unwrap_or_default();
+                    }
+                    _ => {}
+                }
+                list.queue.reserve_again(message.cost_bytes());
+                let publication = Publication::of(&message, now);
+                list.put_in(&self.store, effects, &publication, &ask, now);
             }
         });
+        if taken.is_none() {
+            self.counters.dropped_group.add(count); // with the group
+        }
     }
 
     /// A member's session, if it may get what has that topic.
@@ -856,9 +884,7 @@ impl Core {
         }
         let receipt = self.store.append(&mut effects.journal);
         effects.receipt = effects.receipt.and(receipt);
-        while (list.receipts.front()).is_some_and(|(_, receipt)| self.store.has(*receipt)) {
-            list.receipts.pop_front();
-        }
+        list.forget_receipts(&self.store);
         let same = |(_, last): &(u64, Receipt)| *last == receipt;
         if list.queue.next_sequence() > sequence && !list.receipts.back().is_some_and(same) {
             list.receipts.push_back((sequence, receipt));

@@ -412,6 +412,30 @@ fn what_a_clean_member_gives_back_is_stored_for_one_that_stays() {
 }
 
 #[test]
+fn what_a_clean_member_rejects_is_not_stored_for_one_that_stays() {
+    through_each_end(|mut world, end| {
+        let [a, p] = ["a", "p"].map(|id| world.connect(id).go());
+        world.subscribe(a, "$share/g/t", 1);
+        for number in numbers(0..2) {
+            world.publish(p, "t", &number, 1);
+        }
+        let held = world.messages(a);
+        let b = world.connect("b").clean(false).go();
+        world.subscribe(b, "$share/g/t", 1);
+        world.disconnect(b);
+        world.control(a, "reject", &held[0].id.to_string());
+        assert_eq!(world.counts().dropped_group, 1);
+        world.control(a, "nack", &format!("{} 30", held[1].id));
+        world.disconnect(a);
+        end(&mut world);
+        let b = world.connect("b").clean(false).go();
+        assert_eq!(world.payloads(b), [""; 0]);
+        world.advance(secs(31));
+        assert_eq!(world.payloads(b), ["1"]);
+    });
+}
+
+#[test]
 fn a_share_group_goes_with_its_last_member() {
     through_each_end(|mut world, end| {
         for id in ["a", "b"] {
