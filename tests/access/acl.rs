@@ -199,6 +199,10 @@ fn what_is_wrong_is_told_with_its_line() {
             "rules.acl:1: \"a/#/b\" is no topic filter: # stands alone",
         ),
         (
+            "pattern $%c/a",
+            "rules.acl:1: \"$%c/a\" would let a name say which of the broker's own topics",
+        ),
+        (
             "pattern a+%c",
             "rules.acl:1: \"a+%c\" is no topic filter: + stands alone",
         ),

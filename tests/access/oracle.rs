@@ -15,7 +15,7 @@ use super::{identity, source};
 /// Levels of topics, of rules and filters; the last is in no rule.
 const LEVELS: [&str; 6] = ["a", "", "$x", "al", "dev", "other"];
 const NAMED: [&str; 5] = ["a", "", "$x", "al", "dev"];
-const PLACEHOLDERS: [&str; 5] = ["%u", "%c", "d%c", "%u%c", "$%c"];
+const PLACEHOLDERS: [&str; 4] = ["%u", "%c", "d%c", "%u%c"];
 const USERS: [&str; 7] = ["-", "al", "a", "+", "a/b", "", "$x"];
 const CLIENTS: [&str; 8] = ["dev", "al", "ev", "#", "a/b", "", "$x", "x\0"];
 const LIST_WORDS: [&str; 7] = [
@@ -504,7 +504,11 @@ impl Text {
             let accesses = ["", "read ", "write ", "readwrite ", "deny "];
             let access = random.one_of(&accesses);
             // In a topic line they are text.
-            let placeholders = if word == "pattern" { 5 } else { 0 };
+            let placeholders = if word == "pattern" {
+                PLACEHOLDERS.len()
+            } else {
+                0
+            };
             let filter = random.filter(&NAMED, &PLACEHOLDERS[..placeholders]);
             let filter = match random.below(8) {
                 0 | 1 => format!("$queue/{filter}"),

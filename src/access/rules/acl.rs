@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::set::{Access, Kind, LinesBuilder, Rule};
-use super::tree::LIMITS;
+use super::tree::parse_filter;
 use super::{Acl, source_name};
 use crate::config::{FileRef, Problem, Source};
 use crate::topic::TopicFilter;
@@ -96,10 +96,8 @@ impl<'a> Line<'a> {
                 ));
             }
         };
-        match TopicFilter::parse(filter, LIMITS) {
-            Ok(filter) => Ok(Line::Rule(kind, access, filter)),
-            Err(error) => Err(format!("{filter:?} is no topic filter: {error}")),
-        }
+        let filter = parse_filter(filter, kind == Kind::Patterns)?;
+        Ok(Line::Rule(kind, access, filter))
     }
 }
 

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::tree::{Builder, Effect, Found, LIMITS, Names, Place, Placeholders, ROOT, Tree};
+use super::tree::{Builder, Effect, Found, Names, Place, Placeholders, ROOT, Tree, parse_filter};
 use crate::message::Qos;
-use crate::topic::{TopicFilter, TopicLimits};
+use crate::topic::TopicFilter;
 
 /// What a rule is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,18 +65,7 @@ impl Right {
     /// # Errors
     /// Why a rule of this right has no such filter, and what would be right.
     pub(super) fn check(self, filter: &str) -> Result<TopicFilter<'_>, String> {
-        let parsed = TopicFilter::parse(filter, LIMITS).map_err(|error| match error {
-            crate::topic::TopicError::TooLong | crate::topic::TopicError::TooDeep => {
-                let TopicLimits {
-                    bytes_max,
-                    levels_max,
-                } = LIMITS;
-                format!(
-                    "{filter:?} is no topic filter: it has {bytes_max} bytes and {levels_max} levels at most"
-                )
-            }
-            error => format!("{filter:?} is no topic filter: {error}"),
-        })?;
+        let parsed = parse_filter(filter, true)?;
         let wrong = match self.is_of_queues() {
             true if filter.starts_with("$queue/") => {
                 Some("queues are named without $queue/".to_owned())

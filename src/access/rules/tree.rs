@@ -9,14 +9,38 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use crate::topic::{TopicFilter, TopicLimits};
+use crate::topic::{TopicError, TopicFilter, TopicLimits};
 
 /// Of a rule's filter: as long as a topic may be, and deeper than mosquitto
 /// takes them.
-pub(super) const LIMITS: TopicLimits = TopicLimits {
+const LIMITS: TopicLimits = TopicLimits {
     bytes_max: 65_535,
     levels_max: 256,
 };
+
+/// A rule's filter.
+///
+/// # Errors
+/// Why it is none, for people.
+pub(super) fn parse_filter(text: &str, has_placeholders: bool) -> Result<TopicFilter<'_>, String> {
+    let filter = TopicFilter::parse(text, LIMITS).map_err(|error| match error {
+        TopicError::TooLong | TopicError::TooDeep => {
+            let TopicLimits {
+                bytes_max,
+                levels_max,
+            } = LIMITS;
+            format!("is no topic filter: it has {bytes_max} bytes and {levels_max} levels at most")
+        }
+        error => format!("{text:?} is no topic filter: {error}"),
+    })?;
+    let first = filter.levels().next().unwrap_or_default();
+    if has_placeholders && first.starts_with('$') && Template::parse(first).is_some() {
+        return Err(format!(
+            "{text:?} would let a name say which of the broker's own topics are meant: write {first:?} without %u and %c"
+        ));
+    }
+    Ok(filter)
+}
 
 /// No rule, or no node.
 const NONE: u32 = u32::MAX;
@@ -169,20 +193,6 @@ impl Template {
         Some(Template(pieces))
     }
 
-    /// The text that every level begins with which it fits.
-    fn lead(&self) -> &str {
-        match self.0.first() {
-            Some(Piece::Text(text)) => text,
-            _ => "",
-        }
-    }
-
-    /// Whether it begins with a placeholder: as a wildcard, it then fits no
-    /// first level that begins with `$`.
-    fn begins_open(&self) -> bool {
-        self.lead().is_empty()
-    }
-
     fn fits(&self, level: &[u8], names: Names<'_>) -> Fit {
         let mut rest = level;
         for piece in &self.0 {
@@ -202,17 +212,18 @@ impl Template {
         }
     }
 
-    /// The level that it stands for.
-    fn fill(&self, names: Names<'_>) -> Result<String, Fit> {
+    /// The level that it stands for, or how it begins if a name is unfit; and
+    /// which of the two.
+    fn fill(&self, names: Names<'_>) -> (String, Fit) {
         let mut level = String::new();
         for piece in &self.0 {
             match piece.text(names) {
-                Name::Absent => return Err(Fit::No),
-                Name::Unfit => return Err(Fit::Unfit),
+                Name::Absent => return (level, Fit::No),
+                Name::Unfit => return (level, Fit::Unfit),
                 Name::Fit(text) => level.push_str(text),
             }
         }
-        Ok(level)
+        (level, Fit::Yes)
     }
 }
 
@@ -429,13 +440,13 @@ impl<'t> Place<'t> {
         if let Some(child) = self.tree.literal(node, level) {
             self.find_from(child, rest, false, names, found);
         }
-        if !hidden && node.plus != NONE {
+        if hidden {
+            return;
+        }
+        if node.plus != NONE {
             self.find_from(node.plus, rest, false, names, found);
         }
         for (template, child) in &node.templates {
-            if hidden && template.begins_open() {
-                continue;
-            }
             match template.fits(level, names) {
                 Fit::No => {}
                 Fit::Yes => self.find_from(*child, rest, false, names, found),
@@ -466,9 +477,11 @@ impl<'t> Place<'t> {
                 hidden: place.hides(text),
             })
             .collect();
-        for (depth, level) in filter.levels().enumerate() {
+        // No topic is empty, nor has no level at all.
+        let may_end = !matches!(filter.as_str(), "#" | "/#");
+        for level in filter.levels() {
             if level == "#" {
-                return cover_below(at, depth, effect, names);
+                return cover_below(at, may_end, effect, names);
             }
             let mut next = Vec::new();
             for at in at {
@@ -525,10 +538,12 @@ impl<'t> At<'t> {
     /// A rule that denies all that goes on with `level`, as nobody can tell
     /// what its placeholder stands for.
     fn unfit(&self, level: &str, effect: Effect, names: Names<'_>) -> Option<u32> {
+        if effect == Effect::Allow || self.hidden {
+            return None;
+        }
         let mut templates = self.node.templates.iter();
         templates.find_map(|(template, child)| {
-            let is_about = effect == Effect::Deny && !(self.hidden && template.begins_open());
-            let is_unfit = is_about && matches!(template.fits(level.as_bytes(), names), Fit::Unfit);
+            let is_unfit = matches!(template.fits(level.as_bytes(), names), Fit::Unfit);
             let rule = self.tree.node(*child).deny_below;
             (is_unfit && rule != NONE).then_some(rule)
         })
@@ -544,18 +559,19 @@ impl<'t> At<'t> {
                 hidden: false,
             });
         };
-        if !self.hidden && self.node.plus != NONE {
-            push(self.node.plus);
-        }
-        if level == "+" {
-            return;
-        }
-        if let Some(child) = self.tree.literal(self.node, level.as_bytes()) {
+        if level != "+"
+            && let Some(child) = self.tree.literal(self.node, level.as_bytes())
+        {
             push(child);
         }
+        if self.hidden {
+            return;
+        }
+        if self.node.plus != NONE {
+            push(self.node.plus);
+        }
         for (template, child) in &self.node.templates {
-            let is_about = !(self.hidden && template.begins_open());
-            if is_about && matches!(template.fits(level.as_bytes(), names), Fit::Yes) {
+            if level != "+" && matches!(template.fits(level.as_bytes(), names), Fit::Yes) {
                 push(*child);
             }
         }
@@ -566,11 +582,10 @@ impl<'t> At<'t> {
 /// end here, and one, two and more levels below.
 fn cover_below<'t>(
     mut at: Vec<At<'t>>,
-    depth: usize,
+    mut may_end: bool,
     effect: Effect,
     names: Names<'_>,
 ) -> Option<(usize, u32)> {
-    let mut may_end = depth > 0; // no topic has no level at all
     loop {
         let with_index = |at: &At<'t>, rule: Option<u32>| rule.map(|rule| (at.index, rule));
         let multi = at.iter().find_map(|at| with_index(at, at.multi(effect)));
@@ -657,20 +672,21 @@ impl Overlap<'_, '_> {
             }
         }
         for (template, child) in &node.templates {
-            if hidden && template.begins_open() || is_open && !shown(template.lead()) {
-                continue;
+            if hidden {
+                continue; // none begins with `$`
             }
-            let both = match is_open {
+            let (both, fit) = match is_open {
                 true => template.fill(self.names),
-                false => match template.fits(level.as_bytes(), self.names) {
-                    Fit::Yes => Ok(level.to_owned()),
-                    fit => Err(fit),
-                },
+                false => {
+                    let fit = template.fits(level.as_bytes(), self.names);
+                    (level.to_owned(), fit)
+                }
             };
-            let met = match both {
-                Ok(both) => (!is_open || shown(&both)) && self.with(&both, *child, after),
-                Err(Fit::Unfit) => self.show_unfit(*child, rest),
-                Err(_) => false,
+            let met = match fit {
+                _ if is_open && !shown(&both) => false,
+                Fit::Yes => self.with(&both, *child, after),
+                Fit::Unfit => self.show_unfit(*child, rest),
+                Fit::No => false,
             };
             if met {
                 return true;
@@ -698,7 +714,8 @@ impl Overlap<'_, '_> {
             }
             both.push_str(rest);
         }
-        (self.visit)(rule, &both)
+        // No topic is empty.
+        !both.is_empty() && (self.visit)(rule, &both)
     }
 
     /// A rule whose placeholder nobody can fill denies what it could mean.
