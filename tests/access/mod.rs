@@ -187,6 +187,54 @@ fn a_filter_is_allowed_by_rules_together() {
     );
 }
 
+/// The examples in docs/access.md are rules.
+#[test]
+fn the_documented_examples_hold() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/access.md");
+    let text = std::fs::read_to_string(path).expect("the document");
+    // Of each chapter, the lines that are set in.
+    let chapters = text.split("\n## ").map(|chapter| {
+        let lines = chapter.lines().filter_map(|line| match line {
+            "" => Some(""),
+            line => line.strip_prefix("    "),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    let chapters: Vec<_> = chapters.collect();
+    check(
+        &acl(&chapters[1]),
+        &[
+            ("-", "c", "read news/today", true),
+            ("alice", "c", "publish home/alarm", true),
+            ("alice", "c", "publish home/alarm/code", false),
+            ("alice", "c", "read with spaces/a", true),
+            ("alice", "c", "publish sensors/c/t", true),
+            ("bob", "c", "read commands/bob", true),
+            ("worker", "c", "join jobs", true),
+            ("worker", "c", "create jobs", true),
+            ("worker", "c", "subscribe jobs", true),
+            ("worker", "c", "put jobs", false),
+            ("producer", "c", "put jobs", true),
+            ("producer", "c", "join jobs", false),
+            ("operator", "c", "steer jobs", true),
+        ],
+    );
+    let (roles, error) = chapters[2].split_once("rules.toml:").expect("an error");
+    check(
+        &form(roles),
+        &[
+            ("dev-1", "c", "publish sensors/c/t", true),
+            ("dev-1", "c", "publish sensors/c/calibration", false),
+            ("dev-1", "c", "retain sensors/c/state", true),
+            ("alice", "c", "join jobs/a", true),
+            ("bob", "c", "join jobs/a", false),
+        ],
+    );
+    let wrong = "[[role]]\nname = \"r\"\n[role.allow]\npublishes = []";
+    let told = parse_form(wrong).expect_err("there is no such key");
+    assert_eq!(told, format!("rules.toml:{}", error.trim()));
+}
+
 /// CVE-2018-12550: no line is a rule, and nothing is allowed.
 #[test]
 fn rules_without_a_rule_deny_everything() {

@@ -9,6 +9,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
+use ahash::RandomState;
+use hashbrown::HashTable;
+
 use crate::topic::{TopicError, TopicFilter, TopicLimits};
 
 /// Of a rule's filter: as long as a topic may be, and deeper than mosquitto
@@ -113,13 +116,17 @@ impl Found {
 
 #[derive(Debug)]
 pub(super) struct Tree {
-    /// The root first. A node's literal children stand together, by their
-    /// text; a child comes after its parent.
+    /// The root first. A node's literal children stand together; a child comes
+    /// after its parent.
     nodes: Box<[Node]>,
+    /// The literal children of nodes that have several, by parent and text.
+    edges: HashTable<u32>,
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
 struct Node {
+    parent: u32,
     /// Of a literal child.
     level: Box<str>,
     /// The first rule that ends here, of each kind.
@@ -329,13 +336,14 @@ impl Builder {
     pub(super) fn build(mut self) -> Tree {
         self.grow_root();
         let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len());
-        let mut waiting = VecDeque::from([(0, Box::<str>::default())]);
+        let mut waiting = VecDeque::from([(ROOT, 0, Box::<str>::default())]);
         let mut numbered = ROOT + 1;
-        while let Some((from, level)) = waiting.pop_front() {
+        while let Some((parent, from, level)) = waiting.pop_front() {
+            let here = nodes.len() as u32;
             let growing = std::mem::take(&mut self.nodes[from]);
             let first = numbered;
             let mut number = |child, level| {
-                waiting.push_back((child, level));
+                waiting.push_back((here, child, level));
                 numbered += 1;
                 numbered - 1
             };
@@ -348,6 +356,7 @@ impl Builder {
             let (plus, multi) = (wildcard(growing.plus), wildcard(growing.multi));
             let templates = growing.templates.into_iter();
             nodes.push(Node {
+                parent,
                 level,
                 allow: growing.allow.unwrap_or(NONE),
                 deny: growing.deny.unwrap_or(NONE),
@@ -370,9 +379,13 @@ impl Builder {
                 .map(|child| nodes[child as usize].deny_below);
             nodes[at].deny_below = below.fold(node.deny, u32::min);
         }
-        Tree {
+        let mut tree = Tree {
             nodes: nodes.into_boxed_slice(),
-        }
+            edges: HashTable::new(),
+            hasher: RandomState::new(),
+        };
+        tree.make_edges();
+        tree
     }
 }
 
@@ -397,15 +410,41 @@ impl Tree {
         (node != NONE).then(|| self.node(node))
     }
 
-    fn literal(&self, node: &Node, level: &[u8]) -> Option<u32> {
-        let children = &self.nodes[node.literals.start as usize..node.literals.end as usize];
-        let at = children.binary_search_by(|child| child.level.as_bytes().cmp(level));
-        at.ok().map(|at| node.literals.start + at as u32)
+    /// The node's child of that text.
+    fn literal(&self, node: u32, level: &[u8]) -> Option<u32> {
+        let children = &self.node(node).literals;
+        if children.len() <= 1 {
+            let mut only = children.clone();
+            return only.find(|child| self.node(*child).level.as_bytes() == level);
+        }
+        let is_meant = |child: &u32| {
+            let child = self.node(*child);
+            child.parent == node && child.level.as_bytes() == level
+        };
+        let hash = self.hasher.hash_one((node, level));
+        self.edges.find(hash, is_meant).copied()
+    }
+
+    fn make_edges(&mut self) {
+        let Tree {
+            nodes,
+            edges,
+            hasher,
+        } = self;
+        let hash_of = |child: u32| {
+            let node = &nodes[child as usize];
+            hasher.hash_one((node.parent, node.level.as_bytes()))
+        };
+        for node in nodes.iter().filter(|node| node.literals.len() > 1) {
+            for child in node.literals.clone() {
+                edges.insert_unique(hash_of(child), child, |child| hash_of(*child));
+            }
+        }
     }
 
     /// The node of rules whose first level is this text.
     pub(super) fn below(&self, level: &str) -> Option<u32> {
-        self.literal(self.node(ROOT), level.as_bytes())
+        self.literal(ROOT, level.as_bytes())
     }
 }
 
@@ -421,15 +460,8 @@ impl<'t> Place<'t> {
         self.find_from(self.start, Some(topic), self.hides(topic), names, found);
     }
 
-    fn find_from(
-        self,
-        node: u32,
-        rest: Rest<'_>,
-        hidden: bool,
-        names: Names<'_>,
-        found: &mut Found,
-    ) {
-        let node = self.tree.node(node);
+    fn find_from(self, id: u32, rest: Rest<'_>, hidden: bool, names: Names<'_>, found: &mut Found) {
+        let node = self.tree.node(id);
         if !hidden && let Some(multi) = self.tree.node_if(node.multi) {
             found.add(multi); // also of the level above it (4.7.1.2)
         }
@@ -437,7 +469,7 @@ impl<'t> Place<'t> {
             return found.add(node);
         };
         let (level, rest) = split(rest);
-        if let Some(child) = self.tree.literal(node, level) {
+        if let Some(child) = self.tree.literal(id, level) {
             self.find_from(child, rest, false, names, found);
         }
         if hidden {
@@ -473,7 +505,7 @@ impl<'t> Place<'t> {
             .map(|&(index, place)| At {
                 index,
                 tree: place.tree,
-                node: place.tree.node(place.start),
+                node: place.start,
                 hidden: place.hides(text),
             })
             .collect();
@@ -494,7 +526,7 @@ impl<'t> Place<'t> {
             at = next;
         }
         at.iter().find_map(|at| {
-            let rule = at.node.rule(effect).or_else(|| at.multi(effect));
+            let rule = at.node().rule(effect).or_else(|| at.multi(effect));
             rule.map(|rule| (at.index, rule))
         })
     }
@@ -524,14 +556,18 @@ impl<'t> Place<'t> {
 struct At<'t> {
     index: usize,
     tree: &'t Tree,
-    node: &'t Node,
+    node: u32,
     hidden: bool,
 }
 
 impl<'t> At<'t> {
+    fn node(&self) -> &'t Node {
+        self.tree.node(self.node)
+    }
+
     /// A rule of this effect about all that ends or goes on here.
     fn multi(&self, effect: Effect) -> Option<u32> {
-        let multi = self.tree.node_if(self.node.multi);
+        let multi = self.tree.node_if(self.node().multi);
         multi.filter(|_| !self.hidden)?.rule(effect)
     }
 
@@ -541,7 +577,7 @@ impl<'t> At<'t> {
         if effect == Effect::Allow || self.hidden {
             return None;
         }
-        let mut templates = self.node.templates.iter();
+        let mut templates = self.node().templates.iter();
         templates.find_map(|(template, child)| {
             let is_unfit = matches!(template.fits(level.as_bytes(), names), Fit::Unfit);
             let rule = self.tree.node(*child).deny_below;
@@ -555,7 +591,7 @@ impl<'t> At<'t> {
             next.push(At {
                 index: self.index,
                 tree: self.tree,
-                node: self.tree.node(node),
+                node,
                 hidden: false,
             });
         };
@@ -567,10 +603,10 @@ impl<'t> At<'t> {
         if self.hidden {
             return;
         }
-        if self.node.plus != NONE {
-            push(self.node.plus);
+        if self.node().plus != NONE {
+            push(self.node().plus);
         }
-        for (template, child) in &self.node.templates {
+        for (template, child) in &self.node().templates {
             if level != "+" && matches!(template.fits(level.as_bytes(), names), Fit::Yes) {
                 push(*child);
             }
@@ -592,7 +628,7 @@ fn cover_below<'t>(
         if multi.is_some() {
             return multi;
         }
-        if may_end && !at.iter().any(|at| at.node.rule(effect).is_some()) {
+        if may_end && !at.iter().any(|at| at.node().rule(effect).is_some()) {
             return None;
         }
         may_end = true;
@@ -622,9 +658,9 @@ struct Overlap<'t, 'v> {
 
 impl Overlap<'_, '_> {
     /// `rest`: of the filter; `None`: it ended.
-    fn from(&mut self, node: u32, rest: Option<&str>) -> bool {
+    fn from(&mut self, id: u32, rest: Option<&str>) -> bool {
         let tree = self.place.tree;
-        let node = tree.node(node);
+        let node = tree.node(id);
         // Wildcards on either side are not about what begins with `$`.
         let at_start = self.levels.is_empty();
         let hidden = at_start && rest.is_some_and(|rest| self.place.hides(rest.as_bytes()));
@@ -664,7 +700,7 @@ impl Overlap<'_, '_> {
                 }
             }
             false => {
-                if let Some(child) = tree.literal(node, level.as_bytes())
+                if let Some(child) = tree.literal(id, level.as_bytes())
                     && self.with(level, child, after)
                 {
                     return true;
