@@ -50,7 +50,8 @@
 //! A name is compared with one level of a topic; it is never read as a filter.
 //! A name that cannot be a level (empty, or with `+`, `#`, `/` or NUL in it)
 //! fits no rule that allows. A rule that denies is then about everything that
-//! its placeholder could stand for, so that no name escapes it.
+//! its placeholder could stand for, so that no name escapes it. A first level
+//! that begins with `$` has no placeholder: such a rule is an error.
 //!
 //! # For the broker
 //!
