@@ -8,9 +8,12 @@
 
 use std::path::Path;
 
+use rotamq::access::rules::{Ask, Reach, Rules, Strictness};
 use rotamq::authentication::passwords::{Line, Users};
 use rotamq::authentication::scram::Challenge;
 use rotamq::authentication::stored::Stored;
+use rotamq::config::{Origin, Source};
+use rotamq::message::{ClientId, Identity};
 use rotamq::protocol::{
     Packet, PacketType, Properties, PropertiesBuf, ReasonCode, Version, decode, decode_connect,
     encode,
@@ -27,6 +30,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("topics", topics),
     ("passwords", passwords),
     ("scram", scram),
+    ("acl", acl),
+    ("rules", rules),
 ];
 
 #[cfg(fuzzing)]
@@ -321,5 +326,79 @@ fn scram(bytes: &[u8]) {
     if let Some((user, said)) = challenge.finish(last) {
         assert!(user == "user" && said.starts_with("v="));
         assert!(last.ends_with(",p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="));
+    }
+}
+
+/// Whatever an ACL file says, see [`check_rules`].
+fn acl(bytes: &[u8]) {
+    check_rules(bytes, |source| Rules::parse(Some(source), None));
+}
+
+/// Whatever our own form of it says, see [`check_rules`].
+fn rules(bytes: &[u8]) {
+    check_rules(bytes, |source| Rules::parse(None, Some(source)));
+}
+
+/// What is wrong with a file is in one of its lines. Else what a filter
+/// reaches is what each topic gets. The first four lines are a user, or
+/// nothing, a client id, a filter and a topic.
+fn check_rules(
+    bytes: &[u8],
+    parse: impl Fn(&Source) -> Result<Rules, rotamq::config::ConfigError>,
+) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let parts: Vec<&str> = text.splitn(5, '\n').collect();
+    let &[user, client, filter, topic, text] = &parts[..] else {
+        return;
+    };
+    let source = Source {
+        path: Path::new("rules").into(),
+        text: text.to_owned(),
+    };
+    let rules = match parse(&source) {
+        Ok(rules) => rules,
+        Err(error) => {
+            let lines = text.split('\n').count();
+            assert!(!error.problems.is_empty());
+            for problem in &error.problems {
+                let Origin::File { line, .. } = problem.origin else {
+                    panic!("{problem} is in no line");
+                };
+                assert!((1..=lines).contains(&line), "{problem}");
+            }
+            return;
+        }
+    };
+    let who = Identity {
+        user: (!user.is_empty()).then(|| user.into()),
+        client: ClientId::new(client),
+    };
+    let rights = rules.rights(&who, &[]);
+    let name = TopicName::parse(topic, TopicLimits::NONE);
+    let filter = TopicFilter::parse(filter, TopicLimits::NONE);
+    let (Ok(name), Ok(filter)) = (name, filter) else {
+        return;
+    };
+    let topic = topic.as_bytes();
+    let reach = rights.reach(filter);
+    if filter.matches(name) {
+        let expected = match reach {
+            Reach::All(_) => Some(true),
+            Reach::Nothing(_) => Some(false),
+            Reach::Part(..) => None,
+        };
+        assert!(expected.is_none_or(|expected| expected == rights.may_read(topic)));
+    }
+    let strictness = Strictness::Refuse;
+    for ask in [
+        Ask::Subscribe { filter, strictness },
+        Ask::Read { topic },
+        Ask::Join { queue: filter },
+        Ask::Steer { queue: filter },
+    ] {
+        let explained = rights.explain(rights.decide(ask)).to_string();
+        assert!(explained.starts_with("allowed by ") || explained.starts_with("denied"));
     }
 }

@@ -16,8 +16,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source, queue_settings};
+pub(crate) use load::{FileRef, nearest, syntax_errors};
 pub use options::{parse_flag, shape_of};
 pub use print::{example, queue_keys};
+pub(crate) use value::found;
 pub use value::{Shape, Value};
 
 /// All that a broker can be told.

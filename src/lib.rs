@@ -22,7 +22,7 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], `slots`, `base64` | the nouns, the table and the form that all use |
+//! | [`topic`], [`message`], `pattern`, `slots`, `base64` | the nouns, the forms and the table that all use |
 //!
 //! # Invariants
 //!
@@ -48,6 +48,7 @@ pub mod config;
 pub mod journal;
 pub mod message;
 mod net;
+mod pattern;
 pub mod protocol;
 pub mod queue;
 pub mod router;

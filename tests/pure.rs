@@ -1,5 +1,6 @@
 //! Tests of what needs neither sockets nor disk nor clock.
 
+mod access;
 mod cli;
 mod codec;
 mod config;

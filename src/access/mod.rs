@@ -4,7 +4,12 @@
 //! its own. Decides only; what a refusal means for a client is `broker`'s, and
 //! who somebody is, `authentication`'s.
 
+pub mod rules;
+
 use crate::message::Identity;
+
+/// What requests to steer queues are published to.
+pub const CONTROL_TOPIC: &str = "$CONTROL/rotamq/v1";
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug)]

@@ -304,18 +304,18 @@ struct Arrays<'t> {
 
 /// The file that is read, for its name and lines.
 #[derive(Clone, Copy)]
-struct FileRef<'s>(&'s Source);
+pub(crate) struct FileRef<'s>(pub &'s Source);
 
 impl FileRef<'_> {
-    fn at<T>(self, spanned: &Spanned<T>) -> Origin {
+    pub fn at<T>(self, spanned: &Spanned<T>) -> Origin {
         self.line(self.line_of(spanned))
     }
 
-    fn line_of<T>(self, spanned: &Spanned<T>) -> usize {
+    pub fn line_of<T>(self, spanned: &Spanned<T>) -> usize {
         line_of(self.0.text.as_bytes(), spanned.span().start)
     }
 
-    fn line(self, line: usize) -> Origin {
+    pub fn line(self, line: usize) -> Origin {
         Origin::File {
             path: Arc::clone(&self.0.path),
             line,
@@ -708,7 +708,7 @@ impl Loading {
 }
 
 /// What a file that is no TOML is told, a problem for each place.
-fn syntax_errors(source: &Source, errors: &[toml::de::Error]) -> ConfigError {
+pub(crate) fn syntax_errors(source: &Source, errors: &[toml::de::Error]) -> ConfigError {
     let mut problems = Vec::new();
     for error in errors {
         let at = error.span().map_or(source.text.len(), |span| span.start);
@@ -760,7 +760,7 @@ fn unknown_variable(path: &str) -> String {
 
 /// The path among `known` that `path` was meant to be: the one whose key is
 /// most alike, and of those the one whose section is.
-fn nearest(path: &str, known: impl Iterator<Item = String>) -> String {
+pub(crate) fn nearest(path: &str, known: impl Iterator<Item = String>) -> String {
     let split = |path: &str| match path.rsplit_once('.') {
         Some((section, key)) => (section.to_owned(), key.to_owned()),
         None => (String::new(), path.to_owned()),

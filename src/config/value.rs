@@ -48,7 +48,7 @@ impl Shape {
     }
 
     /// The value that stands in a file, if it is of this kind.
-    pub(super) fn read(&self, value: &DeValue<'_>) -> Result<Value, String> {
+    pub(crate) fn read(&self, value: &DeValue<'_>) -> Result<Value, String> {
         let read = match value {
             DeValue::Boolean(flag) => Some(Value::Flag(*flag)),
             DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix())
@@ -107,7 +107,7 @@ impl fmt::Display for Shape {
 }
 
 /// A value that is not what it should be, short enough for an error.
-pub(super) fn found(value: &DeValue<'_>) -> String {
+pub(crate) fn found(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) if text.len() <= 80 => format!("{text:?}"),
         DeValue::String(_) => "a long text".to_owned(),

@@ -14,7 +14,7 @@ mod members;
 mod steering;
 
 pub(in crate::broker) use catalog::{Plan, group_settings};
-pub(super) use members::{fits_client, parse_span};
+pub(super) use members::parse_span;
 pub(super) use steering::{Look, Pick, no_queue};
 
 use std::cell::{Cell, OnceCell};

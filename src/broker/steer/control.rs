@@ -4,16 +4,13 @@
 use serde_json::{Value, json};
 
 use super::{Answer, Request, SteerError};
-use crate::access::{Action, Decision};
+use crate::access::{Action, CONTROL_TOPIC, Decision};
 use crate::broker::link::Link;
 use crate::broker::publish::{Incoming, Refused, Taken};
 use crate::broker::{Core, Worker};
 use crate::message::Time;
 use crate::protocol::{PacketType, Properties, Property, ReasonCode};
 use crate::session::{Close, Publication};
-
-/// What requests are published to.
-pub const CONTROL_TOPIC: &str = "$CONTROL/rotamq/v1";
 
 /// Where an answer goes, and what goes with it.
 struct Reply {

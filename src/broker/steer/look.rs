@@ -10,9 +10,10 @@ use super::{
 };
 use crate::base64;
 use crate::broker::Core;
-use crate::broker::lists::{Look, fits_client, no_queue};
+use crate::broker::lists::{Look, no_queue};
 use crate::config::{QueueSettings, queue_keys};
 use crate::message::{QueueId, SessionId, Time};
+use crate::pattern;
 use crate::protocol::{PacketType, Properties, Property};
 use crate::queue::{Event, MemberState, Peek, Seen, What, Whereabouts};
 use crate::topic::{TopicFilter, TopicLimits};
@@ -29,7 +30,7 @@ impl Core {
         let is_wanted = |queue: &str| {
             after.is_none_or(|after| queue > after)
                 && name.is_none_or(|name| match name.contains('*') {
-                    true => fits_client(name, queue),
+                    true => pattern::fits(name, queue),
                     false => queue.contains(name),
                 })
         };

@@ -16,7 +16,6 @@ use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::control::CONTROL_TOPIC;
 pub(super) use self::moving::Movings;
 pub(super) use self::sys::SysRound;
 use super::lists::Pick;

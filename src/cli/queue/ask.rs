@@ -11,7 +11,8 @@ use serde_json::Value;
 use tokio::select;
 use tokio::time::timeout;
 
-use crate::broker::steer::{CONTROL_TOPIC, Request, SteerError};
+use crate::access::CONTROL_TOPIC;
+use crate::broker::steer::{Request, SteerError};
 use crate::cli::client::Client;
 use crate::cli::{Failure, describe};
 use crate::message::{PacketId, Qos};
