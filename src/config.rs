@@ -15,6 +15,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::rules::Strictness;
 pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source, queue_settings};
 pub(crate) use load::{FileRef, nearest, syntax_errors};
 pub use options::{parse_flag, shape_of};
@@ -32,6 +33,7 @@ pub struct Config {
     pub allow_anonymous: bool,
     pub listeners: Vec<Listener>,
     pub authentication: AuthenticationSettings,
+    pub access: AccessSettings,
     pub store: StoreSettings,
     pub limits: Limits,
     pub session: SessionSettings,
@@ -61,6 +63,17 @@ pub struct AuthenticationSettings {
     /// Clients whose passwords wait to be checked; more are refused.
     pub hashing_waiting_max: usize,
     pub ban: BanSettings,
+}
+
+/// What clients may do. Without either file: everything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessSettings {
+    /// As mosquitto has them.
+    pub acl_file: Option<PathBuf>,
+    /// Roles, and who has them.
+    pub rules_file: Option<PathBuf>,
+    /// Which subscriptions are granted.
+    pub subscriptions: Strictness,
 }
 
 /// After how many failures nobody is asked any more who it is.
@@ -384,6 +397,11 @@ impl Default for Config {
                     within: Duration::from_secs(60),
                     lasts: Duration::from_secs(60),
                 },
+            },
+            access: AccessSettings {
+                acl_file: None,
+                rules_file: None,
+                subscriptions: Strictness::Filter,
             },
             store: StoreSettings::default(),
             limits: Limits::default(),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rotamq::cli::{self, bench, config, passwd, publish, queue, serve, store, subscribe};
+use rotamq::cli::{self, access, bench, config, passwd, publish, queue, serve, store, subscribe};
 
 /// What one thread allocates for a message another often gives back: mimalloc
 /// saves 7 to 12 % of a delivery's CPU against the system's allocator.
@@ -39,6 +39,8 @@ enum Command {
     /// Asks for the password, or reads the first line of standard input if that
     /// is no terminal.
     Passwd(passwd::PasswdArguments),
+    /// Check access rules, or tell which of them decides
+    Access(access::AccessArguments),
     /// Check a configuration, or show what holds
     Config(config::ConfigArguments),
     /// Look at a data folder, copy it, or carry over what is in it
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Sub(arguments) => subscribe::run(arguments),
         Command::Queue(arguments) => queue::run(*arguments),
         Command::Passwd(arguments) => passwd::run(arguments),
+        Command::Access(arguments) => access::run(arguments),
         Command::Config(arguments) => config::run(arguments),
         Command::Store(arguments) => store::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),

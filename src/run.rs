@@ -16,9 +16,11 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::access;
+use crate::access::rules::Rules;
 use crate::authentication::{Authenticator, Bans, Chain, Hashing, Method, PasswordFile, Scram};
 use crate::broker::{Core, Counts, Worker};
-use crate::config::{AuthenticationSettings, Config};
+use crate::config::{AccessSettings, AuthenticationSettings, Config};
 use crate::net::{self, Clock, Shared, with_worker};
 use crate::protocol::ReasonCode;
 use crate::session::Close;
@@ -57,6 +59,7 @@ pub struct Broker {
     control: Option<Control>,
     shared: Arc<Shared>,
     passwords: Option<Arc<PasswordFile>>,
+    access: AccessSettings,
     stopping: watch::Sender<bool>,
     storage: Threads,
     // `None` once it was stopped.
@@ -101,6 +104,7 @@ impl Broker {
         methods: Vec<Arc<dyn Method>>,
     ) -> Result<Broker, ServeError> {
         let passwords = open_passwords(&config.authentication)?;
+        let rules = rules_of(&config.access)?;
         let (stopping, stopped) = watch::channel(false);
         // The system's randomness, by way of the standard library's.
         let seed = RandomState::new().hash_one(0);
@@ -115,6 +119,9 @@ impl Broker {
         let clock = Clock::starting(start, now);
         let core = Core::new(config, seed).started(now);
         let (mut core, restored) = core.with_store(store, is_whole, now).map_err(unreadable)?;
+        if let Some(rules) = rules {
+            core.set_rules(&mut Worker::new(&core), rules, now);
+        }
         if core.store().is_on() {
             core.welcome_back(now, clock.now());
             tracing::info!("restored: {restored}");
@@ -151,21 +158,32 @@ impl Broker {
             control,
             shared,
             passwords,
+            access: config.access.clone(),
             stopping,
             storage,
             runtime: Some(runtime),
         })
     }
 
-    /// Reads again what may be changed while it runs: the password file. What is
-    /// wrong with it is said in the log, and all stays as it was.
+    /// Reads again what may be changed while it runs: the password file and the
+    /// files of rules. What is wrong with one is said in the log, and all stays as
+    /// it was.
     pub fn reload(&self) {
-        let Some(passwords) = &self.passwords else {
-            return tracing::info!("there is no password file to be read again");
-        };
-        match passwords.reload() {
-            Ok(users) => tracing::info!(users, "the password file was read again"),
-            Err(error) => tracing::error!("the password file stays as it was: {error}"),
+        match self.passwords.as_ref().map(|passwords| passwords.reload()) {
+            None => {}
+            Some(Ok(users)) => tracing::info!(users, "the password file was read again"),
+            Some(Err(error)) => tracing::error!("the password file stays as it was: {error}"),
+        }
+        match rules_of(&self.access) {
+            Ok(None) => {}
+            Ok(Some(rules)) => {
+                let core = &self.shared.core;
+                core.set_rules(&mut Worker::new(core), rules, self.shared.clock.now());
+                tracing::info!("the access rules were read again, and hold for all from now on");
+            }
+            Err(ServeError(error)) => {
+                tracing::error!("the access rules stay as they were: {error}");
+            }
         }
     }
 
@@ -310,6 +328,12 @@ fn start_runtime(config: &Config) -> Result<Runtime, ServeError> {
     }
     (builder.enable_all().thread_name("rotamq").build())
         .map_err(|error| ServeError(format!("cannot start threads: {error}")))
+}
+
+fn rules_of(settings: &AccessSettings) -> Result<Option<Rules>, ServeError> {
+    let (acl, form) = (&settings.acl_file, &settings.rules_file);
+    access::read_rules(acl.as_deref(), form.as_deref())
+        .map_err(|error| ServeError(error.to_string()))
 }
 
 fn open_passwords(

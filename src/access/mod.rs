@@ -1,61 +1,242 @@
-//! Who may publish, subscribe, join, leave a will and be delivered to.
+//! Who may publish, subscribe, join, steer, leave a will and be delivered to.
 //!
-//! One function decides all of it, so that no way a message takes has rules of
-//! its own. Decides only; what a refusal means for a client is `broker`'s, and
-//! who somebody is, `authentication`'s.
+//! Owns which rules are in force, and since when. Decides only; what a refusal
+//! means for a client is `broker`'s, and who somebody is, `authentication`'s.
 
 pub mod rules;
 
-use crate::message::Identity;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::config::{ConfigError, Source};
+use crate::message::{Identity, Qos};
+use crate::topic::TopicFilter;
+use rules::{Ask, Publishing, Reach, Rights, Rules, Strictness, Verdict};
 
 /// What requests to steer queues are published to.
 pub const CONTROL_TOPIC: &str = "$CONTROL/rotamq/v1";
 
-/// What somebody wants to do.
-#[derive(Clone, Copy, Debug)]
-pub enum Action<'a> {
-    Publish {
-        topic: &'a str,
-    },
-    Subscribe {
-        filter: &'a str,
-    },
-    /// Become a member of a work queue, and create it where it does not exist.
-    Join {
-        queue: &'a str,
-    },
-    Will {
-        topic: &'a str,
-    },
-    /// Get a message, whichever way it comes.
-    Deliver {
-        topic: &'a [u8],
-    },
+/// The rules in force. Without any, who is let in may do everything.
+pub struct Access {
+    rules: RwLock<Option<Arc<Rules>>>,
+    // How often they were set; 0: there never were any.
+    epoch: AtomicU32,
+    strictness: Strictness,
 }
 
-/// The answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    Allow,
-    Deny,
-}
-
-/// The rules in force.
+/// What a connection may publish, by the rules that were in force when it was
+/// asked last.
 #[derive(Debug, Default)]
-pub struct Access {}
+pub struct Permit(Option<Box<Held>>);
+
+#[derive(Debug)]
+struct Held {
+    epoch: u32,
+    publishing: Option<Publishing>,
+}
+
+/// It is not allowed: why, for the log. Clients are not told the rules.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Denied(String);
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A subscription that is granted.
+pub struct Subscribing {
+    pub qos_max: Qos,
+    /// Who has to be asked of each delivery; `None`: all that comes by it may
+    /// be read.
+    pub gate: Option<Arc<Rights>>,
+    // Of the rules that say so.
+    epoch: u32,
+}
 
 impl Access {
-    /// Whether `who` may do `action`.
-    #[inline]
-    pub fn decide(&self, _who: &Identity, action: Action<'_>) -> Decision {
-        match action {
-            // Topics below $SYS are the broker's own to publish.
-            Action::Publish { topic } | Action::Will { topic }
-                if topic == "$SYS" || topic.starts_with("$SYS/") =>
-            {
-                Decision::Deny
-            }
-            _ => Decision::Allow,
+    pub fn new(strictness: Strictness) -> Access {
+        Access {
+            rules: RwLock::new(None),
+            epoch: AtomicU32::new(0),
+            strictness,
         }
+    }
+
+    /// These are in force from now on.
+    pub fn set_rules(&self, rules: Rules) {
+        *self.rules.write() = Some(Arc::new(rules));
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether there are rules.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.epoch.load(Ordering::Acquire) > 0
+    }
+
+    /// What a client may do; `None`: everything.
+    pub fn rights(&self, who: &Identity) -> Option<Arc<Rights>> {
+        let rules = self.rules.read();
+        let rules = rules.as_ref()?;
+        Some(Arc::new(rules.rights(who, &[])))
+    }
+
+    /// Whether a client may publish to a topic as a PUBLISH or a will has it,
+    /// with `$queue/` where it has that.
+    ///
+    /// # Errors
+    /// It may not.
+    #[inline]
+    pub fn may_publish(
+        &self,
+        permit: &mut Permit,
+        who: &Identity,
+        (topic, qos, retain): (&str, Qos, bool),
+    ) -> Result<(), Denied> {
+        if topic.starts_with('$') {
+            check_reserved(topic)?;
+        }
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if epoch == 0 {
+            return Ok(());
+        }
+        let publishing = match &mut permit.0 {
+            Some(held) if held.epoch == epoch => &mut held.publishing,
+            _ => self.renew(permit, who, epoch),
+        };
+        let Some(publishing) = publishing else {
+            return Ok(());
+        };
+        if !topic.starts_with("$queue/") && publishing.may_publish(topic, qos, retain) {
+            return Ok(());
+        }
+        check(publishing.rights(), ask_to_publish(topic, qos, retain))
+    }
+
+    #[cold]
+    fn renew<'a>(
+        &self,
+        permit: &'a mut Permit,
+        who: &Identity,
+        epoch: u32,
+    ) -> &'a mut Option<Publishing> {
+        let publishing = self.rights(who).map(Publishing::new);
+        let held = Held { epoch, publishing };
+        &mut permit.0.insert(Box::new(held)).publishing
+    }
+
+    /// As [`Access::may_publish`], of somebody who asks once.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn may_publish_once(
+        &self,
+        who: &Identity,
+        publish: (&str, Qos, bool),
+    ) -> Result<(), Denied> {
+        self.may_publish(&mut Permit::default(), who, publish)
+    }
+
+    /// Whether a client may do something that is asked for once.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn may(&self, who: &Identity, ask: Ask<'_>) -> Result<(), Denied> {
+        match self.rights(who) {
+            Some(rights) => check(&rights, ask),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a client may subscribe, or join, as it asks: each filter is one
+    /// by which messages would come.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn may_subscribe<'a>(
+        &self,
+        who: &Identity,
+        asks: &[Ask<'a>],
+        filters: impl Iterator<Item = TopicFilter<'a>>,
+    ) -> Result<Subscribing, Denied> {
+        // Asked first: rules that come after it are found to be others.
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let Some(rights) = self.rights(who) else {
+            return Ok(Subscribing {
+                qos_max: Qos::ExactlyOnce,
+                gate: None,
+                epoch,
+            });
+        };
+        for ask in asks {
+            check(&rights, *ask)?;
+        }
+        let mut reads_all = true;
+        for filter in filters {
+            let strictness = self.strictness;
+            check(&rights, Ask::Subscribe { filter, strictness })?;
+            reads_all &= matches!(rights.reach(filter), Reach::All(_));
+        }
+        Ok(Subscribing {
+            qos_max: rights.qos_max(),
+            gate: (!reads_all).then_some(rights),
+            epoch,
+        })
+    }
+
+    /// Whether the rules are those that said so.
+    pub fn is_current(&self, subscribing: &Subscribing) -> bool {
+        self.epoch.load(Ordering::Acquire) == subscribing.epoch
+    }
+}
+
+/// The rules in these files; `None`: there are no files.
+///
+/// # Errors
+/// A file cannot be read; or all that is wrong in them, each with its line.
+pub fn read_rules(acl: Option<&Path>, form: Option<&Path>) -> Result<Option<Rules>, ConfigError> {
+    let acl = acl.map(Source::read).transpose()?;
+    let form = form.map(Source::read).transpose()?;
+    if acl.is_none() && form.is_none() {
+        return Ok(None);
+    }
+    Rules::parse(acl.as_ref(), form.as_ref()).map(Some)
+}
+
+/// Topics below $SYS are the broker's own to publish.
+fn check_reserved(topic: &str) -> Result<(), Denied> {
+    match topic == "$SYS" || topic.starts_with("$SYS/") {
+        true => Err(Denied("only the broker publishes below $SYS".into())),
+        false => Ok(()),
+    }
+}
+
+/// What a PUBLISH to that topic, as it is written, asks for.
+pub fn ask_to_publish(topic: &str, qos: Qos, retain: bool) -> Ask<'_> {
+    match topic.strip_prefix("$queue/") {
+        Some(topic) => Ask::Put { topic, qos },
+        None => Ask::Publish { topic, qos, retain },
+    }
+}
+
+fn check(rights: &Rights, ask: Ask<'_>) -> Result<(), Denied> {
+    match rights.decide(ask) {
+        Verdict::Allowed(_) => Ok(()),
+        verdict => Err(Denied(rights.explain(verdict).to_string())),
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("epoch", &self.epoch)
+            .field("strictness", &self.strictness)
+            .finish_non_exhaustive()
     }
 }

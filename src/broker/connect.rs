@@ -10,7 +10,6 @@ use super::publish::Sorted;
 use super::record::{SessionRecord, Target as Stored, session_key, subscription_key};
 use super::timers::Timer;
 use super::{Core, Worker};
-use crate::access::{Action, Decision};
 use crate::authentication::Authenticated;
 use crate::config::{Durability, Redirect};
 use crate::journal::{Change, Receipt};
@@ -248,8 +247,10 @@ impl Core {
         let mut scratch = Vec::new();
         let sorted = Sorted::of(will.properties, &mut scratch)?;
         self.check_payload(sorted.says_text, will.payload)?;
-        let action = Action::Will { topic: will.topic };
-        if self.access.decide(identity, action) == Decision::Deny {
+        let publish = (will.topic, will.qos, will.retain);
+        if let Err(denied) = self.access.may_publish_once(identity, publish) {
+            let client = &identity.client;
+            tracing::info!(?client, topic = will.topic, why = %denied, "a will was denied");
             let why = "a will to this topic is not allowed";
             return Err(Close::new(ReasonCode::NotAuthorized, why));
         }
@@ -321,6 +322,7 @@ impl Core {
         now: Time,
     ) -> u32 {
         session.identity = entry.identity.clone();
+        self.set_gate(&mut session);
         // A will whose delay still runs is not published [MQTT-3.1.3-9].
         session.will = entry.will.take();
         let (terms, connack) = (entry.accepted.terms, entry.accepted.connack(true));
@@ -583,11 +585,9 @@ impl Core {
 
     /// [MQTT-3.1.2-8]; decided again, for a right can be lost meanwhile.
     fn publish_will(&self, worker: &mut Worker, will: &Will, identity: &Arc<Identity>, now: Time) {
-        let denied = self
-            .access
-            .decide(identity, Action::Will { topic: &will.topic })
-            == Decision::Deny;
-        let published = !denied && {
+        let publish = (&*will.topic, will.qos, will.retain);
+        let allowed = self.access.may_publish_once(identity, publish);
+        let published = allowed.is_ok() && {
             let name = will.topic.strip_prefix("$queue/").unwrap_or(&will.topic);
             TopicName::parse(name, self.topic_limits).is_ok_and(|topic| {
                 let id = self.next_message_id(worker);
@@ -607,7 +607,8 @@ impl Core {
         };
         if !published {
             self.counters.refused_messages.increment();
-            tracing::warn!(client = ?identity.client, topic = ?will.topic, "a will could not be published");
+            let denied = allowed.err().map(tracing::field::display);
+            tracing::warn!(client = ?identity.client, topic = ?will.topic, denied, "a will could not be published");
         }
     }
 

@@ -4,6 +4,7 @@
 //! that it holds back. Every packet that the broker understands is handled
 //! here, or sent on from here.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use super::lists::List;
 use super::publish::{Incoming, Queued, Refused, Sorted, Taken};
 use super::timers::Timer;
 use super::{Core, Worker};
+use crate::access::Permit;
 use crate::config::Durability;
 use crate::journal::{Journal, Receipt};
 use crate::message::{Identity, PacketId, Qos, QueueId, SessionId, Time};
@@ -38,6 +40,7 @@ pub struct Link {
     aliases: Option<Box<ReceivedAliases>>,
     // CONNACK is on its way.
     pub(super) greeted: bool,
+    pub(super) permit: RefCell<Permit>,
     /// Its client is on the broker's own machine.
     pub is_local: bool,
     /// What the client has from earlier connections is not read yet: nothing
@@ -140,6 +143,7 @@ impl Link {
             enhanced: None,
             durability,
             aliases: None,
+            permit: RefCell::default(),
             greeted: false,
             is_local: false,
             is_resuming: false,

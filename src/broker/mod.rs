@@ -21,6 +21,7 @@ mod receipts;
 pub(crate) mod record;
 mod restore;
 mod results;
+mod rights;
 mod spelled;
 pub mod steer;
 mod subscribe;
@@ -217,7 +218,7 @@ impl Core {
             queue_plans: config.queue.iter().cloned().map(Plan::new).collect(),
             default_plan: Plan::new(config.queues.default.clone()),
             group_settings: Arc::new(lists::group_settings(&config.limits)),
-            access: Access::default(),
+            access: Access::new(config.access.subscriptions),
             methods: Vec::new(),
             identity: Arc::new(Identity {
                 user: None,
@@ -352,6 +353,7 @@ impl Core {
         for (dropped, counter) in [
             (&mut effects.expired, &self.counters.dropped_expired),
             (&mut effects.too_large, &self.counters.dropped_too_large),
+            (&mut effects.denied, &self.counters.dropped_denied),
         ] {
             counter.add(std::mem::take(dropped));
         }

@@ -1,6 +1,7 @@
 //! A PUBLISH, from the packet to its receivers.
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::link::Link;
@@ -10,14 +11,15 @@ use super::spelled::Spelled;
 use super::timers::Timer;
 use super::wishes::{Settles, Wishes};
 use super::{Core, Worker};
-use crate::access::{Action, CONTROL_TOPIC, Decision};
+use crate::access::rules::Ask;
+use crate::access::{CONTROL_TOPIC, Denied};
 use crate::config::{Durability, SessionFull};
 use crate::journal::{Change, Receipt};
 use crate::message::{MessageId, Qos, QueueId, SessionId, Time};
 use crate::protocol::{Properties, Property, ReasonCode};
 use crate::router::{Matches, Receiver, Target};
 use crate::session::{Close, Delivered, Delivery, Effects, Publication, Session};
-use crate::topic::{TopicError, TopicName};
+use crate::topic::{TopicError, TopicFilter, TopicLimits, TopicName};
 
 /// Expired retained messages removed before others get their turn.
 const EXPIRED_PAGE_MAX: usize = 1024;
@@ -239,14 +241,10 @@ impl Core {
         };
         let sorted = &incoming.sorted;
         (self.check_payload(sorted.says_text, incoming.payload)).map_err(Refused::Never)?;
-        if self
-            .access
-            .decide(&link.identity, Action::Publish { topic })
-            == Decision::Deny
-        {
-            // 3.1.1 has no word for it; acknowledging would say that it is stored [MQTT-3.3.5-2].
-            let why = "publishing to this topic is not allowed";
-            return Err(Refused::Never(Close::new(ReasonCode::NotAuthorized, why)));
+        let publish = (topic, incoming.qos, incoming.retain);
+        let permit = &mut link.permit.borrow_mut();
+        if let Err(denied) = self.access.may_publish(permit, &link.identity, publish) {
+            return Err(publishing_denied(link, topic, &denied));
         }
         if name.as_str().len() < topic.len() || sorted.settles {
             let wishes = Wishes::of(sorted.passed_on, now).map_err(Refused::Never)?;
@@ -370,6 +368,7 @@ impl Core {
         if let Some(queued) = self.feed(effects, targets, Feed::Direct, publication, now)? {
             return Ok(queued);
         }
+        self.may_create(publication)?;
         loop {
             let queue = self
                 .create_queue_for(effects, publication.topic, now)
@@ -379,6 +378,24 @@ impl Core {
                 return Ok(queued);
             }
         }
+    }
+
+    /// Whether the publisher may make the queue that its topic names.
+    fn may_create(&self, publication: &Publication<'_>) -> Result<(), Refused> {
+        if !self.access.is_on() || Arc::ptr_eq(publication.publisher, &self.identity) {
+            return Ok(());
+        }
+        let queue = TopicFilter::parse(publication.topic.as_str(), TopicLimits::NONE);
+        let queue = queue.expect("a topic name is a filter too");
+        let asked = self
+            .access
+            .may(publication.publisher, Ask::Create { queue });
+        asked.map_err(|denied| {
+            let client = &publication.publisher.client;
+            tracing::info!(?client, queue = queue.as_str(), why = %denied, "a queue was not made");
+            let why = "there is no such queue, and this client may not make it";
+            Refused::Never(Close::new(ReasonCode::NotAuthorized, why))
+        })
     }
 
     fn publish_to_all(
@@ -533,15 +550,6 @@ impl Core {
         let Some(mut session) = self.sessions.lock(id.0) else {
             return;
         };
-        let topic = publication.topic.as_str().as_bytes();
-        if self
-            .access
-            .decide(&session.identity, Action::Deliver { topic })
-            == Decision::Deny
-        {
-            self.counters.dropped_denied.increment();
-            return;
-        }
         let is_own = || publication.publisher.client == session.identity.client;
         let (granted, ids) = if matches.minds_own(target) && is_own() {
             match matches.own(target) {
@@ -634,6 +642,7 @@ impl Core {
             Delivered::DroppedAbsent => self.counters.dropped_absent.increment(),
             Delivered::DroppedSlow => self.counters.dropped_slow.increment(),
             Delivered::DroppedTooLarge => self.counters.dropped_too_large.increment(),
+            Delivered::DroppedDenied => self.counters.dropped_denied.increment(),
             Delivered::DroppedOldest(count) => self.counters.dropped_oldest.add(count),
         }
     }
@@ -763,4 +772,13 @@ impl Core {
         let why = "there is no room for another retained message; see retained_messages_max, retained_bytes_max";
         Refused::Never(Close::new(ReasonCode::QuotaExceeded, why))
     }
+}
+
+#[cold]
+fn publishing_denied(link: &Link, topic: &str, denied: &Denied) -> Refused {
+    let client = &link.identity.client;
+    tracing::info!(?client, topic, why = %denied, "PUBLISH denied");
+    // 3.1.1 has no word for it; acknowledging would say that it is stored [MQTT-3.3.5-2].
+    let why = "publishing to this topic is not allowed";
+    Refused::Never(Close::new(ReasonCode::NotAuthorized, why))
 }

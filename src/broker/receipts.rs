@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::lists::List;
 use super::wishes::Wishes;
 use super::{Core, Worker};
-use crate::access::{Action, Decision};
 use crate::config::Durability;
 use crate::message::{Qos, Time};
 use crate::protocol::{Properties, PropertiesBuf, Property};
@@ -81,11 +80,12 @@ impl Core {
         };
         // Decided now, for a right can be lost meanwhile.
         let publisher = reply.to.publisher();
-        if self.access.decide(publisher, Action::Publish { topic }) == Decision::Deny {
+        let qos = Qos::AtLeastOnce;
+        let publish = (topic, qos, false);
+        if self.access.may_publish_once(publisher, publish).is_err() {
             return false;
         }
         let id = self.next_message_id(worker);
-        let qos = Qos::AtLeastOnce;
         let mut publication =
             Publication::new(name, &reply.payload, qos, false, publisher, reply.at, id);
         publication.properties = properties.as_properties().as_bytes();

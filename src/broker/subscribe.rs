@@ -8,9 +8,10 @@ use super::link::{Link, Stop, too_large};
 use super::lists::parse_span;
 use super::record::{SubscriptionRecord, Target as Stored, subscription_key};
 use super::{Core, Worker};
-use crate::access::{Action, Decision};
+use crate::access::Subscribing;
+use crate::access::rules::Ask;
 use crate::journal::Change;
-use crate::message::{Qos, SessionId, SubscriptionId, Time};
+use crate::message::{Qos, QueueId, SessionId, SubscriptionId, Time};
 use crate::protocol::{
     Packet, Properties, PropertiesBuf, Property, ReasonCode, RetainHandling, Suback, Subscribe,
     SubscribeOptions, Unsuback, Unsubscribe,
@@ -179,9 +180,33 @@ impl Core {
         asked: Asked,
         now: Time,
     ) -> Result<Qos, Close> {
-        let options = asked.options;
         let wanted = self.parse_filter(text)?;
-        self.authorize_subscription(link, text, &wanted)?;
+        let subscribing = self.authorize_subscription(link, text, &wanted)?;
+        let mut asked = asked;
+        asked.options.qos = asked.options.qos.min(subscribing.qos_max);
+        if let Some(gate) = &subscribing.gate {
+            // Before anything can come by it.
+            self.session_to_subscribe(link)?.gate = Some(gate.clone());
+        }
+        let granted = self.subscribe_as_granted(effects, link, text, (wanted, asked), now);
+        if !self.access.is_current(&subscribing)
+            && let Some(mut session) = self.session_of(link)
+        {
+            // Who bound the session to other rules may not have seen this yet.
+            self.set_gate(&mut session);
+        }
+        granted
+    }
+
+    fn subscribe_as_granted(
+        &self,
+        effects: &mut Effects,
+        link: &Link,
+        text: &str,
+        (wanted, asked): (Wanted<'_>, Asked),
+        now: Time,
+    ) -> Result<Qos, Close> {
+        let options = asked.options;
         match wanted {
             Wanted::Filter(filter) => {
                 let mut session = self.session_to_subscribe(link)?;
@@ -315,28 +340,35 @@ impl Core {
         link: &Link,
         text: &str,
         wanted: &Wanted<'_>,
-    ) -> Result<(), Close> {
-        let may = |action| self.access.decide(&link.identity, action) == Decision::Allow;
-        let allowed = match wanted {
-            Wanted::Filter(_) => may(Action::Subscribe { filter: text }),
-            Wanted::Group(filter) => may(Action::Subscribe {
-                filter: filter.as_str(),
-            }),
-            // Also the right to what feeds it.
-            Wanted::Queue(name) => {
-                may(Action::Join {
-                    queue: name.as_str(),
-                }) && (self.feeding_filters(*name).iter())
-                    .all(|filter| may(Action::Subscribe { filter }))
+    ) -> Result<Subscribing, Close> {
+        let who = &link.identity;
+        let asked = match wanted {
+            Wanted::Filter(filter) | Wanted::Group(filter) => {
+                self.access.may_subscribe(who, &[], [*filter].into_iter())
+            }
+            Wanted::Queue(queue) => {
+                let queue = *queue;
+                let asks = [Ask::Join { queue }, Ask::Create { queue }];
+                let asks = match self.list_named(text) {
+                    Some(_) => &asks[..1],
+                    None => &asks,
+                };
+                // Also the right to what feeds it.
+                let feeding = self.feeding_filters(queue);
+                let filters = feeding.iter();
+                let filters =
+                    filters.filter_map(|text| TopicFilter::parse(text, TopicLimits::NONE).ok());
+                self.access.may_subscribe(who, asks, filters)
             }
         };
-        match allowed {
-            true => Ok(()),
-            false => Err(Close::new(
+        asked.map_err(|denied| {
+            let client = &who.client;
+            tracing::info!(?client, filter = text, why = %denied, "SUBSCRIBE denied");
+            Close::new(
                 ReasonCode::NotAuthorized,
                 "this subscription is not allowed",
-            )),
-        }
+            )
+        })
     }
 
     // ---- UNSUBSCRIBE
@@ -386,22 +418,50 @@ impl Core {
             Wanted::Group(_) => named.map(Subscribed::Group),
             Wanted::Queue(_) => named.map(Subscribed::Queue),
         };
-        let held = subscribed.filter(|held| {
-            let Some(granted) = session.subscriptions.remove(held) else {
-                return false;
-            };
-            let target = match granted.list {
-                Some(list) => Stored::List(list),
-                None => Stored::Filter(text),
-            };
-            self.store_subscription(&mut session, &mut worker.effects, (target, None));
-            true
-        });
+        let effects = &mut worker.effects;
+        let held = subscribed.filter(|held| self.drop_held(&mut session, effects, *held, text));
         drop(session);
         if let Some(Subscribed::Group(list) | Subscribed::Queue(list)) = held {
             self.leave_list(worker, list, link.session, None, now);
         }
         held.is_some()
+    }
+
+    /// A session has a subscription no more; whether it had it.
+    fn drop_held(
+        &self,
+        session: &mut Session,
+        effects: &mut Effects,
+        held: Subscribed,
+        text: &str,
+    ) -> bool {
+        let Some(granted) = session.subscriptions.remove(&held) else {
+            return false;
+        };
+        let target = match granted.list {
+            Some(list) => Stored::List(list),
+            None => Stored::Filter(text),
+        };
+        self.store_subscription(session, effects, (target, None));
+        true
+    }
+
+    /// As UNSUBSCRIBE, of a queue that a session may be in no longer.
+    pub(super) fn take_out_member(
+        &self,
+        worker: &mut Worker,
+        id: SessionId,
+        queue: QueueId,
+        now: Time,
+    ) {
+        let held = Subscribed::Queue(queue);
+        let effects = &mut worker.effects;
+        let session = self.sessions.lock(id.0);
+        let was_in =
+            session.is_some_and(|mut session| self.drop_held(&mut session, effects, held, ""));
+        if was_in {
+            self.leave_list(worker, queue, id, None, now);
+        }
     }
 
     // ---- retained messages
@@ -457,9 +517,7 @@ impl Core {
                 next = Some(Cursor::at(message.topic()));
                 break;
             }
-            let topic = message.topic_bytes();
-            let action = Action::Deliver { topic };
-            if self.access.decide(&session.identity, action) == Decision::Deny {
+            if !self.may_still_publish(&publication) {
                 self.counters.dropped_denied.increment();
                 continue;
             }

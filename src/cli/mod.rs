@@ -3,6 +3,7 @@
 //! Owns arguments, and what is printed. A command that fails gives sentences
 //! for standard error; none of them ends the process itself.
 
+pub mod access;
 mod arguments;
 pub mod bench;
 mod client;

@@ -11,6 +11,7 @@ use super::{
     Dispatch, Durability, LastValue, LogFormat, LogLevel, Overflow, QueueTopic, Redirect,
     SessionFull, Undecided,
 };
+use crate::access::rules::Strictness;
 
 /// How a field of type `F` stands in the file. `parse` gets only what the
 /// shape allows, and refuses what the shape's kind cannot express.
@@ -209,6 +210,13 @@ impl Words for Durability {
         ("memory", Durability::Memory),
         ("flushed", Durability::Flushed),
         ("synced", Durability::Synced),
+    ];
+}
+
+impl Words for Strictness {
+    const WORDS: &'static [(&'static str, Strictness)] = &[
+        ("filter", Strictness::Filter),
+        ("refuse", Strictness::Refuse),
     ];
 }
 

@@ -16,6 +16,7 @@ use super::{
     Config, Dispatch, Durability, Listener, LogFormat, LogLevel, MemberSettings, Overflow,
     QueueSettings, QueueTopic, Redirect, SessionFull, Undecided,
 };
+use crate::access::rules::Strictness;
 
 /// An option of a table `T`: one row.
 pub(super) struct Opt<T: 'static> {
@@ -43,6 +44,11 @@ pub(super) const SECTIONS: &[Section] = &[
         name: "authentication",
         doc: "Who a client is. Each of these that is set is asked in turn, until one knows the \
               client; see docs/authentication.md.",
+    },
+    Section {
+        name: "access",
+        doc: "What a client may do. With any of these files nothing is allowed that no rule \
+              allows; without, everything is; see docs/access.md.",
     },
     Section {
         name: "store",
@@ -141,6 +147,15 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         "Within which time failures count together."),
     option!("authentication.ban_secs", authentication.ban.lasts: Secs(1, DAY_SECS),
         "How long a ban lasts."),
+    option!("access.acl_file", access.acl_file: FilePath,
+        "Rules as mosquitto's acl_file has them. It is read when the broker starts, and again \
+         when it gets SIGHUP; so is rules_file."),
+    option!("access.rules_file", access.rules_file: FilePath,
+        "Roles, and who has them."),
+    option!("access.subscriptions", access.subscriptions: Word<Strictness>,
+        "Which subscriptions are granted. \"filter\": those that match anything that the client \
+         may read, and each message is decided by itself; \"refuse\": those that match nothing \
+         else."),
     option!("store.data", store.data: FolderPath,
         "The folder, made if it is missing. A relative path is one of the working directory. Two \
          brokers cannot share it."),

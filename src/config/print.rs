@@ -191,6 +191,8 @@ pub fn example() -> String {
     let durability = Some(default.store.durability);
     config.queues.default.durability = durability;
     config.authentication.password_file = Some("/etc/rotamq/passwords".into());
+    config.access.acl_file = Some("/etc/rotamq/acl".into());
+    config.access.rules_file = Some("/etc/rotamq/rules.toml".into());
     for listener in &mut config.listeners {
         listener.durability = durability;
     }

@@ -62,9 +62,17 @@ const SPARE_BUFFERS_MAX: usize = 256;
 /// A buffer that grew beyond is not kept.
 const SPARE_BUFFER_BYTES_MAX: usize = 64 << 10;
 
+/// Who knows whether a session may get what was published to a topic.
+pub trait Gate: Send + Sync {
+    fn may_read(&self, topic: &[u8]) -> bool;
+}
+
 /// The session.
 pub struct Session {
     pub identity: Arc<Identity>,
+    /// Is asked of everything that is to go to the client, whichever way it
+    /// comes; `None`: it may have all.
+    pub gate: Option<Arc<dyn Gate>>,
     pub terms: Terms,
     pub window: Window,
     /// By what they are found with again.
@@ -124,6 +132,13 @@ struct Member {
     /// Of messages that came straight from share groups. They have the limit in
     /// bytes for themselves, and leave that of the session to what is its own.
     straight_bytes: usize,
+}
+
+/// Whether the client may have it.
+#[inline]
+fn may_have(gate: &Option<Arc<dyn Gate>>, publication: &Publication<'_>) -> bool {
+    let topic = publication.topic.as_str().as_bytes();
+    gate.as_ref().is_none_or(|gate| gate.may_read(topic))
 }
 
 /// What a session subscribed to.
@@ -253,6 +268,8 @@ pub enum Delivered {
     DroppedOldest(usize),
     /// Larger than the client takes.
     DroppedTooLarge,
+    /// The client may not have it.
+    DroppedDenied,
     /// There is no room, and the session has to end.
     Overflow,
     /// There may be room when what is not in memory is looked at: to be done,
@@ -269,6 +286,8 @@ pub enum JobDelivered {
     NoRoom,
     /// Larger than the client takes.
     TooLarge,
+    /// The client may not have it.
+    Denied,
 }
 
 /// What an acknowledgement was for.
@@ -319,6 +338,8 @@ pub struct Effects {
     pub expired: usize,
     /// And because they were larger than their client takes.
     pub too_large: usize,
+    /// Messages that waited and that the client may not have any more.
+    pub denied: usize,
     /// What publishers are still to be told of their messages.
     pub replies: Vec<Reply>,
     /// Lists that were put into and are to give out when the read ends: each
@@ -366,6 +387,7 @@ impl Session {
     pub fn new(identity: Arc<Identity>, terms: Terms, first_packet_id: PacketId) -> Session {
         Session {
             identity,
+            gate: None,
             terms,
             window: Window::new(terms.inflight_max, first_packet_id),
             subscriptions: FxHashMap::default(),
@@ -925,6 +947,9 @@ impl Session {
         settings: &SessionSettings,
         effects: &mut Effects,
     ) -> Delivered {
+        if !may_have(&self.gate, publication) {
+            return Delivered::DroppedDenied;
+        }
         let mut own = Vec::new(); // It takes memory for those few that have some.
         let ids = delivery.ids.iter().copied();
         ids.filter_map(SubscriptionId::new)
@@ -1115,6 +1140,9 @@ impl Session {
         effects: &mut Effects,
     ) -> bool {
         let cost = publication.cost_bytes() + Own::cost_bytes_of(ids_len * IDENTIFIER_BYTES_MAX);
+        if !may_have(&self.gate, publication) {
+            return true; // It is not for this client.
+        }
         loop {
             if self.can_send(|| cost, limits)
                 || self.waiting_len() < limits.session_messages_max
@@ -1141,6 +1169,9 @@ impl Session {
         if !self.has_room_for_job(delivery.qos) {
             self.pass_over(queue);
             return JobDelivered::NoRoom;
+        }
+        if !may_have(&self.gate, publication) {
+            return JobDelivered::Denied;
         }
         let mut own = std::mem::take(&mut effects.own);
         own.clear();
@@ -1270,6 +1301,11 @@ impl Session {
             }
             effects.frames.begin(1);
             let publication = Publication::of(&next.message, now);
+            if !may_have(&self.gate, &publication) {
+                effects.denied += 1;
+                self.remove_row(next.row, &mut effects.journal);
+                continue;
+            }
             let mut own = std::mem::take(&mut effects.own);
             own.clear();
             own.extend_from_slice(next.own.as_bytes());
@@ -1454,13 +1490,17 @@ impl Session {
             own.extend_from_slice(sent.own.as_bytes());
             let publication = Publication::of(message, now);
             let mut none = None;
+            let may_have = may_have(&self.gate, &publication);
             let aliases = self.link.as_mut().map(|link| &mut link.aliases);
             let aliases = aliases.unwrap_or(&mut none);
-            if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
+            if may_have && fit(&self.terms, aliases, &publication, &mut form, &mut own) {
                 publication.append_to(&mut self.outbox, &mut effects.frames, form, &own);
             } else {
                 // As good as sent [MQTT-3.1.2-25]; a queue's job is undecided.
-                effects.too_large += 1;
+                match may_have {
+                    true => effects.too_large += 1,
+                    false => effects.denied += 1,
+                }
                 if let Some(sent) = self.window.acknowledge(packet_id) {
                     self.forget(sent, &mut effects.journal);
                 }

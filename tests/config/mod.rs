@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use rotamq::access::rules::Strictness;
 use rotamq::config::{
     Config, Effective, Flags, Limits, Origin, QueueSettings, Source, Value, example, queue_keys,
     queue_settings,
@@ -62,9 +63,9 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, 2 of a listener, 7 of authentication, 5 of the store, 23 limits,
+    // 2 at the top, 2 of a listener, 7 of authentication, 3 of access, 5 of the store, 23 limits,
     // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
-    assert_eq!(objects.len(), 2 + 2 + 7 + 5 + 23 + 10 + 27 + 2 + 26 + 3);
+    assert_eq!(objects.len(), 2 + 2 + 7 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3);
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
         let key = object["key"].as_str().unwrap();
@@ -150,6 +151,11 @@ failures_per_address_max = 8
 failures_per_client_max = 9
 failures_within_secs = 10
 ban_secs = 11
+
+[access]
+acl_file = "acl"
+rules_file = "rules.toml"
+subscriptions = "refuse"
 
 [store]
 data = "../kept \u00e9"
@@ -304,6 +310,11 @@ fn each_option_sets_its_field() {
                 within: secs(10),
                 lasts: secs(11),
             },
+        },
+        access: AccessSettings {
+            acl_file: Some("acl".into()),
+            rules_file: Some("rules.toml".into()),
+            subscriptions: Strictness::Refuse,
         },
         store: StoreSettings {
             data: "../kept é".into(),

@@ -2,6 +2,7 @@
 //! mosquitto's, paho-mqtt and gmqtt for Python, MQTT.js, rumqttc; and raw bytes
 //! where no client would do such a thing. `tests/run` installs them.
 
+mod access;
 mod authentication;
 mod bad_input;
 mod clients;

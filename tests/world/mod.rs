@@ -26,6 +26,7 @@ mod random;
 mod receipts;
 mod results;
 mod retained;
+mod rights;
 mod steering;
 mod storing;
 mod threads;

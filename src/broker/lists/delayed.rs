@@ -11,8 +11,9 @@ use crate::broker::publish::{Queued, Refused};
 use crate::broker::timers::Timer;
 use crate::broker::{Core, Worker};
 use crate::message::{LeaseId, Message, Place, Qos, QueueId, SessionId, Time};
+use crate::protocol::ReasonCode;
 use crate::queue::{Ask, Full, Membership, Settlement};
-use crate::session::{Effects, Publication};
+use crate::session::{Close, Effects, Publication};
 
 /// The list's name; queues' begin with `$queue/`.
 pub(in crate::broker) const NAME: &str = "$delayed";
@@ -87,7 +88,14 @@ impl Core {
             let published = self.pinned(worker, |worker| {
                 let publication = Publication::of(&message, now);
                 let topic = publication.topic.as_str();
-                let published = self.publish(worker, &publication, topic, now);
+                // Decided now, for a right can be lost meanwhile.
+                let published = match self.may_still_publish(&publication) {
+                    true => self.publish(worker, &publication, topic, now),
+                    false => Err(Refused::Never(Close::new(
+                        ReasonCode::NotAuthorized,
+                        "its publisher may not publish it any more",
+                    ))),
+                };
                 let settlement = match &published {
                     Err(refused) if refused.is_for_now() => Settlement::Fail {
                         delay: None,

@@ -28,7 +28,6 @@ use super::record::{ListRecord, list_key};
 use super::timers::Timer;
 use super::wishes::Wishes;
 use super::{Core, Worker};
-use crate::access::{Action, Decision};
 use crate::config::{Durability, Overflow, QueueTopic};
 use crate::journal::{Change, Journal, ListId, Receipt};
 use crate::message::{LeaseId, Message, PacketId, Qos, QueueId, SessionId, Time};
@@ -39,7 +38,7 @@ use crate::queue::{
 };
 use crate::router::{Receiver, Target};
 use crate::session::{
-    About, Close, Effects, Hold, JobDelivered, JobDelivery, Publication, Session, Subscribed,
+    About, Close, Effects, Hold, JobDelivered, JobDelivery, Publication, Subscribed,
 };
 use crate::slots::{Locked, Slotted};
 use crate::store::{Row, Store};
@@ -521,7 +520,7 @@ impl Core {
                     list.queue.pass_over(turn.member);
                     continue;
                 }
-                Some(JobDelivered::TooLarge) | None => return false,
+                Some(JobDelivered::TooLarge | JobDelivered::Denied) | None => return false,
             }
             list.queue.took_straight(turn);
             return true;
@@ -544,7 +543,7 @@ impl Core {
                     list.queue.pass_over(turn.member);
                     continue;
                 }
-                Some(JobDelivered::TooLarge) | None => return,
+                Some(JobDelivered::TooLarge | JobDelivered::Denied) | None => return,
             }
             list.queue.took_straight(turn);
         }
@@ -562,8 +561,7 @@ impl Core {
         if turn.qos == Qos::AtMostOnce {
             return None;
         }
-        let topic = publication.topic.as_str().as_bytes();
-        let mut session = self.session_of_member(turn.member, topic)?;
+        let mut session = self.sessions.lock(turn.member.0)?;
         // What it may keep is bounded in bytes.
         let cost_bytes = publication.cost_bytes();
         if session.has_room() && !session.may_hold_straight(cost_bytes, &self.limits) {
@@ -620,14 +618,6 @@ impl Core {
         if taken.is_none() {
             self.counters.dropped_group.add(count); // with the group
         }
-    }
-
-    /// A member's session, if it may get what has that topic.
-    fn session_of_member(&self, member: SessionId, topic: &[u8]) -> Option<Locked<'_, Session>> {
-        let session = self.sessions.lock(member.0)?;
-        let action = Action::Deliver { topic };
-        let decision = self.access.decide(&session.identity, action);
-        (decision == Decision::Allow).then_some(session)
     }
 
     /// As [`Core::feed`], one queue.
@@ -1041,8 +1031,7 @@ impl Core {
         }
         while let Some(lease) = list.queue.poll_lease(now) {
             let (lease_id, member, sequence) = (lease.id, lease.member, lease.sequence);
-            let session = self.session_of_member(member, lease.message.topic_bytes());
-            let Some(mut session) = session else {
+            let Some(mut session) = self.sessions.lock(member.0) else {
                 list.queue.refuse_lease(lease_id);
                 continue;
             };
@@ -1083,6 +1072,10 @@ impl Core {
                 JobDelivered::TakenLast => list.queue.pass_over(member),
                 JobDelivered::NoRoom => list.queue.refuse_lease(lease_id),
                 JobDelivered::TooLarge => list.queue.skip_lease(lease_id, now),
+                JobDelivered::Denied => {
+                    self.counters.dropped_denied.increment();
+                    list.queue.skip_lease(lease_id, now);
+                }
             }
         }
     }

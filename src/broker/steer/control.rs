@@ -4,13 +4,15 @@
 use serde_json::{Value, json};
 
 use super::{Answer, Request, SteerError};
-use crate::access::{Action, CONTROL_TOPIC, Decision};
+use crate::access::CONTROL_TOPIC;
+use crate::access::rules::Ask;
 use crate::broker::link::Link;
 use crate::broker::publish::{Incoming, Refused, Taken};
 use crate::broker::{Core, Worker};
 use crate::message::Time;
 use crate::protocol::{PacketType, Properties, Property, ReasonCode};
 use crate::session::{Close, Publication};
+use crate::topic::{TopicFilter, TopicLimits};
 
 /// Where an answer goes, and what goes with it.
 struct Reply {
@@ -28,25 +30,20 @@ impl Core {
         now: Time,
     ) -> Result<Taken, Refused> {
         let refused = |reason, why: String| Refused::Never(Close::new(reason, why));
-        if !link.is_local {
-            let why = "queues are steered from the broker's own machine only";
+        if !link.is_local && !self.access.is_on() {
+            let why = "without access rules queues are steered from the broker's own machine only";
             return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
         }
-        let topic = incoming.topic;
-        let may = |topic| {
-            let action = Action::Publish { topic };
-            self.access.decide(&link.identity, action) == Decision::Allow
+        let may_answer = |topic| {
+            let publish = (topic, incoming.qos, false);
+            (self.access.may_publish_once(&link.identity, publish)).is_ok()
         };
-        if !may(topic) {
-            let why = "publishing to this topic is not allowed";
-            return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
-        }
         let parsed = serde_json::from_slice::<Value>(incoming.payload);
         let mut parsed = parsed.map_err(|error| SteerError::invalid(format!("no JSON: {error}")));
         let reply = reply(incoming, parsed.as_mut().ok())
             .map_err(|why| refused(ReasonCode::PayloadFormatInvalid, why.to_owned()))?;
         if let Some(reply) = &reply {
-            if reply.topic == CONTROL_TOPIC || !may(&reply.topic) {
+            if reply.topic == CONTROL_TOPIC || !may_answer(&reply.topic) {
                 let why = "the answer would go to a topic that this client may not publish to";
                 return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
             }
@@ -57,6 +54,7 @@ impl Core {
             let request = request
                 .map_err(|error| SteerError::invalid(format!("no valid request: {error}")))?;
             let client = &link.identity.client;
+            self.may_steer(link, &request)?;
             match request.is_change() {
                 true => tracing::info!(?client, ?request, "steered"),
                 false => tracing::debug!(?client, ?request, "looked at"),
@@ -80,6 +78,26 @@ impl Core {
                 }
             },
         }
+    }
+
+    /// Whether the client may steer, or look at, what the request is about.
+    fn may_steer(&self, link: &Link, request: &Request) -> Result<(), SteerError> {
+        for queue in request.queues() {
+            // What is no queue's name is said later.
+            let Ok(queue) = TopicFilter::parse(queue, TopicLimits::NONE) else {
+                continue;
+            };
+            if let Err(denied) = self.access.may(&link.identity, Ask::Steer { queue }) {
+                let client = &link.identity.client;
+                tracing::info!(?client, ?request, why = %denied, "steering denied");
+                let what = match request {
+                    Request::List { .. } => "listing queues needs the right to steer all of them",
+                    _ => "this client may not steer the queue",
+                };
+                return Err(SteerError::denied(what));
+            }
+        }
+        Ok(())
     }
 
     fn answer(

@@ -128,6 +128,26 @@ pub enum Request {
 }
 
 impl Request {
+    /// The queues that it is about; `#`: all of them.
+    pub fn queues(&self) -> impl Iterator<Item = &str> {
+        let (queue, to) = match self {
+            Request::List { .. } => ("#", None),
+            Request::Show { queue }
+            | Request::Create { queue, .. }
+            | Request::Set { queue, .. }
+            | Request::Delete { queue, .. }
+            | Request::Peek { queue, .. }
+            | Request::Purge { queue, .. }
+            | Request::Pause { queue }
+            | Request::Resume { queue }
+            | Request::Trace { queue, .. }
+            | Request::Tail { queue, .. } => (&**queue, None),
+            Request::Move { queue, to, .. } => (&**queue, Some(&**to)),
+            Request::Redrive { queue, to, .. } => (&**queue, to.as_deref()),
+        };
+        std::iter::once(queue).chain(to)
+    }
+
     /// Whether it changes anything.
     pub fn is_change(&self) -> bool {
         !matches!(
@@ -385,6 +405,7 @@ pub struct SteerError {
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     NotFound,
+    Denied,
     Exists,
     Invalid,
     NotEmpty,
@@ -400,6 +421,10 @@ impl SteerError {
             code,
             message: message.into(),
         }
+    }
+
+    fn denied(message: impl Into<String>) -> SteerError {
+        SteerError::new(Code::Denied, message)
     }
 
     fn invalid(message: impl Into<String>) -> SteerError {

@@ -1,0 +1,102 @@
+//! Rules that change while clients are here, and rights that were lost since.
+//!
+//! What is asked before it is done is where that is done; the rules are
+//! `access`'s.
+
+use std::sync::Arc;
+
+use super::{Core, Worker};
+use crate::access::rules::{Ask, Reach, Rights, Rules};
+use crate::message::{QueueId, SessionId, Time};
+use crate::router::NodeId;
+use crate::session::{Gate, Publication, Session, Subscribed};
+use crate::topic::{TopicFilter, TopicLimits};
+
+impl Gate for Rights {
+    fn may_read(&self, topic: &[u8]) -> bool {
+        Rights::may_read(self, topic)
+    }
+}
+
+impl Core {
+    /// These rules are in force from now on, for those too who are connected,
+    /// have subscribed, or are absent.
+    pub fn set_rules(&self, worker: &mut Worker, rules: Rules, now: Time) {
+        self.access.set_rules(rules);
+        for place in self.sessions.places() {
+            self.bind(worker, SessionId(place), now);
+            worker.effects.wake_all();
+        }
+    }
+
+    /// A session gets nothing any more that its client may not have: other
+    /// deliveries are asked for one by one, and queues that it may not join it
+    /// leaves.
+    fn bind(&self, worker: &mut Worker, id: SessionId, now: Time) {
+        let Some(mut session) = self.sessions.lock(id.0) else {
+            return;
+        };
+        self.set_gate(&mut session);
+        let identity = session.identity.clone();
+        let subscriptions = session.subscriptions.keys();
+        let queues: Vec<QueueId> = subscriptions
+            .filter_map(|subscribed| match subscribed {
+                Subscribed::Queue(queue) => Some(*queue),
+                Subscribed::Filter(_) | Subscribed::Group(_) => None,
+            })
+            .collect();
+        drop(session);
+        for queue in queues {
+            let name = self.lists.lock(queue.0).map(|list| list.name().to_owned());
+            let Some(name) = name else { continue };
+            let filter = name.strip_prefix("$queue/").unwrap_or(&name);
+            let Ok(filter) = TopicFilter::parse(filter, TopicLimits::NONE) else {
+                continue;
+            };
+            if let Err(denied) = self.access.may(&identity, Ask::Join { queue: filter }) {
+                let client = &identity.client;
+                tracing::info!(?client, queue = name, why = %denied, "a member has to leave its queue");
+                self.pinned(worker, |worker| {
+                    self.take_out_member(worker, id, queue, now);
+                });
+            }
+        }
+    }
+
+    /// Who is asked of what goes to the session from now on.
+    pub(super) fn set_gate(&self, session: &mut Session) {
+        let rights = self.access.rights(&session.identity);
+        let rights = rights.filter(|rights| !self.reads_all(session, rights));
+        session.gate = rights.map(|rights| rights as Arc<dyn Gate>);
+    }
+
+    /// Whether all that comes by the session's subscriptions may be read. Of
+    /// queues and share groups that is not looked for: their locks come first.
+    fn reads_all(&self, session: &Session, rights: &Rights) -> bool {
+        session.subscriptions.keys().all(|subscribed| {
+            let Subscribed::Filter(node) = subscribed else {
+                return false;
+            };
+            let Some(filter) = self.router.filter_of(NodeId(*node)) else {
+                return true;
+            };
+            TopicFilter::parse(&filter, TopicLimits::NONE)
+                .is_ok_and(|filter| matches!(rights.reach(filter), Reach::All(_)))
+        })
+    }
+
+    /// Whether the publisher of what was kept, or put off, may publish it still.
+    pub(super) fn may_still_publish(&self, publication: &Publication<'_>) -> bool {
+        let topic = publication.topic.as_str();
+        if !self.access.is_on() || topic.starts_with("$SYS/") {
+            return true;
+        }
+        let publish = (topic, publication.qos, publication.retain);
+        let asked = self.access.may_publish_once(publication.publisher, publish);
+        if let Err(denied) = &asked {
+            let client = &publication.publisher.client;
+            tracing::debug!(?client, topic, why = %denied, "what it published before is not delivered");
+        }
+        asked.is_ok()
+    }
+}
