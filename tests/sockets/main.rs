@@ -4,6 +4,7 @@
 
 mod authentication;
 mod bad_input;
+mod certificates;
 mod clients;
 mod commands;
 mod commands5;
@@ -13,6 +14,7 @@ mod memory;
 mod mqtt5;
 mod process;
 mod program;
+mod proxy;
 mod pubsub;
 mod queues;
 mod raw;
@@ -20,5 +22,9 @@ mod results;
 mod sessions;
 mod steering;
 mod store;
+mod tls;
+mod transports;
+mod unix;
 mod users;
 mod wait;
+mod websocket;
