@@ -6,14 +6,19 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
+use std::io::{self, Cursor, Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use rotamq::access::rules::{Ask, Reach, Rules, Strictness};
 use rotamq::authentication::passwords::{Line, Users};
 use rotamq::authentication::scram::Challenge;
 use rotamq::authentication::stored::Stored;
-use rotamq::config::{Origin, Source};
+use rotamq::config::{Origin, Source, WebSocketSettings};
 use rotamq::message::{ClientId, Identity};
+use rotamq::net::proxy;
+use rotamq::net::websocket::frames::{CloseCode, Control, Frames};
+use rotamq::net::websocket::upgrade::{head_len, upgrade};
 use rotamq::protocol::{
     Packet, PacketType, Properties, PropertiesBuf, ReasonCode, Version, decode, decode_connect,
     encode,
@@ -32,6 +37,9 @@ const TARGETS: &[(&str, Target)] = &[
     ("scram", scram),
     ("acl", acl),
     ("rules", rules),
+    ("proxy", proxied),
+    ("upgrade", upgraded),
+    ("frames", framed),
 ];
 
 #[cfg(fuzzing)]
@@ -400,5 +408,163 @@ fn check_rules(
     ] {
         let explained = rights.explain(rights.decide(ask)).to_string();
         assert!(explained.starts_with("allowed by ") || explained.starts_with("denied"));
+    }
+}
+
+/// A PROXY header is one, and says the same, for another parser too; and
+/// however little of it has come, nothing behind it is needed.
+fn proxied(bytes: &[u8]) {
+    let parsed = proxy::parse(bytes);
+    if let Ok(Some(header)) = parsed {
+        assert!(header.len <= bytes.len().min(proxy::HEADER_BYTES_MAX));
+        assert_eq!(proxy::parse(&bytes[..header.len]), parsed);
+        for len in 0..header.len {
+            assert_eq!(proxy::parse(&bytes[..len]), Ok(None));
+        }
+        // What is said where there is no client means nothing to us; ppp has
+        // its rules for that too.
+        if header.client.is_some() {
+            let theirs = by_ppp(&bytes[..header.len]);
+            assert_eq!(theirs, Some((header.client, header.len)));
+        }
+    }
+    if let Ok(None) = parsed {
+        assert!(bytes.len() < proxy::HEADER_BYTES_MAX);
+    }
+}
+
+/// The client and the header's length as ppp reads them.
+fn by_ppp(bytes: &[u8]) -> Option<(Option<SocketAddr>, usize)> {
+    let client = |address: IpAddr, port| Some(SocketAddr::new(address, port));
+    match ppp::HeaderResult::parse(bytes) {
+        ppp::HeaderResult::V1(Ok(header)) => {
+            let address = match header.addresses {
+                ppp::v1::Addresses::Unknown => None,
+                ppp::v1::Addresses::Tcp4(ip) => client(ip.source_address.into(), ip.source_port),
+                ppp::v1::Addresses::Tcp6(ip) => client(ip.source_address.into(), ip.source_port),
+            };
+            Some((address, header.header.len()))
+        }
+        ppp::HeaderResult::V2(Ok(header)) => {
+            let address = match header.addresses {
+                _ if header.command == ppp::v2::Command::Local => None,
+                ppp::v2::Addresses::IPv4(ip) => client(ip.source_address.into(), ip.source_port),
+                ppp::v2::Addresses::IPv6(ip) => client(ip.source_address.into(), ip.source_port),
+                ppp::v2::Addresses::Unspecified | ppp::v2::Addresses::Unix(_) => None,
+            };
+            Some((address, header.header.len()))
+        }
+        _ => None,
+    }
+}
+
+/// A request ends where it ends however it comes, and every answer is one that
+/// HTTP knows, of one head.
+fn upgraded(bytes: &[u8]) {
+    let whole = head_len(bytes, 0);
+    let found = (0..=bytes.len()).find_map(|seen| {
+        let end = bytes.len().min(seen + 1);
+        head_len(&bytes[..end], seen.min(end))
+    });
+    assert_eq!(found, whole);
+    let settings = WebSocketSettings {
+        path: "/mqtt".to_owned(),
+        origins: vec!["https://a".to_owned()],
+    };
+    let head = &bytes[..whole.unwrap_or(bytes.len())];
+    let answer = match upgrade(head, &settings) {
+        Ok(granted) => {
+            assert!(whole.is_some(), "what is granted was whole");
+            assert!(granted.answer.ends_with("\r\n\r\n"));
+            granted.answer
+        }
+        Err(refusal) => refusal.answer(),
+    };
+    let mut headers = [httparse::EMPTY_HEADER; 8];
+    let mut response = httparse::Response::new(&mut headers);
+    let parsed = response.parse(answer.as_bytes()).expect("it is HTTP");
+    let len = parsed.unwrap();
+    let body = response
+        .headers
+        .iter()
+        .find(|header| header.name == "Content-Length");
+    let body = body.map_or("0", |header| {
+        std::str::from_utf8(header.value).expect("digits")
+    });
+    assert_eq!(body.parse(), Ok(answer.len() - len));
+}
+
+const PAYLOAD_MAX: usize = 300;
+
+/// Frames carry the same bytes, and end for the same reason, however they are
+/// split; and what another library reads of them is what we read.
+fn framed(bytes: &[u8]) {
+    let (data, end) = unframe(bytes, bytes.len().max(1));
+    for len in [1, 3, 7] {
+        assert_eq!(unframe(bytes, len), (data.clone(), end));
+    }
+    assert!(data.len() <= bytes.len());
+    let (theirs, has_ended) = by_tungstenite(bytes);
+    assert!(data.starts_with(&theirs));
+    assert!(!has_ended || end.is_some(), "we read on where they end");
+}
+
+/// The data of frames that come in pieces of `len`, and why it ended.
+fn unframe(bytes: &[u8], len: usize) -> (Vec<u8>, Option<CloseCode>) {
+    let mut frames = Frames::new(PAYLOAD_MAX);
+    let mut data = Vec::new();
+    for piece in bytes.chunks(len) {
+        let mut piece = piece.to_vec();
+        let count = frames.decode(&mut piece, |control| {
+            if let Control::Ping(payload) = control {
+                assert!(payload.len() <= 125);
+            }
+            Ok(())
+        });
+        data.extend_from_slice(&piece[..count]);
+    }
+    (data, frames.end())
+}
+
+/// Gives bytes, and takes any.
+struct Given<'b>(Cursor<&'b [u8]>);
+
+impl Read for Given<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+}
+
+impl Write for Given<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The data of whole binary messages as tungstenite reads them, and whether it
+/// reads no more.
+fn by_tungstenite(bytes: &[u8]) -> (Vec<u8>, bool) {
+    use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
+    let config = WebSocketConfig::default()
+        .read_buffer_size(512)
+        .max_message_size(Some(PAYLOAD_MAX))
+        .max_frame_size(Some(PAYLOAD_MAX));
+    let given = Given(Cursor::new(bytes));
+    let mut websocket = WebSocket::from_raw_socket(given, Role::Server, Some(config));
+    let mut data = Vec::new();
+    loop {
+        match websocket.read() {
+            Ok(Message::Binary(payload)) => data.extend_from_slice(&payload),
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            Err(tungstenite::Error::Io(_)) => return (data, false),
+            Ok(_) | Err(_) => return (data, true),
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! file, the environment and the command line. The parts that use them get
 //! plain values; none of them asks where a value came from.
 
+mod address;
 mod forms;
 mod load;
 mod options;
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::access::rules::Strictness;
+
+pub use address::{Address, Network, NoAddress};
 pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source, queue_settings};
 pub(crate) use load::{FileRef, nearest, syntax_errors};
 pub use options::{parse_flag, shape_of};
@@ -43,14 +46,108 @@ pub struct Config {
     pub log: LogSettings,
 }
 
-/// One address that is listened on.
+/// One address that is listened on, and how clients are met there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// Port 0 takes a free one.
-    pub address: SocketAddr,
+    pub address: Address,
+    pub protocol: Protocol,
     /// What comes in by it is stored at least so, and so are the sessions
     /// connected through it; `None`: it asks for nothing.
     pub durability: Option<Durability>,
+    pub tls: TlsSettings,
+    pub websocket: WebSocketSettings,
+    /// Proxies: their connections, and no others, begin with a PROXY header
+    /// that says who the client is.
+    pub proxy_trusted: Vec<Network>,
+    /// The permissions of a Unix socket's file.
+    pub unix_mode: u32,
+}
+
+impl Listener {
+    /// Plain MQTT on `address`.
+    pub fn new(address: Address) -> Listener {
+        Listener {
+            address,
+            protocol: Protocol::Mqtt,
+            durability: None,
+            tls: TlsSettings {
+                certificate: None,
+                key: None,
+                client_ca: None,
+                client_certificates: None,
+                crl: None,
+                version_min: TlsVersion::V1_2,
+            },
+            websocket: WebSocketSettings {
+                path: "/mqtt".to_owned(),
+                origins: Vec::new(),
+            },
+            proxy_trusted: Vec::new(),
+            unix_mode: 0o660,
+        }
+    }
+}
+
+/// What a listener's clients wrap MQTT in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Nothing.
+    Mqtt,
+    WebSocket,
+}
+
+/// Files in PEM, and what is asked for with them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsSettings {
+    /// The broker's certificate, and after it those that lead to its
+    /// authority; `None`: no TLS.
+    pub certificate: Option<PathBuf>,
+    /// The private key of the first of them.
+    pub key: Option<PathBuf>,
+    /// The authorities of client certificates.
+    pub client_ca: Option<PathBuf>,
+    /// `None`: as [`TlsSettings::client_certificates`] says.
+    pub client_certificates: Option<ClientCertificates>,
+    /// Which client certificates are revoked.
+    pub crl: Option<PathBuf>,
+    pub version_min: TlsVersion,
+}
+
+impl TlsSettings {
+    /// Who names authorities, and does not say what for, wants to see what they
+    /// signed.
+    pub fn client_certificates(&self) -> ClientCertificates {
+        self.client_certificates.unwrap_or(match self.client_ca {
+            Some(_) => ClientCertificates::Required,
+            None => ClientCertificates::Off,
+        })
+    }
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    Off,
+    /// They are asked, and may have none; one that is not valid is refused.
+    Optional,
+    Required,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// Which WebSocket upgrades are accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebSocketSettings {
+    /// The path that has to be asked for; empty: any.
+    pub path: String,
+    /// The origins of web pages that may connect; empty: all. Clients that are
+    /// no browsers name none, and are not meant.
+    pub origins: Vec<String>,
 }
 
 /// How it is found out who a client is.
@@ -383,10 +480,9 @@ impl Default for Config {
         Config {
             threads: 0,
             allow_anonymous: true,
-            listeners: vec![Listener {
-                address: SocketAddr::from(([127, 0, 0, 1], 1883)),
-                durability: None,
-            }],
+            listeners: vec![Listener::new(
+                SocketAddr::from(([127, 0, 0, 1], 1883)).into(),
+            )],
             authentication: AuthenticationSettings {
                 password_file: None,
                 hashing_threads: 0,

@@ -13,7 +13,7 @@
 //! | [`cli`] | the commands: serve, pub, sub, queue, passwd, bench, config, store |
 //! | [`config`] | what can be set, as valid values |
 //! | [`run`] | starting and stopping everything |
-//! | `net` | sockets, the async runtime, one task a connection |
+//! | [`net`] | sockets, transports, the async runtime, one task a connection |
 //! | [`protocol`] | bytes to packets and back |
 //! | [`broker`] | who is there; joins the pure parts |
 //! | [`authentication`] | who a client is |
@@ -47,7 +47,7 @@ pub mod cli;
 pub mod config;
 pub mod journal;
 pub mod message;
-mod net;
+pub mod net;
 mod pattern;
 pub mod protocol;
 pub mod queue;

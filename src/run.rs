@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -20,8 +21,8 @@ use crate::access;
 use crate::access::rules::Rules;
 use crate::authentication::{Authenticator, Bans, Chain, Hashing, Method, PasswordFile, Scram};
 use crate::broker::{Core, Counts, Worker};
-use crate::config::{AccessSettings, AuthenticationSettings, Config};
-use crate::net::{self, Clock, Shared, with_worker};
+use crate::config::{AccessSettings, Address, AuthenticationSettings, Config, Listener, Protocol};
+use crate::net::{self, Clock, Entrance, Listening, Shared, SocketFile, with_worker};
 use crate::protocol::ReasonCode;
 use crate::session::Close;
 use crate::store::Failed;
@@ -54,7 +55,11 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 /// broker.stop();
 /// ```
 pub struct Broker {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
+    // Of each listener.
+    entrances: Vec<Arc<Entrance>>,
+    // Of Unix sockets; they go before anybody else can want the paths.
+    socket_files: Vec<SocketFile>,
     // Its file goes before the folder is anybody's: see `shared`.
     control: Option<Control>,
     shared: Arc<Shared>,
@@ -84,7 +89,8 @@ impl Broker {
     /// machines, are for [`crate::config::Effective::load`].
     ///
     /// # Errors
-    /// An address that cannot be listened on; threads that cannot be made.
+    /// An address that cannot be listened on; certificates that are not valid;
+    /// threads that cannot be made.
     pub fn start(config: Config) -> Result<Broker, ServeError> {
         Broker::start_with(config, Vec::new())
     }
@@ -105,6 +111,9 @@ impl Broker {
     ) -> Result<Broker, ServeError> {
         let passwords = open_passwords(&config.authentication)?;
         let rules = rules_of(&config.access)?;
+        let entrance = |listener| Entrance::new(listener).map(Arc::new);
+        let entrances: Result<Vec<_>, _> = config.listeners.iter().map(entrance).collect();
+        let entrances = entrances.map_err(|error| ServeError(error.to_string()))?;
         let (stopping, stopped) = watch::channel(false);
         // The system's randomness, by way of the standard library's.
         let seed = RandomState::new().hash_one(0);
@@ -130,31 +139,39 @@ impl Broker {
         for method in scram.map(|scram| Arc::new(scram) as _).chain(methods) {
             core.add_authentication_method(method);
         }
+        let threads = runtime.metrics().num_workers();
         let authenticators = passwords
             .iter()
             .map(|file| file.clone() as Arc<dyn Authenticator>);
         let chain = Chain::new(authenticators.collect(), config.allow_anonymous);
         let bans = Bans::new(config.authentication.ban.clone());
-        let shared = Arc::new(Shared::new(core, chain, bans, clock, stopped));
+        let shared = Arc::new(Shared::new(core, chain, bans, clock, threads, stopped));
         let storage = Threads::start(&shared, calendar)?;
         let control = match config.store.ephemeral {
             true => None,
             false => Some(Control::start(&config.store.data, &runtime, &shared)?),
         };
         let mut addresses = Vec::new();
-        for listener in &config.listeners {
-            let (address, durability) = (listener.address, listener.durability);
+        let mut socket_files = Vec::new();
+        for (listener, entrance) in config.listeners.iter().zip(&entrances) {
             let _in_runtime = runtime.enter();
+            let address = &listener.address;
             let failed = |error| ServeError(format!("cannot listen on {address}: {error}"));
-            let listener = net::listen(address).map_err(failed)?;
-            let address = listener.local_addr().map_err(failed)?;
-            tracing::info!("listening on {address}");
+            let (listening, address, file) =
+                Listening::new(address, listener.unix_mode).map_err(failed)?;
+            socket_files.extend(file);
+            tracing::info!("listening on {address}{}", wrapping(listener));
+            if let Some(tls) = &entrance.tls {
+                tls.log_days_left();
+            }
             addresses.push(address);
-            runtime.spawn(net::accept(listener, durability, shared.clone()));
+            runtime.spawn(net::accept(listening, entrance.clone(), shared.clone()));
         }
         runtime.spawn(keep_time(shared.clone()));
         Ok(Broker {
             addresses,
+            entrances,
+            socket_files,
             control,
             shared,
             passwords,
@@ -165,10 +182,20 @@ impl Broker {
         })
     }
 
-    /// Reads again what may be changed while it runs: the password file and the
-    /// files of rules. What is wrong with one is said in the log, and all stays as
-    /// it was.
+    /// Reads again what may be changed while it runs: certificates, the password
+    /// file and the files of rules. What is wrong with one is said in the log, and
+    /// it stays as it was; so do connections that are open.
     pub fn reload(&self) {
+        for tls in self
+            .entrances
+            .iter()
+            .filter_map(|entrance| entrance.tls.as_ref())
+        {
+            match tls.reload() {
+                Ok(()) => tls.log_days_left(),
+                Err(error) => tracing::error!("certificates stay as they were: {error}"),
+            }
+        }
         match self.passwords.as_ref().map(|passwords| passwords.reload()) {
             None => {}
             Some(Ok(users)) => tracing::info!(users, "the password file was read again"),
@@ -193,17 +220,29 @@ impl Broker {
         self.shared.core.store().failure()
     }
 
-    /// Where it listens, first listener first.
+    /// Where its first listener on TCP listens.
     ///
     /// # Panics
-    /// When it was configured with no listener.
+    /// When it was configured with none.
     pub fn address(&self) -> SocketAddr {
-        self.addresses[0]
+        let mut addresses = self.addresses.iter();
+        let found = addresses.find_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        });
+        found.expect("it listens on TCP")
     }
 
-    /// Where it listens.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    /// Where it listens, in the order of its listeners.
+    pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// How many whole days the certificates of each listener are valid yet;
+    /// `None`: it has no TLS.
+    pub fn certificate_days_left(&self) -> Vec<Option<u64>> {
+        let tls = self.entrances.iter().map(|entrance| entrance.tls.as_ref());
+        tls.map(|tls| tls.map(|tls| tls.days_left())).collect()
     }
 
     /// What it has counted.
@@ -268,6 +307,7 @@ impl Broker {
                 }
             });
             self.control.take();
+            self.socket_files.clear();
             runtime.shutdown_background();
             self.storage.stop(&self.shared, !has_failed);
         }
@@ -284,8 +324,18 @@ impl Drop for Broker {
     }
 }
 
+/// What clients of a listener have to wrap MQTT in, for the log.
+fn wrapping(listener: &Listener) -> &'static str {
+    match (listener.protocol, listener.tls.certificate.is_some()) {
+        (Protocol::Mqtt, false) => "",
+        (Protocol::Mqtt, true) => " (TLS)",
+        (Protocol::WebSocket, false) => " (WebSocket)",
+        (Protocol::WebSocket, true) => " (WebSocket, TLS)",
+    }
+}
+
 /// Serves until the process is told to stop, by SIGTERM or SIGINT, or the disk
-/// fails: then what has failed.
+/// fails: then what has failed. SIGHUP has the certificates read again.
 ///
 /// # Errors
 /// Those of [`Broker::start`].
@@ -300,7 +350,7 @@ pub fn serve(config: Config) -> Result<Option<Failed>, ServeError> {
     let broker = Broker::start_on(runtime, &config, Vec::new())?;
     let mut failure = broker.storage.failure.clone();
     let failed = handle.block_on(async {
-        let mut signal = std::pin::pin!(signal);
+        let mut signal = pin!(signal);
         loop {
             tokio::select! {
                 signal = &mut signal => {

@@ -42,9 +42,9 @@ impl Bans {
         }
     }
 
-    /// Whether a client of that address or identifier is banned.
-    pub fn is_banned(&self, address: IpAddr, client: &str, now: Time) -> bool {
-        let keys = self.keys(address, client);
+    /// Whether a client of that address, if it has one, or identifier is banned.
+    pub fn is_banned(&self, address: impl Into<Option<IpAddr>>, client: &str, now: Time) -> bool {
+        let keys = self.keys(address.into(), client);
         let mut keys = keys.into_iter().flatten().peekable();
         if keys.peek().is_none() {
             return false;
@@ -57,9 +57,9 @@ impl Bans {
     }
 
     /// It has failed; whether it is banned for that from now on.
-    pub fn failed(&self, address: IpAddr, client: &str, now: Time) -> bool {
+    pub fn failed(&self, address: impl Into<Option<IpAddr>>, client: &str, now: Time) -> bool {
         let mut is_banned = false;
-        for (key, failures_max) in self.keys(address, client).into_iter().flatten() {
+        for (key, failures_max) in self.keys(address.into(), client).into_iter().flatten() {
             let mut table = self.table.lock();
             let set = &mut table[set_of(key)];
             let found = set.iter().position(|entry| entry.of == key);
@@ -91,14 +91,14 @@ impl Bans {
 
     /// What stands for the two in the table, where they can be banned, and how
     /// many failures are too many.
-    fn keys(&self, address: IpAddr, client: &str) -> [Option<(u64, u32)>; 2] {
+    fn keys(&self, address: Option<IpAddr>, client: &str) -> [Option<(u64, u32)>; 2] {
         let settings = &self.settings;
-        let address = || self.key.hash_one(network_of(address));
         let of_address = settings.failures_per_address_max;
         let of_client = settings.failures_per_client_max;
         let can_name_itself = of_client > 0 && !client.is_empty();
         [
-            (of_address > 0).then(|| (address(), of_address)),
+            (address.filter(|_| of_address > 0))
+                .map(|address| (self.key.hash_one(network_of(address)), of_address)),
             can_name_itself.then(|| (self.key.hash_one(client), of_client)),
         ]
     }

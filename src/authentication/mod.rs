@@ -30,7 +30,8 @@ use crate::protocol::ReasonCode;
 // Debug is by hand: it knows the password.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
-    pub address: IpAddr,
+    /// `None`: it comes by a Unix socket.
+    pub address: Option<IpAddr>,
     /// Empty: it leaves its client identifier to the broker.
     pub client: &'a str,
     pub user: Option<&'a str>,
@@ -191,7 +192,7 @@ mod tests {
         let authenticators = sayings.iter().map(|one| one.clone() as Arc<_>).collect();
         let chain = Chain::new(authenticators, allow_anonymous);
         let mut asking = Box::pin(chain.authenticate(Credentials {
-            address: Ipv4Addr::LOCALHOST.into(),
+            address: Some(Ipv4Addr::LOCALHOST.into()),
             client: "c",
             user,
             password,
@@ -256,7 +257,7 @@ mod tests {
     #[test]
     fn what_is_shown_knows_no_password() {
         let credentials = Credentials {
-            address: Ipv4Addr::LOCALHOST.into(),
+            address: Some(Ipv4Addr::LOCALHOST.into()),
             client: "c",
             user: Some("ann"),
             password: Some(b"canary"),

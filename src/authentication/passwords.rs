@@ -246,7 +246,7 @@ mod tests {
 
     fn said<'a>(user: Option<&'a str>, password: Option<&'a [u8]>) -> Credentials<'a> {
         Credentials {
-            address: Ipv4Addr::LOCALHOST.into(),
+            address: Some(Ipv4Addr::LOCALHOST.into()),
             client: "c",
             user,
             password,

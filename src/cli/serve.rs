@@ -1,13 +1,12 @@
 //! `rotamq serve`, which is also what `rotamq` alone does: the broker.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 
 use super::{Outcome, logging, raise_open_files};
-use crate::config::{Effective, Flags, Shape, Source, Value, parse_flag, shape_of};
+use crate::config::{Address, Effective, Flags, Shape, Source, Value, parse_flag, shape_of};
 use crate::run;
 
 /// The exit code when the disk has failed: EX_IOERR of sysexits.h.
@@ -19,9 +18,10 @@ pub struct ServeArguments {
     /// Read this configuration; no file is searched for
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen on this address, as in 127.0.0.1:1883; repeatable, in place of those of the file
+    /// Listen on this address, as in 127.0.0.1:1883 or unix:/run/rotamq.sock; repeatable, in place of
+    /// those of the file
     #[arg(long, value_name = "ADDR")]
-    listen: Vec<SocketAddr>,
+    listen: Vec<Address>,
     /// Worker threads; 0: one for each core
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = |text: &str| parse_flag("threads", text))]

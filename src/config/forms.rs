@@ -1,15 +1,14 @@
 //! How the fields of a configuration stand in the file: as numbers with a
 //! unit, words, texts.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{Shape, Value};
 use super::{
-    Dispatch, Durability, LastValue, LogFormat, LogLevel, Overflow, QueueTopic, Redirect,
-    SessionFull, Undecided,
+    Address, ClientCertificates, Dispatch, Durability, LastValue, LogFormat, LogLevel, Network,
+    Overflow, Protocol, QueueTopic, Redirect, SessionFull, TlsVersion, Undecided,
 };
 use crate::access::rules::Strictness;
 
@@ -220,6 +219,24 @@ impl Words for Strictness {
     ];
 }
 
+impl Words for Protocol {
+    const WORDS: &'static [(&'static str, Protocol)] =
+        &[("mqtt", Protocol::Mqtt), ("websocket", Protocol::WebSocket)];
+}
+
+impl Words for ClientCertificates {
+    const WORDS: &'static [(&'static str, ClientCertificates)] = &[
+        ("off", ClientCertificates::Off),
+        ("optional", ClientCertificates::Optional),
+        ("required", ClientCertificates::Required),
+    ];
+}
+
+impl Words for TlsVersion {
+    const WORDS: &'static [(&'static str, TlsVersion)] =
+        &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
+}
+
 impl Words for SessionFull {
     const WORDS: &'static [(&'static str, SessionFull)] = &[
         ("end", SessionFull::End),
@@ -336,6 +353,14 @@ impl Form<LastValue> for KeyText {
 }
 
 /// A path that is not empty.
+fn path(value: Value) -> Option<PathBuf> {
+    match value {
+        Value::Text(text) if !text.is_empty() && !text.contains('\0') => Some(text.into()),
+        _ => None,
+    }
+}
+
+/// A folder's path.
 pub(super) struct FolderPath;
 
 impl FolderPath {
@@ -350,8 +375,27 @@ impl Form<PathBuf> for FolderPath {
     }
 
     fn parse(value: Value) -> Option<PathBuf> {
+        path(value)
+    }
+}
+
+/// Where to listen.
+pub(super) struct AddressText;
+
+impl AddressText {
+    pub const fn shape() -> Shape {
+        Shape::Text(Address::FORM)
+    }
+}
+
+impl Form<Address> for AddressText {
+    fn get(field: &Address) -> Option<Value> {
+        Some(Value::Text(field.to_string()))
+    }
+
+    fn parse(value: Value) -> Option<Address> {
         match value {
-            Value::Text(text) if !text.is_empty() && !text.contains('\0') => Some(text.into()),
+            Value::Text(text) => text.parse().ok(),
             _ => None,
         }
     }
@@ -361,8 +405,9 @@ impl Form<PathBuf> for FolderPath {
 pub(super) struct FilePath;
 
 impl FilePath {
-    pub const fn shape() -> Shape {
-        Shape::Text("a file's path, as in \"/etc/rotamq/passwords\"")
+    /// `what` it is, with an example.
+    pub const fn shape(what: &'static str) -> Shape {
+        Shape::Text(what)
     }
 }
 
@@ -372,27 +417,111 @@ impl Form<Option<PathBuf>> for FilePath {
     }
 
     fn parse(value: Value) -> Option<Option<PathBuf>> {
-        FolderPath::parse(value).map(Some)
+        path(value).map(Some)
     }
 }
 
-/// An IP address and a port.
-pub(super) struct Address;
+/// Networks of IP addresses.
+pub(super) struct NetworkTexts;
 
-impl Address {
+impl NetworkTexts {
     pub const fn shape() -> Shape {
-        Shape::Text("an IP address and a port, as in \"127.0.0.1:1883\" or \"[::1]:1883\"")
+        Shape::Texts("an array of networks, as in [\"10.0.0.0/8\", \"::1\"]")
     }
 }
 
-impl Form<SocketAddr> for Address {
-    fn get(field: &SocketAddr) -> Option<Value> {
-        Some(Value::Text(field.to_string()))
+impl Form<Vec<Network>> for NetworkTexts {
+    fn get(field: &Vec<Network>) -> Option<Value> {
+        Some(Value::Texts(field.iter().map(Network::to_string).collect()))
     }
 
-    fn parse(value: Value) -> Option<SocketAddr> {
+    fn parse(value: Value) -> Option<Vec<Network>> {
         match value {
-            Value::Text(text) => text.parse().ok(),
+            Value::Texts(texts) => texts.iter().map(|text| text.parse().ok()).collect(),
+            _ => None,
+        }
+    }
+}
+
+/// Permissions of a file: octal digits.
+pub(super) struct ModeText;
+
+impl ModeText {
+    pub const fn shape() -> Shape {
+        Shape::Text("a mode in octal digits, as in \"0660\"")
+    }
+}
+
+impl Form<u32> for ModeText {
+    fn get(field: &u32) -> Option<Value> {
+        Some(Value::Text(format!("{field:04o}")))
+    }
+
+    fn parse(value: Value) -> Option<u32> {
+        match value {
+            Value::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                u32::from_str_radix(&text, 8)
+                    .ok()
+                    .filter(|mode| *mode <= 0o777)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A path as it is asked for by HTTP, without a query; empty is any.
+pub(super) struct HttpPath;
+
+impl HttpPath {
+    pub const fn shape() -> Shape {
+        Shape::Text("a path that begins with /, as in \"/mqtt\", or \"\" for any")
+    }
+}
+
+impl Form<String> for HttpPath {
+    fn get(field: &String) -> Option<Value> {
+        Some(Value::Text(field.clone()))
+    }
+
+    fn parse(value: Value) -> Option<String> {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+        match value {
+            Value::Text(text)
+                if text.is_empty() || text.starts_with('/') && text.bytes().all(is_plain) =>
+            {
+                Some(text)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Origins (RFC 6454) of web pages, as browsers write them.
+pub(super) struct OriginTexts;
+
+impl OriginTexts {
+    pub const fn shape() -> Shape {
+        Shape::Texts("an array of origins, as in [\"https://app.example.org\"]")
+    }
+}
+
+impl Form<Vec<String>> for OriginTexts {
+    fn get(field: &Vec<String>) -> Option<Value> {
+        Some(Value::Texts(field.clone()))
+    }
+
+    fn parse(value: Value) -> Option<Vec<String>> {
+        let is_origin = |text: &String| match text.split_once("://") {
+            Some((scheme, host)) => {
+                let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+                !scheme.is_empty()
+                    && !host.is_empty()
+                    && (scheme.bytes().chain(host.bytes())).all(is_plain)
+            }
+            None => false,
+        };
+        match value {
+            Value::Texts(texts) if texts.iter().all(is_origin) => Some(texts),
             _ => None,
         }
     }

@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +14,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::options::{self, LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
 use super::value::{Value, found};
-use super::{Config, Limits, Listener, MemberSettings, QueueSettings};
+use super::{
+    Address, ClientCertificates, Config, Limits, Listener, MemberSettings, Protocol, QueueSettings,
+};
 use crate::topic::{TopicFilter, TopicLimits};
 
 /// No file that people write is longer.
@@ -110,7 +111,7 @@ impl std::error::Error for ConfigError {}
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     /// `--listen`, in place of all other listeners; empty: not given.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Address>,
     /// Flag, path of its option, and a value that its shape allows.
     pub values: Vec<(&'static str, &'static str, Value)>,
 }
@@ -633,15 +634,12 @@ impl Loading {
         }
     }
 
-    fn listen(&mut self, addresses: &[SocketAddr]) {
+    fn listen(&mut self, addresses: &[Address]) {
         self.origins
             .retain(|path, _| !path.starts_with("listener["));
         self.config.listeners.clear();
-        for (index, &address) in addresses.iter().enumerate() {
-            self.config.listeners.push(Listener {
-                address,
-                durability: None,
-            });
+        for (index, address) in addresses.iter().enumerate() {
+            self.config.listeners.push(Listener::new(address.clone()));
             let path = format!("listener[{index}].address");
             self.origins.insert(path, Origin::Flag("--listen"));
         }
@@ -664,22 +662,91 @@ impl Loading {
         let open = self.config.allow_anonymous && !self.origins.contains_key("allow_anonymous");
         let mut seen = Vec::new();
         for (index, listener) in self.config.listeners.clone().into_iter().enumerate() {
+            self.check_listener(&format!("listener[{index}]"), &listener);
             let address = listener.address;
             let key = format!("listener[{index}].address");
-            if address.port() != 0 && seen.contains(&address) {
-                self.problem(
-                    self.source(&key),
-                    &key,
-                    format!("{address} is listened on already"),
-                );
+            let is_any = matches!(&address, Address::Tcp(address) if address.port() == 0);
+            if !is_any && seen.contains(&address) {
+                let text = format!("{address} is listened on already");
+                self.problem(self.source(&key), &key, text);
             }
-            seen.push(address);
-            if open && !address.ip().to_canonical().is_loopback() {
+            if open && address.is_reachable() {
                 let text = format!(
                     "other machines reach {address}, and there are no users, so that anyone \
                      could connect: set allow_anonymous = true if that is meant (by flag, \
                      --allow-anonymous), or listen on 127.0.0.1"
                 );
+                self.problem(self.source(&key), &key, text);
+            }
+            seen.push(address);
+        }
+    }
+
+    /// What fits together in one `[[listener]]`: nothing that is set is without
+    /// effect.
+    fn check_listener(&mut self, path: &str, listener: &Listener) {
+        let default = Listener::new(listener.address.clone());
+        let (tls, no_tls) = (&listener.tls, &default.tls);
+        let has_tls = tls.certificate.is_some();
+        let asks = tls.client_certificates() != ClientCertificates::Off;
+        let is_unix = matches!(listener.address, Address::Unix(_));
+        let is_websocket = listener.protocol == Protocol::WebSocket;
+        let needs_tls = "needs tls_certificate and tls_key";
+        let needs_websocket = "needs protocol = \"websocket\"";
+        for (key, is_wrong, text) in [
+            (
+                "tls_certificate",
+                has_tls && tls.key.is_none(),
+                "needs tls_key",
+            ),
+            (
+                "tls_key",
+                tls.key.is_some() && !has_tls,
+                "needs tls_certificate",
+            ),
+            (
+                "tls_client_ca",
+                tls.client_ca.is_some() && !has_tls,
+                needs_tls,
+            ),
+            (
+                "tls_client_certificates",
+                asks && tls.client_ca.is_none(),
+                "needs tls_client_ca, with the authorities that sign them",
+            ),
+            (
+                "tls_crl",
+                tls.crl.is_some() && tls.client_ca.is_none(),
+                "needs tls_client_ca",
+            ),
+            (
+                "tls_min_version",
+                tls.version_min != no_tls.version_min && !has_tls,
+                needs_tls,
+            ),
+            (
+                "websocket_path",
+                listener.websocket.path != default.websocket.path && !is_websocket,
+                needs_websocket,
+            ),
+            (
+                "websocket_origins",
+                !listener.websocket.origins.is_empty() && !is_websocket,
+                needs_websocket,
+            ),
+            (
+                "proxy_trusted",
+                !listener.proxy_trusted.is_empty() && is_unix,
+                "is for IP addresses: who connects to a Unix socket has none",
+            ),
+            (
+                "unix_mode",
+                listener.unix_mode != default.unix_mode && !is_unix,
+                "needs an address that begins with unix:",
+            ),
+        ] {
+            if is_wrong {
+                let key = format!("{path}.{key}");
                 self.problem(self.source(&key), &key, text);
             }
         }

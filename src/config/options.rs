@@ -7,14 +7,15 @@
 //! here. Default values are not here: they are those of [`Config::default`].
 
 use super::forms::{
-    Address, FieldText, FilePath, FilterText, FilterTexts, Flag, FolderPath, Form, KeyText, Millis,
-    MillisOrNever, MillisOrNone, Number, NumberOrNone, PatternText, Secs, SecsOrNever, Word,
-    WordOrNone, words,
+    AddressText, FieldText, FilePath, FilterText, FilterTexts, Flag, FolderPath, Form, HttpPath,
+    KeyText, Millis, MillisOrNever, MillisOrNone, ModeText, NetworkTexts, Number, NumberOrNone,
+    OriginTexts, PatternText, Secs, SecsOrNever, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
-    Config, Dispatch, Durability, Listener, LogFormat, LogLevel, MemberSettings, Overflow,
-    QueueSettings, QueueTopic, Redirect, SessionFull, Undecided,
+    ClientCertificates, Config, Dispatch, Durability, Listener, LogFormat, LogLevel,
+    MemberSettings, Overflow, Protocol, QueueSettings, QueueTopic, Redirect, SessionFull,
+    TlsVersion, Undecided,
 };
 use crate::access::rules::Strictness;
 
@@ -103,6 +104,7 @@ macro_rules! option {
     };
 }
 
+const PEM: &str = "a PEM file's path, as in \"/etc/rotamq/server.pem\"";
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
@@ -124,7 +126,7 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
          everybody out; to listen on an address that other machines reach, this has to be set \
          then: by a line here, the environment or a flag, but not by the default. Where there \
          are users, the default is false."),
-    option!("authentication.password_file", authentication.password_file: FilePath,
+    option!("authentication.password_file", authentication.password_file: FilePath("a file's path, as in \"/etc/rotamq/passwords\""),
         "A file of users, USER:HASH a line, that rotamq passwd or mosquitto_passwd writes. It is \
          read when the broker starts, and again when it gets SIGHUP."),
     option!("authentication.hashing_threads", authentication.hashing_threads: Number(0, 64),
@@ -147,10 +149,10 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         "Within which time failures count together."),
     option!("authentication.ban_secs", authentication.ban.lasts: Secs(1, DAY_SECS),
         "How long a ban lasts."),
-    option!("access.acl_file", access.acl_file: FilePath,
+    option!("access.acl_file", access.acl_file: FilePath("a file's path, as in \"/etc/rotamq/acl\""),
         "Rules as mosquitto's acl_file has them. It is read when the broker starts, and again \
          when it gets SIGHUP; so is rules_file."),
-    option!("access.rules_file", access.rules_file: FilePath,
+    option!("access.rules_file", access.rules_file: FilePath("a file's path, as in \"/etc/rotamq/rules.toml\""),
         "Roles, and who has them."),
     option!("access.subscriptions", access.subscriptions: Word<Strictness>,
         "Which subscriptions are granted. \"filter\": those that match anything that the client \
@@ -277,11 +279,44 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
 
 /// What a `[[listener]]` says.
 pub(super) const LISTENER: &[Opt<Listener>] = &[
-    option!("address", address: Address,
-        "IP address and port. Port 0 takes a free one, and logs which."),
+    option!("address", address: AddressText,
+        "IP address and port, or unix: and the path of a socket file. Port 0 takes a free one, \
+         and logs which."),
+    option!("protocol", protocol: Word<Protocol>,
+        "What MQTT is wrapped in. \"mqtt\": nothing; \"websocket\": WebSocket, as web pages need \
+         it. Either can be inside TLS."),
     option!("durability", durability: WordOrNone<Durability>,
         "What comes in by it is stored at least so, and so are the sessions connected through \
          it; see store.durability. Without this it asks for nothing of its own."),
+    option!("tls_certificate", tls.certificate: FilePath(PEM),
+        "The broker's certificate, then those between it and its authority's. With it and \
+         tls_key all clients have to use TLS, without them none can. The files are read at the \
+         start, and again on SIGHUP."),
+    option!("tls_key", tls.key: FilePath(PEM),
+        "The private key of tls_certificate."),
+    option!("tls_client_ca", tls.client_ca: FilePath(PEM),
+        "The authorities that sign certificates of clients."),
+    option!("tls_client_certificates", tls.client_certificates: WordOrNone<ClientCertificates>,
+        "Whether clients are asked for a certificate. \"off\": no; \"optional\": who has none is \
+         let in, who shows one that is not valid is not; \"required\": only who has one is let \
+         in. Without this it is \"required\" if there is a tls_client_ca, and \"off\" if not."),
+    option!("tls_crl", tls.crl: FilePath(PEM),
+        "Revocation lists of the authorities in tls_client_ca: clients with a certificate that \
+         is on one of them are refused."),
+    option!("tls_min_version", tls.version_min: Word<TlsVersion>,
+        "The oldest version of TLS that is spoken; older ones than 1.2 never are."),
+    option!("websocket_path", websocket.path: HttpPath,
+        "The path of the address by which WebSocket clients connect, as in \
+         ws://example.org:8080/mqtt. Others are told 404."),
+    option!("websocket_origins", websocket.origins: OriginTexts,
+        "The web sites whose pages may connect: others are told 403. None: all. Clients that are \
+         no browsers say no origin, and are let in."),
+    option!("proxy_trusted", proxy_trusted: NetworkTexts,
+        "Where proxies connect from that send a PROXY header (version 1 or 2) before anything \
+         else: it is required from these addresses, says who the client is, and is refused from \
+         all others."),
+    option!("unix_mode", unix_mode: ModeText,
+        "The permissions of the socket file at a unix: address: who may write it may connect."),
 ];
 
 /// What a `[[queue]]` is for.

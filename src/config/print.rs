@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::load::{Effective, without_indices};
 use super::options::{LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
 use super::value::{Shape, Value};
-use super::{Config, MemberSettings, Origin, QueueSettings};
+use super::{ClientCertificates, Config, MemberSettings, Origin, QueueSettings};
 
 /// One value of a configuration.
 struct Entry<'e> {
@@ -195,6 +195,11 @@ pub fn example() -> String {
     config.access.rules_file = Some("/etc/rotamq/rules.toml".into());
     for listener in &mut config.listeners {
         listener.durability = durability;
+        listener.tls.certificate = Some("/etc/rotamq/server.pem".into());
+        listener.tls.key = Some("/etc/rotamq/server.key".into());
+        listener.tls.client_ca = Some("/etc/rotamq/clients.pem".into());
+        listener.tls.client_certificates = Some(ClientCertificates::Required);
+        listener.tls.crl = Some("/etc/rotamq/revoked.pem".into());
     }
     let mut text = TOP.to_owned();
     for section in SECTIONS {

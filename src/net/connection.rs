@@ -3,14 +3,13 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::worker::Local;
-use super::{Open, Shared, with_worker};
+use super::{Open, PeerAddress, Shared, with_worker};
 use crate::broker::{Link, Stop};
 use crate::message::Time;
 use crate::protocol::{ReasonCode, decode};
@@ -30,7 +29,7 @@ const PIECES_MAX: usize = 64;
 /// The connection; as a future, it is done when it is closed.
 pub struct Connection<S> {
     stream: S,
-    peer: SocketAddr,
+    peer: PeerAddress,
     shared: Open,
     // `None` once the session has been left.
     link: Option<Link>,
@@ -61,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// `rest`: what was read with the CONNECT.
     pub fn new(
         stream: S,
-        peer: SocketAddr,
+        peer: PeerAddress,
         shared: Open,
         link: Link,
         rest: Vec<u8>,
@@ -283,6 +282,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 _ => return Poll::Ready(Err(Stop::Lost)),
             }
         }
+        // TLS and WebSocket may hold back what they took.
+        if ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
+            return Poll::Ready(Err(Stop::Lost));
+        }
         (self.answers_len, self.owed_len) = (0, 0);
         Poll::Ready(Ok(()))
     }
@@ -340,12 +343,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// After the session: the socket. A client that is not to blame for the
     /// end gets what was on its way.
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let written = match self.left {
-            Some(Left::Writing) => ready!(self.write(cx)).is_ok(),
-            _ => true,
-        };
-        if written && ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
-            tracing::trace!(peer = %self.peer, "the client was gone already");
+        let waits = self.left == Some(Left::Writing);
+        if waits && ready!(self.write(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Pending if waits => return Poll::Pending,
+            // Who does not read is not told that TLS or WebSocket end.
+            Poll::Pending | Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => {
+                tracing::trace!(peer = %self.peer, "the client was gone already")
+            }
         }
         Poll::Ready(())
     }

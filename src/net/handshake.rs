@@ -1,14 +1,12 @@
 //! From the first byte of a connection to its CONNACK.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Shared, with_worker};
+use super::{Peer, PeerAddress, Shared, Stream, with_worker};
 use crate::authentication::{Authenticated, Credentials};
 use crate::broker::{Admission, Link, method_of};
 use crate::config::Durability;
@@ -19,43 +17,56 @@ use crate::protocol::{
 use crate::session::{Close, refusal};
 
 /// How long a refused client may take to read why.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
-/// The client's CONNECT, within the time it has; the session, and what was
-/// read beyond the CONNECT. `None`: refused.
-pub async fn handshake(
-    stream: &mut TcpStream,
-    peer: SocketAddr,
+/// The client's CONNECT, until `deadline`; the session, and what was read
+/// beyond the CONNECT. `None`: refused.
+pub async fn handshake<S: Stream>(
+    stream: &mut S,
+    peer: &Peer,
     durability: Option<Durability>,
+    deadline: Instant,
     shared: &Shared,
 ) -> Option<(Link, Vec<u8>)> {
-    // One deadline for all of it: dribbling does not extend it.
-    let limit = shared.core.limits().connect_timeout;
-    let mut stopping = shared.stopping.clone();
-    let admitted = tokio::select! {
-        admitted = timeout(limit, read_connect(stream, peer, durability, shared)) => admitted,
-        _ = stopping.wait_for(|stopping| *stopping) => return None,
-    };
-    match admitted {
-        Ok(Ok(link)) => return Some(link),
-        Ok(Err(Some(connack))) => refuse(stream, &connack).await,
-        Ok(Err(None)) => {}
-        Err(_) => {
-            tracing::debug!(%peer, "closed: not through with CONNECT within connect_timeout_ms")
-        }
+    let connect = read_connect(stream, peer, durability, shared);
+    match within(deadline, peer.address, shared, connect).await? {
+        Ok(link) => return Some(link),
+        Err(Some(connack)) => refuse(stream, &connack).await,
+        Err(None) => {}
     }
     None
+}
+
+/// What comes of one part of a connection's beginning; `None`: it takes too
+/// long, or the broker stops.
+pub(super) async fn within<F: Future>(
+    deadline: Instant,
+    peer: PeerAddress,
+    shared: &Shared,
+    part: F,
+) -> Option<F::Output> {
+    let mut stopping = shared.stopping.clone();
+    let done = tokio::select! {
+        done = timeout_at(deadline, part) => done,
+        _ = stopping.wait_for(|stopping| *stopping) => return None,
+    };
+    if done.is_err() {
+        tracing::debug!(%peer, "closed: not through with CONNECT within connect_timeout_ms");
+    }
+    done.ok()
 }
 
 /// The CONNACK to refuse with, encoded; `None`: close without a word.
 type Refusal = Option<Vec<u8>>;
 
-async fn read_connect(
-    stream: &mut TcpStream,
-    peer: SocketAddr,
+async fn read_connect<S: Stream>(
+    stream: &mut S,
+    peer: &Peer,
     durability: Option<Durability>,
     shared: &Shared,
 ) -> Result<(Link, Vec<u8>), Refusal> {
+    let is_local = peer.is_local;
+    let peer = peer.address;
     let core = &shared.core;
     let limits = core.limits();
     let bytes_max = limits.connect_packet_bytes_max.min(limits.packet_bytes_max);
@@ -99,7 +110,7 @@ async fn read_connect(
     loop {
         let authentication = match admission {
             Ok(Admission::Admitted(mut link)) => {
-                link.is_local = peer.ip().to_canonical().is_loopback();
+                link.is_local = is_local;
                 tracing::debug!(%peer, client = ?link.identity.client, "connected");
                 return Ok((link, rest));
             }
@@ -114,7 +125,7 @@ async fn read_connect(
                 return Err(refusal(&connect, &close, core.session_settings()));
             }
         };
-        let sent = stream.write_all(authentication.challenge()).await;
+        let sent = send(stream, authentication.challenge()).await;
         if let Err(error) = sent {
             tracing::debug!(%peer, %error, "lost before CONNACK");
             return Err(None);
@@ -149,16 +160,16 @@ async fn read_connect(
 
 /// Who the client is, by the chain. What it sends meanwhile is kept, so that its
 /// end takes the question back.
-async fn authenticate(
-    stream: &mut TcpStream,
-    peer: SocketAddr,
+async fn authenticate<S: Stream>(
+    stream: &mut S,
+    peer: PeerAddress,
     connect: &Connect<'_>,
     rest: &mut Vec<u8>,
     shared: &Shared,
 ) -> Result<Authenticated, Refusal> {
     let core = &shared.core;
     let credentials = Credentials {
-        address: peer.ip().to_canonical(),
+        address: peer.ip(),
         client: connect.client_id,
         user: connect.user_name,
         password: connect.password,
@@ -189,7 +200,7 @@ async fn authenticate(
 }
 
 /// A client is not who it says.
-fn note_failure(peer: SocketAddr, connect: &Connect<'_>, shared: &Shared) {
+fn note_failure(peer: PeerAddress, connect: &Connect<'_>, shared: &Shared) {
     let (client, now) = (connect.client_id, shared.clock.now());
     if shared.bans.failed(peer.ip(), client, now) {
         shared.core.counters().bans.increment();
@@ -197,10 +208,16 @@ fn note_failure(peer: SocketAddr, connect: &Connect<'_>, shared: &Shared) {
     }
 }
 
+/// Writes all, and has the transport pass it on.
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
 /// Waits for more bytes.
-async fn read(
-    stream: &mut TcpStream,
-    peer: SocketAddr,
+async fn read<S: Stream>(
+    stream: &mut S,
+    peer: PeerAddress,
     bytes: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     match stream.read_buf(bytes).await {
@@ -228,12 +245,12 @@ fn refusal_of(error: &DecodeError) -> Refusal {
     Some(bytes)
 }
 
-/// CONNACK, then the end [MQTT-3.2.2-7], in 3.1.1 [MQTT-3.2.2-5].
-async fn refuse(stream: &mut TcpStream, connack: &[u8]) {
+/// An answer, then the end: of CONNACK [MQTT-3.2.2-7], in 3.1.1 [MQTT-3.2.2-5].
+pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &[u8]) {
     // Closing with bytes unread would reset the connection, and the client
-    // might never see the CONNACK: what it sent is read until it closes.
+    // might never see the answer: what it sent is read until it closes.
     let said = timeout(LINGER, async {
-        stream.write_all(connack).await?;
+        stream.write_all(answer).await?;
         stream.shutdown().await?;
         let mut rest = [0; 1024];
         while stream.read(&mut rest).await? > 0 {}

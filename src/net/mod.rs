@@ -1,16 +1,23 @@
-//! Sockets: listening, and one task a connection.
+//! Sockets: listening, transports, and one task a connection.
 //!
 //! The only place with sockets and the async runtime. Knows of MQTT only where
-//! a packet begins and ends; what packets mean is `broker`'s. A PUBLISH is read
-//! in `connection`, and is written there, by its receivers' connections, when
-//! the broker has put it into their outboxes.
+//! a packet begins and ends; what packets mean is `broker`'s. What comes before
+//! a client's CONNECT is gone through in `transport`. A PUBLISH is read in
+//! `connection`, and is written there, by its receivers' connections, when the
+//! broker has put it into their outboxes.
+//!
+//! Public is what parses bytes from outside, to be tried with any bytes.
 
 mod connection;
 mod handshake;
+mod listen;
+mod peer;
+pub mod proxy;
+mod tls;
+mod transport;
+pub mod websocket;
 mod worker;
 
-use std::io;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,31 +25,37 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant as Moment;
 
 use connection::Connection;
-pub use worker::with_worker;
+use handshake::{LINGER, within};
+use listen::Accepted;
+pub(crate) use listen::{Listening, SocketFile};
+pub use peer::{Peer, PeerAddress, TlsPeer};
+pub(crate) use transport::Entrance;
+use transport::{Ready, Stream};
+pub(crate) use worker::with_worker;
 
 use crate::authentication::{Bans, Chain};
 use crate::broker::Core;
-use crate::config::Durability;
 use crate::message::Time;
 
-/// Connections that wait in the kernel to be accepted.
-const BACKLOG: i32 = 4096;
 /// After a failed accept, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every connection shares.
-pub struct Shared {
+pub(crate) struct Shared {
     pub core: Core,
     /// Who is asked who a client is.
     pub chain: Chain,
     /// And who is not asked any more.
     pub bans: Bans,
     pub clock: Clock,
+    // One for each thread: see `tls`.
+    handshakes: Arc<Semaphore>,
     // Tells this broker from others in the process.
     number: u64,
     connections: AtomicUsize,
@@ -51,7 +64,7 @@ pub struct Shared {
 }
 
 /// The broker's clock: monotonic from when it starts on.
-pub struct Clock {
+pub(crate) struct Clock {
     start: Instant,
     // What it showed then.
     started: Time,
@@ -74,11 +87,13 @@ impl Clock {
 }
 
 impl Shared {
+    /// `threads`: of the runtime.
     pub fn new(
         core: Core,
         chain: Chain,
         bans: Bans,
         clock: Clock,
+        threads: usize,
         stopping: watch::Receiver<bool>,
     ) -> Shared {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
@@ -87,6 +102,7 @@ impl Shared {
             chain,
             bans,
             clock,
+            handshakes: Arc::new(Semaphore::new(threads)),
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             connections: AtomicUsize::new(0),
             stopping,
@@ -99,36 +115,16 @@ impl Shared {
     }
 }
 
-/// Listens on `address`.
-///
-/// # Errors
-/// The system's: the port is taken, or is not ours to take.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    // Restarting must not wait for old connections to time out.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
 /// Accepts connections until the broker stops.
-///
-/// `durability`: what the listener asks for, if for any.
-pub async fn accept(listener: TcpListener, durability: Option<Durability>, shared: Arc<Shared>) {
+pub(crate) async fn accept(listening: Listening, entrance: Arc<Entrance>, shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listening.accept() => accepted,
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, durability, &shared),
+            Ok((accepted, address)) => admit(accepted, address, &entrance, &shared),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -137,45 +133,74 @@ pub async fn accept(listener: TcpListener, durability: Option<Durability>, share
     }
 }
 
-fn admit(
-    stream: TcpStream,
-    peer: SocketAddr,
-    durability: Option<Durability>,
-    shared: &Arc<Shared>,
-) {
+fn admit(accepted: Accepted, address: PeerAddress, entrance: &Arc<Entrance>, shared: &Arc<Shared>) {
     let open = Open::new(shared);
     if shared.connections_len() > shared.core.limits().connections_max {
         shared.core.counters().connections_refused.increment();
-        return tracing::debug!(%peer, "refused: there are connections_max connections");
+        return tracing::debug!(peer = %address, "refused: there are connections_max connections");
     }
-    // Every write is whole already: nothing to wait for.
-    if let Err(error) = stream.set_nodelay(true) {
-        return tracing::debug!(%peer, %error, "the connection is gone already");
+    if let Accepted::Tcp(stream) = &accepted
+        // Every write is whole already: nothing to wait for.
+        && let Err(error) = stream.set_nodelay(true)
+    {
+        return tracing::debug!(peer = %address, %error, "the connection is gone already");
     }
-    tokio::spawn(Serving::new(stream, peer, durability, open));
+    tokio::spawn(Serving::new(accepted, address, entrance.clone(), open));
 }
 
 /// One connection, from its first byte to its last. By hand, as an `async fn`
-/// keeps room for both of its stages, and an idle connection is to take little.
-#[expect(clippy::large_enum_variant, reason = "nearly all are open")]
+/// keeps room for all of its stages, and an idle connection is to take little.
 enum Serving {
     // Boxed: what it needs is given back once the client is in.
-    Handshake(Pin<Box<dyn Future<Output = Option<Connection<TcpStream>>> + Send>>),
-    Open(Connection<TcpStream>),
+    Opening(Pin<Box<dyn Future<Output = Option<Serving>> + Send>>),
+    Tcp(Connection<TcpStream>),
+    Boxed(Connection<Box<dyn Stream>>),
 }
 
 impl Serving {
     fn new(
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        durability: Option<Durability>,
+        accepted: Accepted,
+        address: PeerAddress,
+        entrance: Arc<Entrance>,
         open: Open,
     ) -> Serving {
-        Serving::Handshake(Box::pin(async move {
-            let admitted = handshake::handshake(&mut stream, peer, durability, &open).await;
-            admitted.map(|(link, rest)| Connection::new(stream, peer, open, link, rest))
+        Serving::Opening(Box::pin(async move {
+            // One deadline for all that comes before CONNACK: dribbling does
+            // not extend it.
+            let deadline = Moment::now() + open.core.limits().connect_timeout;
+            let ready = entrance.open(accepted, address, &open);
+            let (ready, peer) = within(deadline, address, &open, ready).await??;
+            match ready {
+                Ready::Tcp(stream) => {
+                    let connection = connect(stream, peer, &entrance, deadline, open).await;
+                    connection.map(Serving::Tcp)
+                }
+                Ready::Boxed(stream) => {
+                    let connection = connect(stream, peer, &entrance, deadline, open).await;
+                    connection.map(Serving::Boxed)
+                }
+            }
         }))
     }
+}
+
+/// The connection of a client that is let in.
+async fn connect<S: Stream>(
+    mut stream: S,
+    peer: Peer,
+    entrance: &Entrance,
+    deadline: Moment,
+    open: Open,
+) -> Option<Connection<S>> {
+    let durability = entrance.durability;
+    let admitted = handshake::handshake(&mut stream, &peer, durability, deadline, &open).await;
+    let Some((link, rest)) = admitted else {
+        // TLS and WebSocket say that they end.
+        _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
+        return None;
+    };
+    stream.admit(open.core.limits().packet_bytes_max);
+    Some(Connection::new(stream, peer.address, open, link, rest))
 }
 
 impl Future for Serving {
@@ -184,11 +209,12 @@ impl Future for Serving {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut *self {
-                Serving::Handshake(handshake) => match ready!(handshake.as_mut().poll(cx)) {
-                    Some(connection) => *self = Serving::Open(connection),
+                Serving::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                    Some(serving) => *self = serving,
                     None => return Poll::Ready(()),
                 },
-                Serving::Open(connection) => return Pin::new(connection).poll(cx),
+                Serving::Tcp(connection) => return Pin::new(connection).poll(cx),
+                Serving::Boxed(connection) => return Pin::new(connection).poll(cx),
             }
         }
     }

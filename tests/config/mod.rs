@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rotamq::access::rules::Strictness;
 use rotamq::config::{
-    Config, Effective, Flags, Limits, Origin, QueueSettings, Source, Value, example, queue_keys,
-    queue_settings,
+    Config, Effective, Flags, Limits, Network, Origin, QueueSettings, Source, Value, example,
+    queue_keys, queue_settings,
 };
 
 fn source(text: &str) -> Source {
@@ -63,9 +63,12 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, 2 of a listener, 7 of authentication, 3 of access, 5 of the store, 23 limits,
+    // 2 at the top, 13 of a listener, 7 of authentication, 3 of access, 5 of the store, 23 limits,
     // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
-    assert_eq!(objects.len(), 2 + 2 + 7 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3);
+    assert_eq!(
+        objects.len(),
+        2 + 13 + 7 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3
+    );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
         let key = object["key"].as_str().unwrap();
@@ -141,7 +144,12 @@ fn full() -> String {
     r##"
 threads = 3
 allow_anonymous = false
-listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[::]:0" }]
+listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[::]:0" },
+    { address = "127.0.0.1:8883", protocol = "websocket", tls_certificate = "c.pem", tls_key = "k.pem",
+      tls_client_ca = "ca.pem", tls_client_certificates = "optional", tls_crl = "crl.pem",
+      tls_min_version = "1.3", websocket_path = "/ws", websocket_origins = ["https://a.example:1"],
+      proxy_trusted = ["10.0.0.0/8", "::1"] },
+    { address = "unix:/run/mqtt.sock", unix_mode = "0600" }]
 
 [authentication]
 password_file = "users"
@@ -260,10 +268,7 @@ fn each_option_sets_its_field() {
     use std::time::Duration;
     let secs = Duration::from_secs;
     let millis = Duration::from_millis;
-    let listener = |text: &str, durability| Listener {
-        address: text.parse().unwrap(),
-        durability,
-    };
+    let listener = |text: &str| Listener::new(text.parse().unwrap());
     let default = QueueSettings {
         name: String::new(),
         filters: vec![],
@@ -297,8 +302,33 @@ fn each_option_sets_its_field() {
         threads: 3,
         allow_anonymous: false,
         listeners: vec![
-            listener("0.0.0.0:1884", Some(Durability::Synced)),
-            listener("[::]:0", None),
+            Listener {
+                durability: Some(Durability::Synced),
+                ..listener("0.0.0.0:1884")
+            },
+            listener("[::]:0"),
+            Listener {
+                protocol: Protocol::WebSocket,
+                tls: TlsSettings {
+                    certificate: Some("c.pem".into()),
+                    key: Some("k.pem".into()),
+                    client_ca: Some("ca.pem".into()),
+                    client_certificates: Some(ClientCertificates::Optional),
+                    crl: Some("crl.pem".into()),
+                    version_min: TlsVersion::V1_3,
+                },
+                websocket: WebSocketSettings {
+                    path: "/ws".to_owned(),
+                    origins: vec!["https://a.example:1".to_owned()],
+                },
+                proxy_trusted: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+                ..listener("127.0.0.1:8883")
+            },
+            Listener {
+                address: Address::Unix("/run/mqtt.sock".into()),
+                unix_mode: 0o600,
+                ..listener("127.0.0.1:0")
+            },
         ],
         authentication: AuthenticationSettings {
             password_file: Some("users".into()),
@@ -507,7 +537,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     (
         "[[listener]]\naddress = 'localhost:1883'",
         &[
-            "rotamq.toml:2: listener[0].address: must be an IP address and a port, as in \"127.0.0.1:1883\" or \"[::1]:1883\", not \"localhost:1883\"",
+            "rotamq.toml:2: listener[0].address: must be an IP address and a port or a Unix socket, as in \"127.0.0.1:1883\", \"[::1]:1883\" or \"unix:/run/rotamq/mqtt.sock\", not \"localhost:1883\"",
         ],
     ),
     (
@@ -521,6 +551,38 @@ const ERRORS: &[(&str, &[&str])] = &[
     (
         "[[listener]]\naddress = '127.0.0.1:1'\n[[listener]]\naddress = '127.0.0.1:1'",
         &["rotamq.toml:4: listener[1].address: 127.0.0.1:1 is listened on already"],
+    ),
+    (
+        "[[listener]]\naddress = 'unix:a'\n[[listener]]\naddress = 'unix:a'\nunix_mode = '0o600'\n[[listener]]\naddress = 'unix:'",
+        &[
+            "rotamq.toml:4: listener[1].address: unix:a is listened on already",
+            "rotamq.toml:5: listener[1].unix_mode: must be a mode in octal digits, as in \"0660\", not \"0o600\"",
+            "rotamq.toml:7: listener[2].address: must be an IP address and a port or a Unix socket, as in \"127.0.0.1:1883\", \"[::1]:1883\" or \"unix:/run/rotamq/mqtt.sock\", not \"unix:\"",
+        ],
+    ),
+    (
+        "[[listener]]\naddress = '127.0.0.1:1'\ntls_certificate = 'c'\ntls_client_certificates = 'optional'\ntls_crl = 'r'\ntls_min_version = '1.1'\nproxy_trusted = ['10.0.0.0/33']\nwebsocket_origins = ['example.org']\nwebsocket_path = 'mqtt'",
+        &[
+            "rotamq.toml:3: listener[0].tls_certificate: needs tls_key",
+            "rotamq.toml:4: listener[0].tls_client_certificates: needs tls_client_ca, with the authorities that sign them",
+            "rotamq.toml:5: listener[0].tls_crl: needs tls_client_ca",
+            "rotamq.toml:6: listener[0].tls_min_version: must be \"1.2\" or \"1.3\", not \"1.1\"",
+            "rotamq.toml:7: listener[0].proxy_trusted: must be an array of networks, as in [\"10.0.0.0/8\", \"::1\"], not [\"10.0.0.0/33\"]",
+            "rotamq.toml:8: listener[0].websocket_origins: must be an array of origins, as in [\"https://app.example.org\"], not [\"example.org\"]",
+            "rotamq.toml:9: listener[0].websocket_path: must be a path that begins with /, as in \"/mqtt\", or \"\" for any, not \"mqtt\"",
+        ],
+    ),
+    (
+        "[[listener]]\naddress = 'unix:a'\ntls_key = 'k'\ntls_client_ca = 'a'\ntls_min_version = '1.3'\nwebsocket_path = '/'\nwebsocket_origins = ['http://a']\nproxy_trusted = ['::1']\n[[listener]]\naddress = '127.0.0.1:1'\nunix_mode = '0600'",
+        &[
+            "rotamq.toml:3: listener[0].tls_key: needs tls_certificate",
+            "rotamq.toml:4: listener[0].tls_client_ca: needs tls_certificate and tls_key",
+            "rotamq.toml:5: listener[0].tls_min_version: needs tls_certificate and tls_key",
+            "rotamq.toml:6: listener[0].websocket_path: needs protocol = \"websocket\"",
+            "rotamq.toml:7: listener[0].websocket_origins: needs protocol = \"websocket\"",
+            "rotamq.toml:8: listener[0].proxy_trusted: is for IP addresses: who connects to a Unix socket has none",
+            "rotamq.toml:11: listener[1].unix_mode: needs an address that begins with unix:",
+        ],
     ),
     (
         "[[listener]]\naddress = '0.0.0.0:1883'\n[[listener]]\naddress = '[::ffff:127.0.0.1]:1'",
@@ -751,6 +813,61 @@ fn anyone_may_come_from_elsewhere_only_if_somebody_said_so() {
         values: vec![],
     };
     assert!(load(open, &[], &here).is_ok());
+}
+
+/// Who names authorities of clients, and no more, means that they count.
+#[test]
+fn client_certificates_are_required_where_an_authority_is_named() {
+    use rotamq::config::ClientCertificates::{Off, Optional, Required};
+    let listener = "[[listener]]\naddress = '127.0.0.1:1'\ntls_certificate = 'c'\ntls_key = 'k'\n";
+    for (more, expected) in [
+        ("", Off),
+        ("tls_client_ca = 'a'", Required),
+        ("tls_client_ca = 'a'\ntls_client_certificates = 'off'", Off),
+        (
+            "tls_client_ca = 'a'\ntls_client_certificates = 'optional'",
+            Optional,
+        ),
+    ] {
+        let effective = file(&format!("{listener}{more}")).unwrap();
+        let tls = &effective.config.listeners[0].tls;
+        assert_eq!(tls.client_certificates(), expected, "{more}");
+    }
+}
+
+#[test]
+fn a_network_is_the_addresses_that_begin_with_its_bits() {
+    for (network, within, without) in [
+        ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+        ("10.1.2.3", "10.1.2.3", "10.1.2.2"),
+        ("10.1.2.3", "::ffff:10.1.2.3", "::10.1.2.3"),
+        ("192.168.4.0/22", "192.168.7.255", "192.168.8.0"),
+        ("0.0.0.0/0", "255.255.255.255", "::"),
+        ("::/0", "2001:db8::1", "0.0.0.0"),
+        ("2001:db8::/127", "2001:db8::1", "2001:db8::2"),
+    ] {
+        let parsed: Network = network.parse().unwrap();
+        assert!(
+            parsed.contains(within.parse().unwrap()),
+            "{network} {within}"
+        );
+        assert!(
+            !parsed.contains(without.parse().unwrap()),
+            "{network} {without}"
+        );
+    }
+    for text in [
+        "",
+        "10.0.0.0/",
+        "10.0.0.0/33",
+        "10.0.0.0/+8",
+        "10.0.0/8",
+        "::/129",
+        "a/8",
+        "::1/8/8",
+    ] {
+        assert_eq!(text.parse::<Network>(), Err(()), "{text}");
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Canary {
 }
 
 /// Before CONNECT is accepted, and what may be answered: nothing, or a CONNACK.
-fn strangers(version: Version) -> Vec<(&'static str, Vec<u8>)> {
+pub fn strangers(version: Version) -> Vec<(&'static str, Vec<u8>)> {
     let connect = |flags, payload: &[u8]| raw::connect_flags(version, flags, 0, payload);
     let name_and_level = |name: &str, level: u8| {
         packet(

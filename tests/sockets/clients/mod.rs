@@ -7,6 +7,7 @@ mod script;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use rotamq::Broker;
@@ -103,6 +104,21 @@ pub struct Options {
     pub receive_maximum: Option<u16>,
     pub packet_bytes_max: Option<u32>,
     pub topic_alias_maximum: Option<u16>,
+    pub over: Over,
+}
+
+/// What MQTT goes over, beside TCP; for mosquitto (TLS alone), paho and MQTT.js
+/// (not a Unix socket).
+#[derive(Clone, Debug, Default)]
+pub struct Over {
+    /// The authority of the broker's certificate: TLS is spoken.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate and key; for mosquitto.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// WebSocket is spoken, at /mqtt.
+    pub websocket: bool,
+    /// A Unix socket, in place of the address.
+    pub unix: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -319,6 +335,7 @@ impl Options {
             receive_maximum: None,
             packet_bytes_max: None,
             topic_alias_maximum: None,
+            over: Over::default(),
         }
     }
 
@@ -337,6 +354,11 @@ impl Options {
             retain,
             delay_secs: 0,
         });
+        self
+    }
+
+    pub fn over(mut self, over: &Over) -> Options {
+        self.over = over.clone();
         self
     }
 

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 
 use super::{
-    Client, Connack, Ended, Event, Extra, Inbox, Options, Received, Subscription, Version, unhex,
+    Client, Connack, Ended, Event, Extra, Inbox, Options, Over, Received, Subscription, Version,
+    unhex,
 };
 use crate::wait::until;
 
@@ -51,6 +52,20 @@ pub fn command(program: &str, version: Version, address: SocketAddr) -> Command 
     command
 }
 
+/// What a command has to be told of [`Over`].
+fn say_over(command: &mut Command, over: &Over) {
+    assert!(
+        !over.websocket && over.unix.is_none(),
+        "mosquitto's are for TCP"
+    );
+    if let Some(ca) = &over.ca {
+        command.arg("--cafile").arg(ca);
+    }
+    if let Some((certificate, key)) = &over.certificate {
+        command.arg("--cert").arg(certificate).arg("--key").arg(key);
+    }
+}
+
 impl Client for Mosquitto {
     fn connack(&self) -> Connack {
         unimplemented!("mosquitto_sub does not tell");
@@ -66,6 +81,7 @@ impl Client for Mosquitto {
         let mut command = command("mosquitto_sub", self.version, options.address);
         let (qos, keep_alive) = (how.qos.to_string(), options.keep_alive_secs.to_string());
         command.args(["-d", "-F", FORMAT, "-i", &options.id]);
+        say_over(&mut command, &options.over);
         command.args(["-q", &qos, "-k", &keep_alive]);
         if !options.clean {
             command.arg("-c");
@@ -122,6 +138,7 @@ impl Client for Mosquitto {
     ) -> u8 {
         let mut command = command("mosquitto_pub", self.version, self.options.address);
         command.args(["-t", topic, "-q", &qos.to_string(), "-i", "mosquitto_pub"]);
+        say_over(&mut command, &self.options.over);
         if retain {
             command.arg("-r");
         }

@@ -2,6 +2,7 @@
 //
 // What came of it, and every message, is written as a line of JSON.
 
+const fs = require('fs')
 const readline = require('readline')
 const mqtt = require('mqtt')
 
@@ -69,7 +70,11 @@ function connect() {
     ...options.will,
     properties: five ? { willDelayInterval: options.will.delay_secs } : undefined,
   }
+  const plain = options.websocket ? 'ws' : 'mqtt'
   client = mqtt.connect({
+    protocol: options.ca ? plain + 's' : plain,
+    path: '/mqtt',
+    ca: options.ca ? fs.readFileSync(options.ca) : undefined,
     host: options.host,
     port: options.port,
     clientId: options.id,

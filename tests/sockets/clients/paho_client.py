@@ -107,7 +107,10 @@ def main():
         protocol={"3.1": mqtt.MQTTv31, "3.1.1": mqtt.MQTTv311, "5": mqtt.MQTTv5}[options["version"]],
         reconnect_on_failure=False,
         manual_ack=options["manual"],
+        transport="websockets" if options["websocket"] else "unix" if options["unix"] else "tcp",
     )
+    if options["ca"]:
+        client.tls_set(ca_certs=options["ca"])
     client.max_inflight_messages_set(1000)
     client.on_connect = on_connect
     client.on_subscribe = lambda client, userdata, mid, reasons, properties: tell(
@@ -128,7 +131,7 @@ def main():
     if five:
         properties = to_properties(PacketTypes.CONNECT, CONNECT, options)
         more = {"clean_start": options["clean"], "properties": properties}
-    client.connect(options["host"], options["port"], options["keep_alive_secs"], **more)
+    client.connect(options["unix"] or options["host"], options["port"], options["keep_alive_secs"], **more)
     client.loop_start()
     for line in sys.stdin:
         command = json.loads(line)

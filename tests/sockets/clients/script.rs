@@ -91,6 +91,9 @@ impl Script {
             "topic_alias_maximum": options.topic_alias_maximum,
             "assign_aliases": options.assign_aliases,
             "answers": options.answers,
+            "ca": options.over.ca,
+            "websocket": options.over.websocket,
+            "unix": options.over.unix,
         }));
         script.connack = script.inbox.connack()?;
         Ok(script)

@@ -1,0 +1,132 @@
+//! Sockets that are listened on: TCP and Unix, and the file of the latter.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, fchmod};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::PeerAddress;
+use crate::config::Address;
+
+/// Connections that wait in the kernel to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// A socket that is listened on.
+pub enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection as it was accepted.
+pub enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listening {
+    /// Listens on `address`; `unix_mode` are the permissions of a Unix socket,
+    /// whose file is to be removed with the broker.
+    ///
+    /// A socket file that nobody listens on is replaced.
+    ///
+    /// # Errors
+    /// The system's: the address is taken, or is not ours to take; or there is
+    /// another file than a socket.
+    pub fn new(
+        address: &Address,
+        unix_mode: u32,
+    ) -> io::Result<(Listening, Address, Option<SocketFile>)> {
+        match address {
+            Address::Tcp(address) => {
+                let listener = listen_tcp(*address)?;
+                // With the port that a port of 0 has become.
+                let address = listener.local_addr()?.into();
+                Ok((Listening::Tcp(listener), address, None))
+            }
+            Address::Unix(path) => {
+                let listener = Listening::Unix(listen_unix(path, unix_mode)?);
+                Ok((listener, address.clone(), Some(SocketFile(path.clone()))))
+            }
+        }
+    }
+
+    pub async fn accept(&self) -> io::Result<(Accepted, PeerAddress)> {
+        match self {
+            Listening::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Accepted::Tcp(stream), PeerAddress::Ip(address)))
+            }
+            Listening::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Accepted::Unix(stream), PeerAddress::Unix))
+            }
+        }
+    }
+}
+
+/// The file of a socket that we listen on; dropping it removes it.
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // The next broker replaces it, if this fails.
+        _ = fs::remove_file(&self.0);
+    }
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    // Restarting must not wait for old connections to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn listen_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let address = SockAddr::unix(path)?;
+    remove_stale(path, &address)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // The file is made with these permissions, less the process's umask: so
+    // nobody else can connect before it has the right ones.
+    fchmod(&socket, Mode::from_raw_mode(mode))?;
+    socket.bind(&address)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    UnixListener::from_std(socket.into())
+}
+
+/// Removes the file of a socket that a process left behind which was killed.
+fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(file) if !file.file_type().is_socket() => {
+            let what = "there is a file that is no socket";
+            return Err(io::Error::new(ErrorKind::AlreadyExists, what));
+        }
+        Ok(_) => {}
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Whoever listens and has a full backlog is not to be waited for.
+    probe.set_nonblocking(true)?;
+    match probe.connect(address) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+        _ => Err(io::Error::new(
+            ErrorKind::AddrInUse,
+            "another process listens there",
+        )),
+    }
+}

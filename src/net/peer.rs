@@ -1,0 +1,63 @@
+//! Who is at the other end of a connection, as far as its transport tells.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
+/// What the transport knows of a client before its CONNECT.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: PeerAddress,
+    /// It runs on the broker's own machine, in nobody else's name: neither
+    /// behind a PROXY header, nor as a web page in a browser.
+    pub is_local: bool,
+    /// `None`: what it sends and gets can be read on the way.
+    pub tls: Option<TlsPeer>,
+}
+
+impl Peer {
+    /// Of a connection that came straight from there.
+    pub fn new(address: PeerAddress) -> Peer {
+        Peer {
+            address,
+            is_local: address.ip().is_none_or(|ip| ip.is_loopback()),
+            tls: None,
+        }
+    }
+}
+
+/// What TLS tells of a client.
+#[derive(Clone, Debug)]
+pub struct TlsPeer {
+    /// Its certificate in DER, which one of the listener's authorities has
+    /// signed and not revoked, and whose key it has; `None`: it showed none.
+    pub certificate: Option<CertificateDer<'static>>,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerAddress {
+    Ip(SocketAddr),
+    /// A process of this machine, by a Unix socket.
+    Unix,
+}
+
+impl PeerAddress {
+    /// An IPv4 address as itself, also where it comes mapped to IPv6.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            PeerAddress::Ip(address) => Some(address.ip().to_canonical()),
+            PeerAddress::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerAddress::Ip(address) => address.fmt(f),
+            PeerAddress::Unix => f.write_str("unix"),
+        }
+    }
+}

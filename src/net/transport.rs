@@ -1,0 +1,155 @@
+//! From an accepted connection to a stream of MQTT: PROXY header, TLS,
+//! WebSocket, as the listener has them.
+//!
+//! Owns their order and who is believed. Knows nothing of MQTT.
+
+use std::io::{self, ErrorKind};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use super::listen::Accepted;
+use super::tls::{Tls, TlsError};
+use super::websocket::{self, WebSocket};
+use super::{Peer, PeerAddress, Shared, proxy};
+use crate::config::{Durability, Listener, Network, Protocol, WebSocketSettings};
+
+/// What a connection reads and writes MQTT on.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// The client is in, and may send packets of so many bytes.
+    fn admit(&mut self, _packet_bytes_max: usize) {}
+}
+
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
+impl Stream for TlsStream<Box<dyn Stream>> {}
+
+impl Stream for Box<dyn Stream> {
+    fn admit(&mut self, packet_bytes_max: usize) {
+        (**self).admit(packet_bytes_max);
+    }
+}
+
+impl Stream for WebSocket<Box<dyn Stream>> {
+    fn admit(&mut self, packet_bytes_max: usize) {
+        self.set_packet_bytes_max(packet_bytes_max);
+    }
+}
+
+/// How clients of one listener come in.
+pub struct Entrance {
+    pub durability: Option<Durability>,
+    proxy_trusted: Vec<Network>,
+    pub tls: Option<Tls>,
+    websocket: Option<WebSocketSettings>,
+}
+
+/// A stream that is ready for CONNECT: plain TCP as it is, what has more to it
+/// in a box.
+pub enum Ready {
+    Tcp(TcpStream),
+    Boxed(Box<dyn Stream>),
+}
+
+impl Entrance {
+    /// # Errors
+    /// What is wrong with the listener's certificates.
+    pub fn new(listener: &Listener) -> Result<Entrance, TlsError> {
+        Ok(Entrance {
+            durability: listener.durability,
+            proxy_trusted: listener.proxy_trusted.clone(),
+            tls: Tls::load(&listener.tls, listener.protocol)?,
+            websocket: match listener.protocol {
+                Protocol::Mqtt => None,
+                Protocol::WebSocket => Some(listener.websocket.clone()),
+            },
+        })
+    }
+
+    /// Goes through all that comes before MQTT; `None`: the client did not get
+    /// through, and was told so if there was a way to.
+    pub async fn open(
+        &self,
+        accepted: Accepted,
+        address: PeerAddress,
+        shared: &Shared,
+    ) -> Option<(Ready, Peer)> {
+        let mut peer = Peer::new(address);
+        let refused = |peer: PeerAddress, what: &str, error: &io::Error| match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+                tracing::debug!(%peer, %error, "lost before CONNECT");
+            }
+            _ => {
+                shared.core.counters().connections_refused.increment();
+                tracing::info!(%peer, why = %error, "{what}");
+            }
+        };
+        let mut stream: Box<dyn Stream> = match accepted {
+            Accepted::Tcp(mut stream) => {
+                if self.trusts(address) {
+                    match proxy::read(&mut stream).await {
+                        Ok(header) => behind_proxy(&mut peer, &header),
+                        Err(error) => {
+                            refused(address, "PROXY header refused", &error);
+                            return None;
+                        }
+                    }
+                }
+                if self.tls.is_none() && self.websocket.is_none() {
+                    return Some((Ready::Tcp(stream), peer));
+                }
+                Box::new(stream)
+            }
+            Accepted::Unix(stream) => Box::new(stream),
+        };
+        if let Some(tls) = &self.tls {
+            match tls.accept(stream, &shared.handshakes).await {
+                Ok((encrypted, of_tls)) => {
+                    peer.tls = Some(of_tls);
+                    stream = Box::new(encrypted);
+                }
+                Err(error) => {
+                    refused(peer.address, "TLS refused", &error);
+                    return None;
+                }
+            }
+        }
+        if let Some(settings) = &self.websocket {
+            let limits = shared.core.limits();
+            let bytes_max = limits.connect_packet_bytes_max.min(limits.packet_bytes_max);
+            match websocket::accept(stream, settings, bytes_max).await {
+                Ok((upgraded, of_browser)) => {
+                    // A page that somebody on this machine looks at is not that person.
+                    peer.is_local &= !of_browser;
+                    stream = Box::new(upgraded);
+                }
+                Err(error) => {
+                    refused(peer.address, "WebSocket refused", &error);
+                    return None;
+                }
+            }
+        }
+        Some((Ready::Boxed(stream), peer))
+    }
+
+    /// Whether who connects from there is a proxy of ours.
+    fn trusts(&self, address: PeerAddress) -> bool {
+        match address {
+            PeerAddress::Ip(address) => {
+                let mut networks = self.proxy_trusted.iter();
+                networks.any(|network| network.contains(address.ip()))
+            }
+            PeerAddress::Unix => false,
+        }
+    }
+}
+
+/// The client is whom the proxy says, and nobody of this machine, whatever its
+/// address.
+fn behind_proxy(peer: &mut Peer, header: &proxy::Header) {
+    peer.is_local = false;
+    if let Some(client) = header.client {
+        peer.address = PeerAddress::Ip(client);
+    }
+}
