@@ -127,9 +127,14 @@ impl Broker {
         let now = calendar.shown();
         let clock = Clock::starting(start, now);
         let core = Core::new(config, seed).started(now);
-        let (mut core, restored) = core.with_store(store, is_whole, now).map_err(unreadable)?;
+        let has_rules = rules.is_some();
         if let Some(rules) = rules {
+            // What a start publishes is asked for too.
             core.set_rules(&mut Worker::new(&core), rules, now);
+        }
+        let (mut core, restored) = core.with_store(store, is_whole, now).map_err(unreadable)?;
+        if has_rules {
+            core.bind_all(&mut Worker::new(&core), now);
         }
         if core.store().is_on() {
             core.welcome_back(now, clock.now());

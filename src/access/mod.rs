@@ -55,8 +55,6 @@ pub struct Subscribing {
     /// Who has to be asked of each delivery; `None`: all that comes by it may
     /// be read.
     pub gate: Option<Arc<Rights>>,
-    // Of the rules that say so.
-    epoch: u32,
 }
 
 impl Access {
@@ -154,46 +152,67 @@ impl Access {
         }
     }
 
-    /// Whether a client may subscribe, or join, as it asks: each filter is one
-    /// by which messages would come.
+    /// Whether a client may subscribe to a filter; who else may is asked of each
+    /// delivery.
     ///
     /// # Errors
     /// It may not.
-    pub fn may_subscribe<'a>(
+    pub fn may_subscribe(
         &self,
         who: &Identity,
-        asks: &[Ask<'a>],
+        filter: TopicFilter<'_>,
+    ) -> Result<Subscribing, Denied> {
+        let Some(rights) = self.rights(who) else {
+            return Ok(Subscribing::ALL);
+        };
+        let strictness = self.strictness;
+        check(&rights, Ask::Subscribe { filter, strictness })?;
+        let reads_all = matches!(rights.reach(filter), Reach::All(_));
+        Ok(Subscribing {
+            qos_max: rights.qos_max(),
+            gate: (!reads_all).then_some(rights),
+        })
+    }
+
+    /// Whether a client may be one of several who share what comes by these
+    /// filters, and do what it asks beside that. It has to have the right to all
+    /// of it: what it may not have, nobody else gets in its stead.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn may_share<'a>(
+        &self,
+        who: &Identity,
+        asks: &[Ask<'_>],
         filters: impl Iterator<Item = TopicFilter<'a>>,
     ) -> Result<Subscribing, Denied> {
-        // Asked first: rules that come after it are found to be others.
-        let epoch = self.epoch.load(Ordering::Acquire);
         let Some(rights) = self.rights(who) else {
-            return Ok(Subscribing {
-                qos_max: Qos::ExactlyOnce,
-                gate: None,
-                epoch,
-            });
+            return Ok(Subscribing::ALL);
         };
         for ask in asks {
             check(&rights, *ask)?;
         }
-        let mut reads_all = true;
         for filter in filters {
-            let strictness = self.strictness;
+            let strictness = Strictness::Refuse;
             check(&rights, Ask::Subscribe { filter, strictness })?;
-            reads_all &= matches!(rights.reach(filter), Reach::All(_));
         }
         Ok(Subscribing {
             qos_max: rights.qos_max(),
-            gate: (!reads_all).then_some(rights),
-            epoch,
+            gate: None,
         })
     }
 
-    /// Whether the rules are those that said so.
-    pub fn is_current(&self, subscribing: &Subscribing) -> bool {
-        self.epoch.load(Ordering::Acquire) == subscribing.epoch
+    /// Which rules are in force: other ones have another number.
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
     }
+}
+
+impl Subscribing {
+    const ALL: Subscribing = Subscribing {
+        qos_max: Qos::ExactlyOnce,
+        gate: None,
+    };
 }
 
 /// The rules in these files; `None`: there are no files.

@@ -242,8 +242,11 @@ impl Core {
         let sorted = &incoming.sorted;
         (self.check_payload(sorted.says_text, incoming.payload)).map_err(Refused::Never)?;
         let publish = (topic, incoming.qos, incoming.retain);
-        let permit = &mut link.permit.borrow_mut();
-        if let Err(denied) = self.access.may_publish(permit, &link.identity, publish) {
+        let asked = {
+            let permit = &mut link.permit.borrow_mut();
+            self.access.may_publish(permit, &link.identity, publish)
+        };
+        if let Err(denied) = asked {
             return Err(publishing_denied(link, topic, &denied));
         }
         if name.as_str().len() < topic.len() || sorted.settles {

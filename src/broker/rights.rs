@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Core, Worker};
-use crate::access::rules::{Ask, Reach, Rights, Rules};
+use crate::access::rules::{Reach, Rights, Rules};
 use crate::message::{QueueId, SessionId, Time};
 use crate::router::NodeId;
 use crate::session::{Gate, Publication, Session, Subscribed};
@@ -23,6 +23,11 @@ impl Core {
     /// have subscribed, or are absent.
     pub fn set_rules(&self, worker: &mut Worker, rules: Rules, now: Time) {
         self.access.set_rules(rules);
+        self.bind_all(worker, now);
+    }
+
+    /// All sessions are bound to the rules that are in force.
+    pub fn bind_all(&self, worker: &mut Worker, now: Time) {
         for place in self.sessions.places() {
             self.bind(worker, SessionId(place), now);
             worker.effects.wake_all();
@@ -30,52 +35,66 @@ impl Core {
     }
 
     /// A session gets nothing any more that its client may not have: other
-    /// deliveries are asked for one by one, and queues that it may not join it
-    /// leaves.
-    fn bind(&self, worker: &mut Worker, id: SessionId, now: Time) {
+    /// deliveries are asked for one by one, and queues and share groups that it
+    /// may not be in any more it leaves.
+    pub(super) fn bind(&self, worker: &mut Worker, id: SessionId, now: Time) {
+        if !self.access.is_on() {
+            return;
+        }
         let Some(mut session) = self.sessions.lock(id.0) else {
             return;
         };
         self.set_gate(&mut session);
         let identity = session.identity.clone();
-        let subscriptions = session.subscriptions.keys();
-        let queues: Vec<QueueId> = subscriptions
-            .filter_map(|subscribed| match subscribed {
-                Subscribed::Queue(queue) => Some(*queue),
-                Subscribed::Filter(_) | Subscribed::Group(_) => None,
+        let subscriptions = session.subscriptions.keys().copied();
+        let memberships: Vec<(Subscribed, QueueId)> = subscriptions
+            .filter_map(|held| match held {
+                Subscribed::Queue(list) | Subscribed::Group(list) => Some((held, list)),
+                Subscribed::Filter(_) => None,
             })
             .collect();
         drop(session);
-        for queue in queues {
-            let name = self.lists.lock(queue.0).map(|list| list.name().to_owned());
+        for (held, list) in memberships {
+            let name = self.lists.lock(list.0).map(|list| list.name().to_owned());
             let Some(name) = name else { continue };
-            let filter = name.strip_prefix("$queue/").unwrap_or(&name);
+            let group = name.strip_prefix("$share/");
+            let group = group.and_then(|group| group.split_once('/'));
+            let filter = match group {
+                Some((_, filter)) => filter,
+                None => name.strip_prefix("$queue/").unwrap_or(&name),
+            };
             let Ok(filter) = TopicFilter::parse(filter, TopicLimits::NONE) else {
                 continue;
             };
-            if let Err(denied) = self.access.may(&identity, Ask::Join { queue: filter }) {
+            let asked = match held {
+                Subscribed::Queue(_) => self.may_be_member(&identity, filter, false),
+                _ => self.access.may_share(&identity, &[], [filter].into_iter()),
+            };
+            if let Err(denied) = asked {
                 let client = &identity.client;
-                tracing::info!(?client, queue = name, why = %denied, "a member has to leave its queue");
+                tracing::info!(?client, list = name, why = %denied, "a member has to leave");
                 self.pinned(worker, |worker| {
-                    self.take_out_member(worker, id, queue, now);
+                    self.take_out_member(worker, id, (held, list), now);
                 });
             }
         }
     }
 
-    /// Who is asked of what goes to the session from now on.
+    /// Who is asked of what goes to the session from now on. What it has from
+    /// before may have come by what it is not subscribed to any more.
     pub(super) fn set_gate(&self, session: &mut Session) {
         let rights = self.access.rights(&session.identity);
-        let rights = rights.filter(|rights| !self.reads_all(session, rights));
+        let rights =
+            rights.filter(|rights| session.has_messages() || !self.reads_all(session, rights));
         session.gate = rights.map(|rights| rights as Arc<dyn Gate>);
     }
 
-    /// Whether all that comes by the session's subscriptions may be read. Of
-    /// queues and share groups that is not looked for: their locks come first.
+    /// Whether all that comes by the session's subscriptions may be read: who may
+    /// not read all of a queue or share group is no member.
     fn reads_all(&self, session: &Session, rights: &Rights) -> bool {
         session.subscriptions.keys().all(|subscribed| {
             let Subscribed::Filter(node) = subscribed else {
-                return false;
+                return true;
             };
             let Some(filter) = self.router.filter_of(NodeId(*node)) else {
                 return true;

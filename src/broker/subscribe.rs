@@ -8,14 +8,15 @@ use super::link::{Link, Stop, too_large};
 use super::lists::parse_span;
 use super::record::{SubscriptionRecord, Target as Stored, subscription_key};
 use super::{Core, Worker};
-use crate::access::Subscribing;
 use crate::access::rules::Ask;
+use crate::access::{Denied, Subscribing};
 use crate::journal::Change;
-use crate::message::{Qos, QueueId, SessionId, SubscriptionId, Time};
+use crate::message::{Identity, Qos, QueueId, SessionId, SubscriptionId, Time};
 use crate::protocol::{
     Packet, Properties, PropertiesBuf, Property, ReasonCode, RetainHandling, Suback, Subscribe,
     SubscribeOptions, Unsuback, Unsubscribe,
 };
+use crate::queue::Gone;
 use crate::router::{Cursor, NodeId, Receiver, Subscription};
 use crate::session::{
     Backlog, Close, Delivery, Effects, Granted, Publication, Session, Subscribed,
@@ -139,6 +140,7 @@ impl Core {
         now: Time,
     ) -> Result<(), Stop> {
         check_grammar(subscribe.filters.iter().map(|(text, _)| *text))?;
+        let epoch = self.access.epoch();
         let asked = Asked::of(subscribe.properties);
         let mut why = None;
         // As if each had come in a packet of its own [MQTT-3.8.4-5].
@@ -160,6 +162,10 @@ impl Core {
                 )
             })
             .collect();
+        if self.access.epoch() != epoch {
+            // Who bound the session to other rules may not have seen these yet.
+            self.bind(worker, link.session, now);
+        }
         // What the subscriptions bring goes out behind it: the connection finds
         // it when it looks after its session.
         append_answer(worker, link, why, |properties| {
@@ -188,14 +194,7 @@ impl Core {
             // Before anything can come by it.
             self.session_to_subscribe(link)?.gate = Some(gate.clone());
         }
-        let granted = self.subscribe_as_granted(effects, link, text, (wanted, asked), now);
-        if !self.access.is_current(&subscribing)
-            && let Some(mut session) = self.session_of(link)
-        {
-            // Who bound the session to other rules may not have seen this yet.
-            self.set_gate(&mut session);
-        }
-        granted
+        self.subscribe_as_granted(effects, link, text, (wanted, asked), now)
     }
 
     fn subscribe_as_granted(
@@ -343,22 +342,11 @@ impl Core {
     ) -> Result<Subscribing, Close> {
         let who = &link.identity;
         let asked = match wanted {
-            Wanted::Filter(filter) | Wanted::Group(filter) => {
-                self.access.may_subscribe(who, &[], [*filter].into_iter())
-            }
+            Wanted::Filter(filter) => self.access.may_subscribe(who, *filter),
+            Wanted::Group(filter) => self.access.may_share(who, &[], [*filter].into_iter()),
             Wanted::Queue(queue) => {
-                let queue = *queue;
-                let asks = [Ask::Join { queue }, Ask::Create { queue }];
-                let asks = match self.list_named(text) {
-                    Some(_) => &asks[..1],
-                    None => &asks,
-                };
-                // Also the right to what feeds it.
-                let feeding = self.feeding_filters(queue);
-                let filters = feeding.iter();
-                let filters =
-                    filters.filter_map(|text| TopicFilter::parse(text, TopicLimits::NONE).ok());
-                self.access.may_subscribe(who, asks, filters)
+                let makes = self.list_named(text).is_none();
+                self.may_be_member(who, *queue, makes)
             }
         };
         asked.map_err(|denied| {
@@ -369,6 +357,28 @@ impl Core {
                 "this subscription is not allowed",
             )
         })
+    }
+
+    /// Whether a client may be a member of a queue. `makes`: by making it.
+    pub(super) fn may_be_member(
+        &self,
+        who: &Identity,
+        queue: TopicFilter<'_>,
+        makes: bool,
+    ) -> Result<Subscribing, Denied> {
+        let asks = [Ask::Join { queue }, Ask::Create { queue }];
+        let asks = &asks[..if makes { 2 } else { 1 }];
+        // Also the right to what feeds it; dead letters have the topics of those
+        // that their queue had.
+        let mut feeding = self.feeding_filters(queue);
+        let alive = queue.as_str().strip_prefix("$dead/");
+        let alive = alive.and_then(|name| TopicFilter::parse(name, TopicLimits::NONE).ok());
+        if let Some(alive) = alive {
+            feeding.extend(self.feeding_filters(alive));
+        }
+        let filters = feeding.iter();
+        let filters = filters.filter_map(|text| TopicFilter::parse(text, TopicLimits::NONE).ok());
+        self.access.may_share(who, asks, filters)
     }
 
     // ---- UNSUBSCRIBE
@@ -446,21 +456,21 @@ impl Core {
         true
     }
 
-    /// As UNSUBSCRIBE, of a queue that a session may be in no longer.
+    /// As UNSUBSCRIBE, of a queue or share group that a session may be in no
+    /// longer; what it has in hand goes to others.
     pub(super) fn take_out_member(
         &self,
         worker: &mut Worker,
         id: SessionId,
-        queue: QueueId,
+        (held, list): (Subscribed, QueueId),
         now: Time,
     ) {
-        let held = Subscribed::Queue(queue);
         let effects = &mut worker.effects;
         let session = self.sessions.lock(id.0);
         let was_in =
             session.is_some_and(|mut session| self.drop_held(&mut session, effects, held, ""));
         if was_in {
-            self.leave_list(worker, queue, id, None, now);
+            self.leave_list(worker, list, id, Some(Gone::Taken), now);
         }
     }
 

@@ -1278,6 +1278,11 @@ impl Session {
             && self.outbox.len() < OUTBOX_READY_BYTES_MAX
     }
 
+    /// Whether anything is on its way to the client, or waits for it.
+    pub fn has_messages(&self) -> bool {
+        !self.window.is_empty() || self.waiting_len() > 0 || self.resuming.is_some()
+    }
+
     /// The id under which the last message went out.
     pub fn last_packet_id(&self) -> Option<PacketId> {
         self.window.last().map(|sent| sent.packet_id)
@@ -1489,18 +1494,28 @@ impl Session {
             own.clear();
             own.extend_from_slice(sent.own.as_bytes());
             let publication = Publication::of(message, now);
+            if !may_have(&self.gate, &publication) {
+                effects.denied += 1;
+                let (qos, wire) = (sent.qos, self.terms.wire);
+                if let Some(sent) = self.window.acknowledge(packet_id) {
+                    self.forget(sent, &mut effects.journal);
+                }
+                if qos == Qos::ExactlyOnce {
+                    // The client may have it: its id is not to be another's yet.
+                    self.release_sent(packet_id, &mut effects.journal);
+                    let pubrel = Packet::Pubrel(Ack::new(packet_id));
+                    self.outbox.append(|out| encode(&pubrel, wire, out));
+                }
+                continue;
+            }
             let mut none = None;
-            let may_have = may_have(&self.gate, &publication);
             let aliases = self.link.as_mut().map(|link| &mut link.aliases);
             let aliases = aliases.unwrap_or(&mut none);
-            if may_have && fit(&self.terms, aliases, &publication, &mut form, &mut own) {
+            if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
                 publication.append_to(&mut self.outbox, &mut effects.frames, form, &own);
             } else {
                 // As good as sent [MQTT-3.1.2-25]; a queue's job is undecided.
-                match may_have {
-                    true => effects.too_large += 1,
-                    false => effects.denied += 1,
-                }
+                effects.too_large += 1;
                 if let Some(sent) = self.window.acknowledge(packet_id) {
                     self.forget(sent, &mut effects.journal);
                 }

@@ -86,9 +86,11 @@ fn a_subscription_brings_only_what_may_be_read_whichever_way_it_comes() {
             world.publish_with(p, topic, "retained", 1, true);
         }
         let a = world.connect("a").clean(false).go();
-        for filter in ["a/+", "#", "$share/g/b/#"] {
+        for filter in ["a/+", "#"] {
             world.subscribe(a, filter, 1);
         }
+        // What one of several may not have, nobody gets in its stead.
+        assert!(world.try_subscribe(a, &[("$share/g/b/#", 1)])[0] >= 0x80);
         let topics = |world: &mut World, client: C| -> Vec<String> {
             let messages = world.messages(client);
             for message in &messages {
@@ -250,7 +252,8 @@ fn queues_are_put_into_joined_and_made_by_right() {
             assert_eq!(world.payloads(w), ["1"]);
             world.send(w, &publish("$queue/jobs", "own", 1, 1));
             assert_eq!(refusal(&mut world, w), ReasonCode::NotAuthorized);
-            // A worker that lost its right is a member no more, and its job is back.
+            // A worker that lost its right is a member no more, and its jobs are
+            // somebody else's.
             rule(&mut world, OPEN);
             world.publish(p, "$queue/jobs", "2", 1);
             assert_eq!(world.payloads(w), ["2"]);
@@ -260,7 +263,7 @@ fn queues_are_put_into_joined_and_made_by_right() {
             assert_eq!(world.receive(w), []);
             let other = world.connect("other").go();
             world.subscribe(other, "$queue/jobs", 1);
-            assert_eq!(world.payloads(other), ["3"]);
+            assert_eq!(world.payloads(other), ["1", "2", "3"]);
         },
     );
 }
@@ -336,4 +339,43 @@ fn queues_are_steered_by_right() {
             assert_eq!(ask(redrive), denied());
         },
     );
+}
+
+/// What was sent, or waits, does not come any more when it may not be read any
+/// more, also where its subscription is gone.
+#[test]
+fn what_is_left_of_a_subscription_is_asked_for_too() {
+    in_each_version(|mut world| {
+        rule(&mut world, OPEN);
+        let [a, p] = ["a", "p"].map(|id| world.connect(id).clean(false).go());
+        world.subscribe(a, "a/#", 1);
+        world.publish(p, "a/secret", "in flight", 1);
+        assert_eq!(world.payloads(a), ["in flight"]);
+        world.unsubscribe(a, "a/#");
+        world.drop(a);
+        rule(&mut world, SECRETS);
+        let a = world.connect("a").clean(false).go();
+        assert_eq!(world.receive(a), []);
+    });
+}
+
+/// A worker of dead letters needs the right to what their queue had, and a
+/// member of a share group that lost its right is none any more.
+#[test]
+fn who_shares_may_read_all_of_it() {
+    in_each_version(|mut world| {
+        let [a, b, p] = ["a", "b", "p"].map(|id| world.connect(id).go());
+        for member in [a, b] {
+            world.subscribe(member, "$share/g/+/secret", 1);
+        }
+        rule(&mut world, SECRETS);
+        world.publish(p, "a/secret", "m", 1);
+        assert_eq!((world.receive(a), world.receive(b)), (vec![], vec![]));
+        let dead = [("$queue/$dead/a/secret", 1)];
+        assert!(world.try_subscribe(a, &dead)[0] >= 0x80);
+        rule(&mut world, OPEN);
+        world.publish(p, "a/secret", "m", 1);
+        assert_eq!((world.receive(a), world.receive(b)), (vec![], vec![]));
+        assert_eq!(world.core.subscriptions_len(), 0);
+    });
 }

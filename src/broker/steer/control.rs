@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Request, SteerError};
 use crate::access::CONTROL_TOPIC;
-use crate::access::rules::Ask;
+use crate::access::rules::{Ask, Strictness};
 use crate::broker::link::Link;
 use crate::broker::publish::{Incoming, Refused, Taken};
 use crate::broker::{Core, Worker};
@@ -43,7 +43,9 @@ impl Core {
         let reply = reply(incoming, parsed.as_mut().ok())
             .map_err(|why| refused(ReasonCode::PayloadFormatInvalid, why.to_owned()))?;
         if let Some(reply) = &reply {
-            if reply.topic == CONTROL_TOPIC || !may_answer(&reply.topic) {
+            // What the broker publishes is not asked whether it may make a queue.
+            let is_queue = self.access.is_on() && reply.topic.starts_with("$queue/");
+            if reply.topic == CONTROL_TOPIC || is_queue || !may_answer(&reply.topic) {
                 let why = "the answer would go to a topic that this client may not publish to";
                 return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
             }
@@ -84,7 +86,7 @@ impl Core {
     fn may_steer(&self, link: &Link, request: &Request) -> Result<(), SteerError> {
         for queue in request.queues() {
             // What is no queue's name is said later.
-            let Ok(queue) = TopicFilter::parse(queue, TopicLimits::NONE) else {
+            let Ok(queue) = TopicFilter::parse(&queue, TopicLimits::NONE) else {
                 continue;
             };
             if let Err(denied) = self.access.may(&link.identity, Ask::Steer { queue }) {
@@ -94,6 +96,20 @@ impl Core {
                     Request::List { .. } => "listing queues needs the right to steer all of them",
                     _ => "this client may not steer the queue",
                 };
+                return Err(SteerError::denied(what));
+            }
+        }
+        for filter in request.filters() {
+            let Ok(filter) = TopicFilter::parse(filter, TopicLimits::NONE) else {
+                continue;
+            };
+            // Who steers the queue sees what is in it.
+            let read = Ask::Subscribe {
+                filter,
+                strictness: Strictness::Refuse,
+            };
+            if self.access.may(&link.identity, read).is_err() {
+                let what = "this client may not read all that the filters would bring";
                 return Err(SteerError::denied(what));
             }
         }

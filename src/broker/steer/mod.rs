@@ -129,9 +129,9 @@ pub enum Request {
 
 impl Request {
     /// The queues that it is about; `#`: all of them.
-    pub fn queues(&self) -> impl Iterator<Item = &str> {
-        let (queue, to) = match self {
-            Request::List { .. } => ("#", None),
+    pub fn queues(&self) -> Vec<String> {
+        match self {
+            Request::List { .. } => vec!["#".to_owned()],
             Request::Show { queue }
             | Request::Create { queue, .. }
             | Request::Set { queue, .. }
@@ -141,11 +141,24 @@ impl Request {
             | Request::Pause { queue }
             | Request::Resume { queue }
             | Request::Trace { queue, .. }
-            | Request::Tail { queue, .. } => (&**queue, None),
-            Request::Move { queue, to, .. } => (&**queue, Some(&**to)),
-            Request::Redrive { queue, to, .. } => (&**queue, to.as_deref()),
+            | Request::Tail { queue, .. } => vec![queue.clone()],
+            Request::Move { queue, to, .. } => vec![queue.clone(), to.clone()],
+            Request::Redrive { queue, to, .. } => {
+                let name = queue.strip_prefix("$dead/").unwrap_or(queue);
+                let to = to.as_deref().unwrap_or(name);
+                vec![format!("$dead/{name}"), to.to_owned()]
+            }
+        }
+    }
+
+    /// The filters that a queue gets by it.
+    pub fn filters(&self) -> impl Iterator<Item = &str> {
+        let settings = match self {
+            Request::Create { settings, .. } | Request::Set { settings, .. } => Some(settings),
+            _ => None,
         };
-        std::iter::once(queue).chain(to)
+        let filters = settings.and_then(|settings| settings.get("filters")?.as_array());
+        filters.into_iter().flatten().filter_map(Value::as_str)
     }
 
     /// Whether it changes anything.
