@@ -9,12 +9,14 @@
 use std::io::{self, Cursor, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rotamq::access::rules::{Ask, Reach, Rules, Strictness};
+use rotamq::authentication::Tokens;
 use rotamq::authentication::passwords::{Line, Users};
 use rotamq::authentication::scram::Challenge;
 use rotamq::authentication::stored::Stored;
-use rotamq::config::{Origin, Source, WebSocketSettings};
+use rotamq::config::{Origin, Source, TokenAlgorithm, TokenSettings, WebSocketSettings};
 use rotamq::message::{ClientId, Identity};
 use rotamq::net::proxy;
 use rotamq::net::websocket::frames::{CloseCode, Control, Frames};
@@ -40,6 +42,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("proxy", proxied),
     ("upgrade", upgraded),
     ("frames", framed),
+    ("tokens", tokens),
+    ("keys", keys),
 ];
 
 #[cfg(fuzzing)]
@@ -566,5 +570,66 @@ fn by_tungstenite(bytes: &[u8]) -> (Vec<u8>, bool) {
             Err(tungstenite::Error::Io(_)) => return (data, false),
             Ok(_) | Err(_) => return (data, true),
         }
+    }
+}
+
+/// The one of RFC 7515, A.1: its issuer is Joe, and it ends 1300819380 seconds
+/// after 1970.
+const TOKEN: &str = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4\
+                     MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB9\
+                     2K27uhbUJU1p1r_wW1gFWFOEjXk";
+
+fn token_settings() -> TokenSettings {
+    TokenSettings {
+        algorithms: vec![
+            TokenAlgorithm::HS256,
+            TokenAlgorithm::RS256,
+            TokenAlgorithm::ES256,
+            TokenAlgorithm::EdDSA,
+        ],
+        user_claim: "iss".to_owned(),
+        ..rotamq::config::Config::default().authentication.tokens
+    }
+}
+
+fn moment(secs: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(secs)
+}
+
+/// Nobody gets in but with the RFC's claims, whose keys are not to be guessed.
+fn tokens(bytes: &[u8]) {
+    static TOKENS: std::sync::LazyLock<Tokens> = std::sync::LazyLock::new(|| {
+        let set = r#"{"keys": [
+            {"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"},
+            {"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+             "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}
+        ]}"#;
+        Tokens::parse(set, Path::new("f"), token_settings()).expect("it is a key set")
+    });
+    let Ok(token) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(who) = TOKENS.check(token, (None, "c"), moment(1_300_819_380)) {
+        let claims = |token: &str| token.split('.').nth(1).map(str::to_owned);
+        assert_eq!(claims(token), claims(TOKEN));
+        assert_eq!(who.user.as_deref(), Some("joe"));
+        assert_eq!(who.lasts, Some(Duration::from_secs(10)));
+    }
+}
+
+/// A key set has keys for the algorithms that are meant, or is an error that
+/// names the file and says nothing of what stands in it; no key lets in what
+/// was signed with another.
+fn keys(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    match Tokens::parse(text, Path::new("f"), token_settings()) {
+        Ok(tokens) => {
+            assert!((1..=32).contains(&tokens.keys_len()));
+            let found = tokens.check(TOKEN, (None, "c"), moment(1_300_819_380));
+            assert!(found.is_err() || text.contains("\"AyM1SysPpbyDfgZld3umj1qz"));
+        }
+        Err(error) => assert!(error.to_string().starts_with("f:")),
     }
 }

@@ -159,7 +159,47 @@ pub struct AuthenticationSettings {
     pub hashing_threads: usize,
     /// Clients whose passwords wait to be checked; more are refused.
     pub hashing_waiting_max: usize,
+    pub tokens: TokenSettings,
     pub ban: BanSettings,
+}
+
+/// Which JSON Web Tokens say who a client is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenSettings {
+    /// The keys that they are signed with; `None`: there are no tokens.
+    pub keys: Option<PathBuf>,
+    /// Those that count, and no others.
+    pub algorithms: Vec<TokenAlgorithm>,
+    /// The claim that names the user.
+    pub user_claim: String,
+    /// The claim that names the client identifier, in tokens that have it;
+    /// empty: none does.
+    pub client_claim: String,
+    /// What `iss` has to be; empty: anything, or nothing.
+    pub issuer: String,
+    /// Whom `aud` has to name; empty: nobody may be named.
+    pub audience: String,
+    /// How far the clocks of those who sign may be off.
+    pub leeway: Duration,
+    /// Whether a token has to have an end.
+    pub require_expiry: bool,
+}
+
+/// How a token is signed (RFC 7518, 3.1; RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenAlgorithm {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
 }
 
 /// What clients may do. Without either file: everything.
@@ -487,6 +527,16 @@ impl Default for Config {
                 password_file: None,
                 hashing_threads: 0,
                 hashing_waiting_max: 256,
+                tokens: TokenSettings {
+                    keys: None,
+                    algorithms: Vec::new(),
+                    user_claim: "sub".to_owned(),
+                    client_claim: String::new(),
+                    issuer: String::new(),
+                    audience: String::new(),
+                    leeway: Duration::from_secs(10),
+                    require_expiry: true,
+                },
                 ban: BanSettings {
                     failures_per_address_max: 100,
                     failures_per_client_max: 0,

@@ -19,9 +19,14 @@ use tokio::sync::watch;
 
 use crate::access;
 use crate::access::rules::Rules;
-use crate::authentication::{Authenticator, Bans, Chain, Hashing, Method, PasswordFile, Scram};
+use crate::authentication::tokens::TokenMethod;
+use crate::authentication::{
+    Authenticator, Bans, Chain, Hashing, Method, PasswordFile, Scram, Tokens,
+};
 use crate::broker::{Core, Counts, Worker};
-use crate::config::{AccessSettings, Address, AuthenticationSettings, Config, Listener, Protocol};
+use crate::config::{
+    AccessSettings, Address, AuthenticationSettings, Config, Listener, Protocol, TokenSettings,
+};
 use crate::net::{self, Clock, Entrance, Listening, Shared, SocketFile, with_worker};
 use crate::protocol::ReasonCode;
 use crate::session::Close;
@@ -64,6 +69,7 @@ pub struct Broker {
     control: Option<Control>,
     shared: Arc<Shared>,
     passwords: Option<Arc<PasswordFile>>,
+    tokens: Option<Arc<Tokens>>,
     access: AccessSettings,
     stopping: watch::Sender<bool>,
     storage: Threads,
@@ -110,6 +116,7 @@ impl Broker {
         methods: Vec<Arc<dyn Method>>,
     ) -> Result<Broker, ServeError> {
         let passwords = open_passwords(&config.authentication)?;
+        let tokens = open_tokens(&config.authentication.tokens)?;
         let rules = rules_of(&config.access)?;
         let entrance = |listener| Entrance::new(listener).map(Arc::new);
         let entrances: Result<Vec<_>, _> = config.listeners.iter().map(entrance).collect();
@@ -141,14 +148,20 @@ impl Broker {
             tracing::info!("restored: {restored}");
         }
         let scram = passwords.iter().map(|file| Scram::new(file.clone()));
-        for method in scram.map(|scram| Arc::new(scram) as _).chain(methods) {
+        let scram = scram.map(|scram| Arc::new(scram) as _);
+        let by_token = tokens.iter().map(|tokens| TokenMethod(tokens.clone()));
+        let by_token = by_token.map(|method| Arc::new(method) as _);
+        for method in scram.chain(by_token).chain(methods) {
             core.add_authentication_method(method);
         }
         let threads = runtime.metrics().num_workers();
-        let authenticators = passwords
+        // A token is known by its form, and costs no password's hash.
+        let by_token = tokens
             .iter()
-            .map(|file| file.clone() as Arc<dyn Authenticator>);
-        let chain = Chain::new(authenticators.collect(), config.allow_anonymous);
+            .map(|tokens| tokens.clone() as Arc<dyn Authenticator>);
+        let by_password = passwords.iter().map(|file| file.clone() as _);
+        let authenticators = by_token.chain(by_password).collect();
+        let chain = Chain::new(authenticators, config.allow_anonymous);
         let bans = Bans::new(config.authentication.ban.clone());
         let shared = Arc::new(Shared::new(core, chain, bans, clock, threads, stopped));
         let storage = Threads::start(&shared, calendar)?;
@@ -180,6 +193,7 @@ impl Broker {
             control,
             shared,
             passwords,
+            tokens,
             access: config.access.clone(),
             stopping,
             storage,
@@ -188,8 +202,8 @@ impl Broker {
     }
 
     /// Reads again what may be changed while it runs: certificates, the password
-    /// file and the files of rules. What is wrong with one is said in the log, and
-    /// it stays as it was; so do connections that are open.
+    /// file, the keys of tokens and the files of rules. What is wrong with one is
+    /// said in the log, and it stays as it was; so do connections that are open.
     pub fn reload(&self) {
         for tls in self
             .entrances
@@ -205,6 +219,11 @@ impl Broker {
             None => {}
             Some(Ok(users)) => tracing::info!(users, "the password file was read again"),
             Some(Err(error)) => tracing::error!("the password file stays as it was: {error}"),
+        }
+        match self.tokens.as_ref().map(|tokens| tokens.reload()) {
+            None => {}
+            Some(Ok(keys)) => tracing::info!(keys, "the keys of tokens were read again"),
+            Some(Err(error)) => tracing::error!("the keys of tokens stay as they were: {error}"),
         }
         match rules_of(&self.access) {
             Ok(None) => {}
@@ -402,6 +421,16 @@ fn open_passwords(
     let file = PasswordFile::open(path, hashing).map_err(|error| ServeError(error.to_string()))?;
     tracing::info!(users = file.users().len(), "the password file was read");
     Ok(Some(Arc::new(file)))
+}
+
+fn open_tokens(settings: &TokenSettings) -> Result<Option<Arc<Tokens>>, ServeError> {
+    let Some(path) = &settings.keys else {
+        return Ok(None);
+    };
+    let tokens =
+        Tokens::open(path, settings.clone()).map_err(|error| ServeError(error.to_string()))?;
+    tracing::info!(keys = tokens.keys_len(), "the keys of tokens were read");
+    Ok(Some(Arc::new(tokens)))
 }
 
 fn listen_for(kind: SignalKind) -> Result<Signal, ServeError> {

@@ -4,8 +4,7 @@
 //! Owns what a method is. Knows no packet and no connection: `broker` carries
 //! data both ways.
 
-use std::sync::Arc;
-
+use super::Authenticated;
 use crate::message::Identity;
 
 /// A way to authenticate, as SCRAM-SHA-256 is one.
@@ -34,8 +33,8 @@ impl Step {
 pub enum Step {
     /// This is asked next.
     Ask(Vec<u8>),
-    /// The client is this user, and is told so with these data, if any.
-    Accept { user: Arc<str>, data: Vec<u8> },
+    /// This is who the client is, and it is told so with these data, if any.
+    Accept { who: Authenticated, data: Vec<u8> },
     /// It is not who it says.
     Reject,
 }

@@ -12,17 +12,20 @@ mod method;
 pub mod passwords;
 pub mod scram;
 pub mod stored;
+pub mod tokens;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use bans::Bans;
 pub use hashing::Hashing;
 pub use method::{Conversation, Method, Step};
 pub use passwords::{FileError, PasswordFile};
 pub use scram::Scram;
+pub use tokens::Tokens;
 
 use crate::protocol::ReasonCode;
 
@@ -53,11 +56,24 @@ impl fmt::Debug for Credentials<'_> {
 pub struct Authenticated {
     /// `None`: anonymous, whatever name it gave.
     pub user: Option<Arc<str>>,
+    /// How long that holds, from when it was found out; `None`: for ever.
+    pub lasts: Option<Duration>,
 }
 
 impl Authenticated {
     /// Somebody, and nobody knows who.
-    pub const ANONYMOUS: Authenticated = Authenticated { user: None };
+    pub const ANONYMOUS: Authenticated = Authenticated {
+        user: None,
+        lasts: None,
+    };
+
+    /// This user, for as long as it likes.
+    pub fn as_user(name: impl Into<Arc<str>>) -> Authenticated {
+        Authenticated {
+            user: Some(name.into()),
+            lasts: None,
+        }
+    }
 }
 
 /// What one authenticator says.
@@ -174,9 +190,7 @@ mod tests {
     }
 
     fn ann() -> Answer {
-        Answer::Yes(Authenticated {
-            user: Some("ann".into()),
-        })
+        Answer::Yes(Authenticated::as_user("ann"))
     }
 
     /// What a chain of these answers makes of a client, and how many were asked.

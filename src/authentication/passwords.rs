@@ -29,10 +29,10 @@ pub struct Users {
     all: Vec<Arc<Stored>>,
 }
 
-/// Why a password file cannot be used: a sentence that begins with the file,
-/// and the line if there is one, and holds no secret.
+/// Why a file cannot be used: a sentence that begins with the file, and the
+/// line if there is one, and holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileError(String);
+pub struct FileError(pub(super) String);
 
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,9 +191,7 @@ impl Authenticator for PasswordFile {
             match (self.hashing.check(stored, password).await, known) {
                 (Err(_), _) => Answer::Busy,
                 (Ok(_), None) => Answer::Next, // B14
-                (Ok(true), Some(_)) => Answer::Yes(Authenticated {
-                    user: Some(name.into()),
-                }),
+                (Ok(true), Some(_)) => Answer::Yes(Authenticated::as_user(name)),
                 (Ok(false), Some(_)) => Answer::No("wrong password"),
             }
         })
@@ -211,17 +209,29 @@ fn read_users(path: &Path) -> Result<Users, FileError> {
 /// # Errors
 /// It cannot be read, or is longer than 1 GiB.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    let mode = file.metadata()?.mode();
-    if mode & 0o004 != 0 {
+    let (text, is_open) = read_within(path, FILE_BYTES_MAX)?;
+    if is_open {
         let path = path.display();
         tracing::warn!(%path, "everybody on this machine can read the password file: chmod o-r");
     }
+    Ok(text)
+}
+
+/// A file's text, and whether everybody on this machine can read it.
+///
+/// # Errors
+/// It cannot be read, or is longer than `bytes_max`.
+pub(super) fn read_within(path: &Path, bytes_max: u64) -> io::Result<(String, bool)> {
+    let file = File::open(path)?;
+    let is_open = file.metadata()?.mode() & 0o004 != 0;
     let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > FILE_BYTES_MAX {
-        true => Err(io::Error::other("it is longer than 1 GiB")),
-        false => Ok(text),
+    file.take(bytes_max + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > bytes_max {
+        true => {
+            let why = format!("it is longer than {} MiB", bytes_max >> 20);
+            Err(io::Error::other(why))
+        }
+        false => Ok((text, is_open)),
     }
 }
 
@@ -261,9 +271,7 @@ mod tests {
     }
 
     fn yes(user: &str) -> Answer {
-        Answer::Yes(Authenticated {
-            user: Some(user.into()),
-        })
+        Answer::Yes(Authenticated::as_user(user))
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand;
 
+use super::Authenticated;
 use super::method::{Conversation, Method, Step};
 use super::passwords::{PasswordFile, Users};
 use super::stored::{KEY_LEN, SALT_LEN, SCRAM_ITERATIONS, ScramKeys, hmac_sha256, sha256};
@@ -76,7 +77,7 @@ impl Conversation for Talk {
             }
             Some(challenge) => match challenge.finish(text) {
                 Some((user, said)) => Step::Accept {
-                    user: user.into(),
+                    who: Authenticated::as_user(user),
                     data: said.into_bytes(),
                 },
                 None => Step::Reject,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::link::{Link, Stop, violation};
 use super::{Core, Worker};
-use crate::authentication::{Authenticated, Conversation, Method, Step};
+use crate::authentication::{Conversation, Method, Step};
 use crate::config::Durability;
 use crate::message::{Identity, Time};
 use crate::protocol::{Auth, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode};
@@ -125,9 +125,8 @@ impl Core {
                 authentication.challenge = challenge;
                 Ok(Admission::Challenged(authentication))
             }
-            Step::Accept { user, data } => {
+            Step::Accept { who, data } => {
                 let method = authentication.method;
-                let who = Authenticated { user: Some(user) };
                 let proof = Some((method.name(), &*data));
                 let durability = authentication.durability;
                 let mut link = self.admit(worker, connect, &who, proof, durability, now)?;
@@ -148,6 +147,7 @@ impl Core {
         worker: &mut Worker,
         link: &mut Link,
         auth: &Auth<'_>,
+        now: Time,
     ) -> Result<(), Stop> {
         let Some(enhanced) = &mut link.enhanced else {
             return Err(violation("an AUTH after a CONNECT without method")); // [MQTT-4.12.0-7]
@@ -166,7 +166,11 @@ impl Core {
                 enhanced.again = Some(conversation);
                 (ReasonCode::ContinueAuthentication, question)
             }
-            Step::Accept { user, data } if link.identity.user.as_ref() == Some(&user) => {
+            Step::Accept { who, data } if link.identity.user == who.user => {
+                let session = self.sessions.lock(link.session.0);
+                if let Some(mut session) = session.filter(|one| one.is_link(link.number)) {
+                    self.hold_until(&mut session, link.session, who.lasts, now);
+                }
                 (ReasonCode::Success, data)
             }
             // Somebody else than before is nobody here.

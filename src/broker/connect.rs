@@ -197,9 +197,10 @@ impl Core {
         }
         let durability = durability.unwrap_or(Durability::Memory);
         let mut link = Link::new(session, number, identity, terms, durability);
-        if let Some(session) = self.session_of(&link) {
+        if let Some(mut session) = self.session_of(&link) {
             link.is_resuming = session.is_resuming();
             link.is_kept = session.keeping().is_some();
+            self.hold_until(&mut session, link.session, who.lasts, now);
         }
         Ok(link)
     }

@@ -37,6 +37,8 @@ counters! {
     refused_banned,
     /// Bans of an address or a client identifier.
     bans,
+    /// Connections that were closed because their client's token had expired.
+    connections_outlasted,
     /// Sessions that a later connection took over.
     sessions_taken_over,
     /// Sessions ended because they were full.

@@ -208,7 +208,7 @@ impl Core {
             }
             Packet::Pingreq => encode(&Packet::Pingresp, wire, &mut worker.answers), // [MQTT-3.12.4-1]
             Packet::Disconnect(disconnect) => return Err(self.handle_disconnect(link, disconnect)),
-            Packet::Auth(auth) => self.handle_auth(worker, link, auth)?,
+            Packet::Auth(auth) => self.handle_auth(worker, link, auth, now)?,
             Packet::Connect(_) => return Err(violation("a second CONNECT")), // [MQTT-3.1.0-2]
             Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
                 return Err(violation("a packet that clients do not send"));

@@ -6,7 +6,7 @@ use super::timers::Timer;
 use super::{Core, Worker};
 use crate::message::{SessionId, Time};
 use crate::protocol::ReasonCode;
-use crate::session::Close;
+use crate::session::{Close, Session};
 
 /// How long a timer may stand for something that is gone.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -25,6 +25,7 @@ impl Core {
     fn handle_timer(&self, worker: &mut Worker, timer: Timer, now: Time) {
         match timer {
             Timer::Silence(session, number) => self.check_silence(worker, session, number, now),
+            Timer::Validity(session, number) => self.check_validity(worker, session, number, now),
             Timer::Will(session, number) => self.check_will(worker, session, number, now),
             Timer::Expiry(session) => self.check_expiry(worker, session, now),
             Timer::Held(session, number) | Timer::Retry(session, number) => {
@@ -66,6 +67,38 @@ impl Core {
             session.close(close, &mut worker.effects);
         } else {
             self.schedule(now, last + silence_max, Timer::Silence(id, number));
+        }
+    }
+
+    /// From now on the connection's client is known for so long, if not for ever.
+    pub(super) fn hold_until(
+        &self,
+        session: &mut Session,
+        id: SessionId,
+        lasts: Option<Duration>,
+        now: Time,
+    ) {
+        session.valid_until = lasts.map_or(Time::MAX, |lasts| now + lasts);
+        if session.valid_until < Time::MAX {
+            let timer = Timer::Validity(id, session.link_number());
+            self.schedule(now, session.valid_until, timer);
+        }
+    }
+
+    fn check_validity(&self, worker: &mut Worker, id: SessionId, number: u32, now: Time) {
+        let session = self.sessions.lock(id.0);
+        let Some(mut session) = session.filter(|session| session.is_link(number)) else {
+            return;
+        };
+        if session.valid_until <= now {
+            self.counters.connections_outlasted.increment();
+            let client = &session.identity.client;
+            tracing::info!(?client, "disconnected: its token has expired");
+            let close = Close::new(ReasonCode::NotAuthorized, "the token has expired");
+            session.close(close, &mut worker.effects);
+        } else if session.valid_until < Time::MAX {
+            // It has authenticated again, or its end is far away.
+            self.schedule(now, session.valid_until, Timer::Validity(id, number));
         }
     }
 

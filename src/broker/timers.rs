@@ -19,6 +19,8 @@ const TICK: Duration = Duration::from_millis(50);
 pub enum Timer {
     /// Has this connection been silent for too long?
     Silence(SessionId, u32),
+    /// Is what this connection's client has shown of itself still valid?
+    Validity(SessionId, u32),
     /// Is the delay of the will over that this connection left?
     Will(SessionId, u32),
     /// Has this session been absent for too long?

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::value::{Shape, Value};
 use super::{
     Address, ClientCertificates, Dispatch, Durability, LastValue, LogFormat, LogLevel, Network,
-    Overflow, Protocol, QueueTopic, Redirect, SessionFull, TlsVersion, Undecided,
+    Overflow, Protocol, QueueTopic, Redirect, SessionFull, TlsVersion, TokenAlgorithm, Undecided,
 };
 use crate::access::rules::Strictness;
 
@@ -202,6 +202,55 @@ impl<E: Words> Form<Option<E>> for WordOrNone {
     fn parse(value: Value) -> Option<Option<E>> {
         Word::parse(value).map(Some)
     }
+}
+
+/// Words of [`TokenAlgorithm`]; none is not set.
+pub(super) struct AlgorithmWords;
+
+impl AlgorithmWords {
+    pub const fn shape() -> Shape {
+        Shape::Texts(
+            "an array of \"HS256\", \"HS384\", \"HS512\", \"RS256\", \"RS384\", \"RS512\", \"PS256\", \
+             \"PS384\", \"PS512\", \"ES256\", \"ES384\" and \"EdDSA\", those that are meant",
+        )
+    }
+}
+
+impl Form<Vec<TokenAlgorithm>> for AlgorithmWords {
+    fn get(field: &Vec<TokenAlgorithm>) -> Option<Value> {
+        let words = field.iter().filter_map(Word::get);
+        let texts = words.map(|word| match word {
+            Value::Text(text) => Some(text),
+            _ => None,
+        });
+        let texts: Vec<_> = texts.collect::<Option<_>>()?;
+        (!texts.is_empty()).then_some(Value::Texts(texts))
+    }
+
+    fn parse(value: Value) -> Option<Vec<TokenAlgorithm>> {
+        let Value::Texts(texts) = value else {
+            return None;
+        };
+        let words = texts.into_iter().map(Value::Text);
+        words.map(Word::parse).collect()
+    }
+}
+
+impl Words for TokenAlgorithm {
+    const WORDS: &'static [(&'static str, TokenAlgorithm)] = &[
+        ("HS256", TokenAlgorithm::HS256),
+        ("HS384", TokenAlgorithm::HS384),
+        ("HS512", TokenAlgorithm::HS512),
+        ("RS256", TokenAlgorithm::RS256),
+        ("RS384", TokenAlgorithm::RS384),
+        ("RS512", TokenAlgorithm::RS512),
+        ("PS256", TokenAlgorithm::PS256),
+        ("PS384", TokenAlgorithm::PS384),
+        ("PS512", TokenAlgorithm::PS512),
+        ("ES256", TokenAlgorithm::ES256),
+        ("ES384", TokenAlgorithm::ES384),
+        ("EdDSA", TokenAlgorithm::EdDSA),
+    ];
 }
 
 impl Words for Durability {

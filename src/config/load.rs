@@ -196,6 +196,7 @@ impl Effective {
             loading.listen(&flags.listen);
         }
         loading.expect_users();
+        loading.check_tokens();
         loading.check_listeners();
         loading.finish()
     }
@@ -647,12 +648,42 @@ impl Loading {
 
     /// Where there are users, only who says so lets others in.
     fn expect_users(&mut self) {
-        const KEY: &str = "authentication.password_file";
-        let has_users = self.config.authentication.password_file.is_some();
-        if has_users && !self.origins.contains_key("allow_anonymous") {
+        let settings = &self.config.authentication;
+        let known_by = [
+            (
+                "authentication.password_file",
+                settings.password_file.is_some(),
+            ),
+            ("authentication.jwt_keys", settings.tokens.keys.is_some()),
+        ];
+        let known_by = known_by.into_iter().find(|(_, is_set)| *is_set);
+        if let Some((key, _)) = known_by
+            && !self.origins.contains_key("allow_anonymous")
+        {
             self.config.allow_anonymous = false;
-            let inherited = Origin::Inherited(KEY.to_owned());
+            let inherited = Origin::Inherited(key.to_owned());
             self.origins.insert("allow_anonymous".to_owned(), inherited);
+        }
+    }
+
+    /// What each token is to be held against has to be said.
+    fn check_tokens(&mut self) {
+        let tokens = &self.config.authentication.tokens;
+        if tokens.keys.is_none() {
+            return;
+        }
+        let (says_algorithm, says_user) =
+            (!tokens.algorithms.is_empty(), !tokens.user_claim.is_empty());
+        if !says_algorithm {
+            let key = "authentication.jwt_algorithms";
+            let text = "names no algorithm, and jwt_keys is set: name those that tokens are signed \
+                        with, as in [\"ES256\"]";
+            self.problem(self.source(key), key, text);
+        }
+        if !says_user {
+            let key = "authentication.jwt_user_claim";
+            let text = "is empty, and a token has to name its user: the usual claim is \"sub\"";
+            self.problem(self.source(key), key, text);
         }
     }
 

@@ -7,9 +7,9 @@
 //! here. Default values are not here: they are those of [`Config::default`].
 
 use super::forms::{
-    AddressText, FieldText, FilePath, FilterText, FilterTexts, Flag, FolderPath, Form, HttpPath,
-    KeyText, Millis, MillisOrNever, MillisOrNone, ModeText, NetworkTexts, Number, NumberOrNone,
-    OriginTexts, PatternText, Secs, SecsOrNever, Word, WordOrNone, words,
+    AddressText, AlgorithmWords, FieldText, FilePath, FilterText, FilterTexts, Flag, FolderPath,
+    Form, HttpPath, KeyText, Millis, MillisOrNever, MillisOrNone, ModeText, NetworkTexts, Number,
+    NumberOrNone, OriginTexts, PatternText, Secs, SecsOrNever, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
@@ -135,6 +135,28 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         authentication.hashing_waiting_max: Number(1, 100_000),
         "Clients that wait for their password to be checked, which takes some 20 ms. Beyond it \
          a client is told that the server is busy."),
+    option!("authentication.jwt_keys", authentication.tokens.keys: FilePath("a file's path, as in \"/etc/rotamq/keys.json\""),
+        "A file of keys, as a JSON Web Key Set (RFC 7517). Clients may give a JSON Web Token for \
+         a password, signed with one of them. It is read when the broker starts, and again when \
+         it gets SIGHUP."),
+    option!("authentication.jwt_algorithms", authentication.tokens.algorithms: AlgorithmWords,
+        "How tokens may be signed; has to be said where there is jwt_keys."),
+    option!("authentication.jwt_user_claim", authentication.tokens.user_claim: FieldText,
+        "The claim of a token that is the user's name. A client that gives a user name too has \
+         to give the same."),
+    option!("authentication.jwt_client_claim", authentication.tokens.client_claim: FieldText,
+        "The claim that is the client identifier, in tokens that have it: no other client gets \
+         in with them. Empty: whose user it is may connect with any."),
+    option!("authentication.jwt_issuer", authentication.tokens.issuer: FieldText,
+        "Who has to have issued a token: its claim iss. Empty: anybody with a key."),
+    option!("authentication.jwt_audience", authentication.tokens.audience: FieldText,
+        "Whom a token has to be meant for, alone or among others: its claim aud. Empty: only \
+         tokens without such a claim are taken."),
+    option!("authentication.jwt_leeway_secs", authentication.tokens.leeway: Secs(0, 300),
+        "How far the clock of whoever issues tokens may be off: they are valid so much earlier \
+         and longer."),
+    option!("authentication.jwt_require_expiry", authentication.tokens.require_expiry: Flag,
+        "Whether a token without end, the claim exp, is refused."),
     option!("authentication.failures_per_address_max",
         authentication.ban.failures_per_address_max: Number(0, 1_000_000),
         "So many clients of one address (of IPv6, of one network of 64 bits) that are not who \

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::load::{Effective, without_indices};
 use super::options::{LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
 use super::value::{Shape, Value};
-use super::{ClientCertificates, Config, MemberSettings, Origin, QueueSettings};
+use super::{ClientCertificates, Config, MemberSettings, Origin, QueueSettings, TokenAlgorithm};
 
 /// One value of a configuration.
 struct Entry<'e> {
@@ -191,6 +191,8 @@ pub fn example() -> String {
     let durability = Some(default.store.durability);
     config.queues.default.durability = durability;
     config.authentication.password_file = Some("/etc/rotamq/passwords".into());
+    config.authentication.tokens.keys = Some("/etc/rotamq/keys.json".into());
+    config.authentication.tokens.algorithms = vec![TokenAlgorithm::ES256];
     config.access.acl_file = Some("/etc/rotamq/acl".into());
     config.access.rules_file = Some("/etc/rotamq/rules.toml".into());
     for listener in &mut config.listeners {

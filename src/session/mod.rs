@@ -90,6 +90,8 @@ pub struct Session {
     pub expiry_alarm: Time,
     /// When a window full of stale jobs is to end the connection.
     pub stale_until: Option<Time>,
+    /// Until when its connection's client is known to be who it is.
+    pub valid_until: Time,
     link: Option<Link>,
     link_number: u32,
     // Why the last connection had to go, for it to say so.
@@ -397,6 +399,7 @@ impl Session {
             absent_since: Time::ZERO,
             expiry_alarm: Time::MAX,
             stale_until: None,
+            valid_until: Time::MAX,
             link: None,
             link_number: 0,
             closing: None,
@@ -724,6 +727,7 @@ impl Session {
         self.link_number = self.link_number.wrapping_add(1);
         self.closing = None;
         self.stale_until = None;
+        self.valid_until = Time::MAX;
         self.link = Some(Link {
             waker: None,
             idle: false,

@@ -63,11 +63,11 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, 13 of a listener, 7 of authentication, 3 of access, 5 of the store, 23 limits,
+    // 2 at the top, 13 of a listener, 15 of authentication, 3 of access, 5 of the store, 23 limits,
     // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        2 + 13 + 7 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3
+        2 + 13 + 15 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -127,7 +127,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 6 + 2 + 23 + 4 + 2 + 14);
+    assert_eq!(tried, 1 + 7 + 2 + 23 + 4 + 2 + 14);
 }
 
 #[test]
@@ -155,6 +155,14 @@ listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[:
 password_file = "users"
 hashing_threads = 2
 hashing_waiting_max = 7
+jwt_keys = "keys"
+jwt_algorithms = ["EdDSA", "PS384"]
+jwt_user_claim = "name"
+jwt_client_claim = "device"
+jwt_issuer = "https://login.example"
+jwt_audience = "mqtt"
+jwt_leeway_secs = 12
+jwt_require_expiry = false
 failures_per_address_max = 8
 failures_per_client_max = 9
 failures_within_secs = 10
@@ -334,6 +342,16 @@ fn each_option_sets_its_field() {
             password_file: Some("users".into()),
             hashing_threads: 2,
             hashing_waiting_max: 7,
+            tokens: TokenSettings {
+                keys: Some("keys".into()),
+                algorithms: vec![TokenAlgorithm::EdDSA, TokenAlgorithm::PS384],
+                user_claim: "name".to_owned(),
+                client_claim: "device".to_owned(),
+                issuer: "https://login.example".to_owned(),
+                audience: "mqtt".to_owned(),
+                leeway: secs(12),
+                require_expiry: false,
+            },
             ban: BanSettings {
                 failures_per_address_max: 8,
                 failures_per_client_max: 9,
@@ -780,6 +798,34 @@ fn where_there_are_users_others_stay_out_unless_somebody_said_so() {
     assert_eq!(effective.origin("allow_anonymous"), &inherited);
     let both = file(&format!("allow_anonymous = true\n{users}")).unwrap();
     assert!(both.config.allow_anonymous);
+    let tokens = "[authentication]\njwt_keys = 'keys'\njwt_algorithms = ['ES256']";
+    let effective = file(tokens).unwrap();
+    assert!(!effective.config.allow_anonymous);
+    let inherited = Origin::Inherited("authentication.jwt_keys".to_owned());
+    assert_eq!(effective.origin("allow_anonymous"), &inherited);
+}
+
+/// And nothing is no signature.
+#[test]
+fn how_tokens_are_signed_has_to_be_said() {
+    let wrong = |text: &str| match file(&format!("[authentication]\njwt_keys = 'k'\n{text}")) {
+        Ok(_) => panic!("{text} is taken"),
+        Err(error) => error.to_string(),
+    };
+    for text in ["", "jwt_algorithms = []"] {
+        let said = wrong(text);
+        assert!(
+            said.contains("jwt_algorithms: names no algorithm"),
+            "{said}"
+        );
+    }
+    for algorithm in ["none", "NONE", "ES256K", "", "es256"] {
+        let said = wrong(&format!("jwt_algorithms = ['ES256', {algorithm:?}]"));
+        let expected = "jwt_algorithms: must be an array of \"HS256\", ";
+        assert!(said.contains(expected), "{said}");
+    }
+    let said = wrong("jwt_algorithms = ['ES256']\njwt_user_claim = ''");
+    assert!(said.contains("jwt_user_claim: is empty"), "{said}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rotamq::authentication::{Conversation, Method, Step};
+use rotamq::authentication::{Authenticated, Conversation, Method, Step};
 use rotamq::config::Config;
 use rotamq::message::Identity;
 
@@ -31,7 +31,7 @@ impl Conversation for Count {
         self.0 += 1;
         match self.0 {
             4 => Step::Accept {
-                user: "counter".into(),
+                who: Authenticated::as_user("counter"),
                 data: Vec::new(),
             },
             next => Step::Ask(vec![next]),

@@ -24,6 +24,7 @@ mod sessions;
 mod steering;
 mod store;
 mod tls;
+mod tokens;
 mod transports;
 mod unix;
 mod users;

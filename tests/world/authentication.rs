@@ -1,6 +1,8 @@
 //! Enhanced authentication (MQTT 5, 4.12), by a method that only tests have:
 //! the client has to say the question backwards.
 
+use std::sync::Mutex;
+
 use super::*;
 use rotamq::authentication::{Conversation, Method, Step};
 use rotamq::broker::Authentication;
@@ -27,7 +29,7 @@ impl Conversation for Asking {
     fn step(&mut self, _: &rotamq::message::Identity, data: &[u8]) -> Step {
         match self.question.take() {
             None if data == b"friend" => Step::Accept {
-                user: "friend".into(),
+                who: user("friend"),
                 data: Vec::new(),
             },
             None => {
@@ -40,7 +42,7 @@ impl Conversation for Asking {
                 question.reverse();
                 match data == question {
                     true => Step::Accept {
-                        user: user.into(),
+                        who: Authenticated::as_user(user),
                         data: b"welcome".to_vec(),
                     },
                     false => Step::Reject,
@@ -287,7 +289,7 @@ fn what_a_method_says_has_to_fit() {
         (Step::Ask(long.clone()), u32::MAX, ReasonCode::NotAuthorized),
         (
             Step::Accept {
-                user: "u".into(),
+                who: user("u"),
                 data: long,
             },
             u32::MAX,
@@ -302,5 +304,122 @@ fn what_a_method_says_has_to_fit() {
         let connecting = connecting.property(Property::AuthenticationMethod("SAYING"));
         let largest = Property::MaximumPacketSize(largest.try_into().unwrap());
         assert_eq!(connecting.property(largest).refused(), reason);
+    }
+}
+
+/// A user whose token ends then.
+fn bearer(name: &str, lasts: Duration) -> Authenticated {
+    Authenticated {
+        lasts: Some(lasts),
+        ..user(name)
+    }
+}
+
+/// The connection ends as its token does, and the session stays.
+#[test]
+fn a_connection_ends_with_its_token() {
+    in_each_version(|mut world| {
+        let watching = world.connect("w").go();
+        world.subscribe(watching, "will", 0);
+        // Longer than timers stand for something by themselves.
+        for lasts in [secs(20), secs(500)] {
+            world.who = bearer("ann", lasts);
+            let connecting = world.connect("a").clean(false);
+            let a = connecting.will("will", "gone", 0, false).go();
+            world.advance(lasts - TICK);
+            assert!(world.is_open(a));
+            assert_eq!(world.receive(watching), []);
+            world.advance(2 * TICK);
+            assert!(!world.is_open(a));
+            let expected = (world.version == Version::V5).then_some(ReasonCode::NotAuthorized);
+            assert_eq!(world.told(a), expected);
+            // It is no DISCONNECT of the client's.
+            assert_eq!(world.receive(watching).len(), 1);
+        }
+        assert_eq!(world.counts().connections_outlasted, 2);
+        world.who = user("ann");
+        let (a, is_present) = world.connect("a").clean(false).go_present();
+        assert_eq!(is_present, world.version != Version::V3_1);
+        world.advance(secs(1000));
+        assert!(world.is_open(a));
+    });
+}
+
+/// A timer that an earlier connection left is not the next one's.
+#[test]
+fn each_connection_has_its_own_token() {
+    in_each_version(|mut world| {
+        world.who = bearer("ann", secs(30));
+        world.connect("a").go();
+        world.advance(secs(10));
+        world.who = bearer("ann", secs(60));
+        let a = world.connect("a").go();
+        world.advance(secs(59));
+        assert!(world.is_open(a));
+        world.advance(secs(2));
+        assert!(!world.is_open(a));
+    });
+}
+
+/// By AUTH the client says something that holds longer, or shorter, or for ever.
+#[test]
+fn who_authenticates_again_may_stay() {
+    for (again, is_open_at) in [
+        (Some(secs(100)), [true, true, false]),
+        (Some(secs(5)), [false, false, false]),
+        (None, [true, true, true]),
+    ] {
+        let steps = Arc::new(Mutex::new(VecDeque::from([
+            bearer("ann", secs(30)),
+            Authenticated {
+                lasts: again,
+                ..user("ann")
+            },
+        ])));
+        let mut world = World::new();
+        world.version = Version::V5;
+        let method = Arc::new(Lasting(steps));
+        world.core.add_authentication_method(method);
+        let connecting = world.connect("a");
+        let a = connecting
+            .property(Property::AuthenticationMethod("LASTING"))
+            .go();
+        world.advance(secs(20));
+        let properties = properties("LASTING", b"");
+        world.send(a, &auth(ReasonCode::ReAuthenticate, &properties));
+        assert_eq!(world.receive(a), [Got::Auth(ReasonCode::Success)]);
+        // 30, 110 and 130 seconds after CONNECT.
+        for (span, is_open) in [secs(10), secs(80), secs(20)].into_iter().zip(is_open_at) {
+            world.advance(span + TICK);
+            assert_eq!(world.is_open(a), is_open, "{again:?}");
+        }
+        let expected = again.map(|_| ReasonCode::NotAuthorized);
+        assert_eq!(world.told(a), expected);
+    }
+}
+
+/// Accepts whom it is told to, one after the other.
+#[derive(Clone)]
+struct Lasting(Arc<Mutex<VecDeque<Authenticated>>>);
+
+impl Method for Lasting {
+    fn name(&self) -> &str {
+        "LASTING"
+    }
+
+    fn begin(&self) -> Box<dyn Conversation> {
+        Box::new(self.clone())
+    }
+}
+
+impl Conversation for Lasting {
+    fn step(&mut self, _: &rotamq::message::Identity, _: &[u8]) -> Step {
+        match self.0.lock().unwrap().pop_front() {
+            Some(who) => Step::Accept {
+                who,
+                data: Vec::new(),
+            },
+            None => Step::Reject,
+        }
     }
 }

@@ -295,9 +295,7 @@ impl<'w, 'a> Connecting<'w, 'a> {
 
 /// A user that has been found out.
 fn user(name: &str) -> Authenticated {
-    Authenticated {
-        user: Some(name.into()),
-    }
+    Authenticated::as_user(name)
 }
 
 impl World {
