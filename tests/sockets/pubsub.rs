@@ -166,7 +166,6 @@ fn a_will_is_published_for_a_client_that_is_killed_and_for_no_other() {
                 client.subscribe(&["nothing"], 0);
                 client
             };
-            let connected = broker.connections_len();
             with_will("polite").disconnect();
             if peer == MOSQUITTO_5 {
                 // It says DISCONNECT with 0x04: with its will.
@@ -174,9 +173,8 @@ fn a_will_is_published_for_a_client_that_is_killed_and_for_no_other() {
                 watcher.publish("wills/polite", b"", 0, true);
                 assert_eq!(watcher.receive().text(), "");
             }
-            until("DISCONNECT is handled", || {
-                broker.connections_len() == connected
-            });
+            // The watcher alone is left; those before it may take their time.
+            until("DISCONNECT is handled", || broker.connections_len() == 1);
             with_will("killed").kill();
             let message = watcher.receive();
             assert_eq!(message.topic, "wills/killed", "{peer:?}");
