@@ -8,25 +8,7 @@ use rotamq::config::Source;
 
 use super::*;
 
-/// Everybody may do everything but read what is secret.
-const SECRETS: &str = r##"
-[[role]]
-name = "all"
-[role.allow]
-publish = ["#"]
-retain = ["#"]
-subscribe = ["#"]
-put = ["#"]
-join = ["#"]
-create = ["#"]
-[role.deny]
-subscribe = ["+/secret"]
-[[grant]]
-client = "*"
-roles = ["all"]
-"##;
-
-/// The same, and nothing is secret.
+/// Everybody may do everything.
 const OPEN: &str = r##"
 [[role]]
 name = "all"
@@ -42,6 +24,12 @@ client = "*"
 roles = ["all"]
 "##;
 
+/// The same, but nobody reads what is secret.
+const SECRETS_DENIED: &str = r##"
+[role.deny]
+subscribe = ["+/secret"]
+"##;
+
 /// Nobody may publish, or read `own`.
 const SILENCE: &str = r##"
 [[role]]
@@ -54,6 +42,10 @@ subscribe = ["own"]
 client = "*"
 roles = ["reader"]
 "##;
+
+fn secrets() -> String {
+    format!("{OPEN}{SECRETS_DENIED}")
+}
 
 fn rule(world: &mut World, text: &str) {
     let source = Source {
@@ -80,7 +72,7 @@ fn refusal(world: &mut World, client: C) -> ReasonCode {
 #[test]
 fn a_subscription_brings_only_what_may_be_read_whichever_way_it_comes() {
     in_each_version(|mut world| {
-        rule(&mut world, SECRETS);
+        rule(&mut world, &secrets());
         let p = world.connect("p").go();
         for topic in ["a/open", "a/secret"] {
             world.publish_with(p, topic, "retained", 1, true);
@@ -121,7 +113,7 @@ fn a_subscription_brings_only_what_may_be_read_whichever_way_it_comes() {
 #[test]
 fn a_subscription_that_is_refused_brings_nothing() {
     in_each_version(|mut world| {
-        rule(&mut world, SECRETS);
+        rule(&mut world, &secrets());
         let [a, p] = ["a", "p"].map(|id| world.connect(id).go());
         let refused = world.try_subscribe(
             a,
@@ -208,7 +200,8 @@ fn rules_bind_who_subscribed_before_them_and_let_go_again() {
     in_each_version(|mut world| {
         let [a, p] = ["a", "p"].map(|id| world.connect(id).go());
         world.subscribe(a, "#", 1);
-        for (rules, comes) in [(SECRETS, false), (OPEN, true), (SECRETS, false)] {
+        let (secrets, open) = (secrets(), OPEN.to_owned());
+        for (rules, comes) in [(&secrets, false), (&open, true), (&secrets, false)] {
             rule(&mut world, rules);
             world.publish(p, "a/secret", "m", 0);
             world.publish(p, "a/open", "m", 0);
@@ -353,7 +346,7 @@ fn what_is_left_of_a_subscription_is_asked_for_too() {
         assert_eq!(world.payloads(a), ["in flight"]);
         world.unsubscribe(a, "a/#");
         world.drop(a);
-        rule(&mut world, SECRETS);
+        rule(&mut world, &secrets());
         let a = world.connect("a").clean(false).go();
         assert_eq!(world.receive(a), []);
     });
@@ -368,7 +361,7 @@ fn who_shares_may_read_all_of_it() {
         for member in [a, b] {
             world.subscribe(member, "$share/g/+/secret", 1);
         }
-        rule(&mut world, SECRETS);
+        rule(&mut world, &secrets());
         world.publish(p, "a/secret", "m", 1);
         assert_eq!((world.receive(a), world.receive(b)), (vec![], vec![]));
         let dead = [("$queue/$dead/a/secret", 1)];
