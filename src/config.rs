@@ -31,6 +31,9 @@ pub use value::{Shape, Value};
 pub struct Config {
     /// Worker threads; 0: one a core.
     pub threads: usize,
+    /// Who a broker becomes that root starts; `None`: rotamq, if there is such
+    /// a user.
+    pub user: Option<String>,
     /// Whether clients may connect that give no name; where nobody is known by
     /// name, whoever gives one counts as such too.
     pub allow_anonymous: bool,
@@ -519,6 +522,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             threads: 0,
+            user: None,
             allow_anonymous: true,
             listeners: vec![Listener::new(
                 SocketAddr::from(([127, 0, 0, 1], 1883)).into(),

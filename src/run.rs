@@ -2,11 +2,13 @@
 
 pub(crate) mod clock;
 pub(crate) mod control;
+mod privileges;
 pub(crate) mod storage;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use crate::broker::{Core, Counts, Worker};
 use crate::config::{
     AccessSettings, Address, AuthenticationSettings, Config, Listener, Protocol, TokenSettings,
 };
-use crate::net::{self, Clock, Entrance, Listening, Shared, SocketFile, with_worker};
+use crate::net::{self, Bound, Clock, Entrance, Shared, SocketFile, with_worker};
 use crate::protocol::ReasonCode;
 use crate::session::Close;
 use crate::store::Failed;
@@ -107,12 +109,14 @@ impl Broker {
     /// # Errors
     /// Those of [`Broker::start`].
     pub fn start_with(config: Config, methods: Vec<Arc<dyn Method>>) -> Result<Broker, ServeError> {
-        Broker::start_on(start_runtime(&config)?, &config, methods)
+        let sockets = bind(&config)?;
+        Broker::start_on(start_runtime(&config)?, &config, sockets, methods)
     }
 
     fn start_on(
         runtime: Runtime,
         config: &Config,
+        sockets: Vec<Bound>,
         methods: Vec<Arc<dyn Method>>,
     ) -> Result<Broker, ServeError> {
         let passwords = open_passwords(&config.authentication)?;
@@ -171,12 +175,10 @@ impl Broker {
         };
         let mut addresses = Vec::new();
         let mut socket_files = Vec::new();
-        for (listener, entrance) in config.listeners.iter().zip(&entrances) {
+        for ((listener, entrance), socket) in config.listeners.iter().zip(&entrances).zip(sockets) {
             let _in_runtime = runtime.enter();
-            let address = &listener.address;
-            let failed = |error| ServeError(format!("cannot listen on {address}: {error}"));
-            let (listening, address, file) =
-                Listening::new(address, listener.unix_mode).map_err(failed)?;
+            let failed = |error| cannot_listen(&listener.address, error);
+            let (listening, address, file) = socket.listen().map_err(failed)?;
             socket_files.extend(file);
             tracing::info!("listening on {address}{}", wrapping(listener));
             if let Some(tls) = &entrance.tls {
@@ -361,8 +363,11 @@ fn wrapping(listener: &Listener) -> &'static str {
 /// Serves until the process is told to stop, by SIGTERM or SIGINT, or the disk
 /// fails: then what has failed. SIGHUP has the certificates read again.
 ///
+/// Who was started by root gives that up once it has its addresses, and before
+/// it reads anything: what it may not read at the next SIGHUP is refused now.
+///
 /// # Errors
-/// Those of [`Broker::start`].
+/// Those of [`Broker::start`]; and there is no such user.
 pub fn serve(config: Config) -> Result<Option<Failed>, ServeError> {
     let runtime = start_runtime(&config)?;
     let handle = runtime.handle().clone();
@@ -371,7 +376,9 @@ pub fn serve(config: Config) -> Result<Option<Failed>, ServeError> {
         let _in_runtime = handle.enter();
         (stop_signal()?, listen_for(SignalKind::hangup())?)
     };
-    let broker = Broker::start_on(runtime, &config, Vec::new())?;
+    let sockets = bind(&config)?;
+    privileges::give_up(&config, &sockets)?;
+    let broker = Broker::start_on(runtime, &config, sockets, Vec::new())?;
     let mut failure = broker.storage.failure.clone();
     let failed = handle.block_on(async {
         let mut signal = pin!(signal);
@@ -402,6 +409,19 @@ fn start_runtime(config: &Config) -> Result<Runtime, ServeError> {
     }
     (builder.enable_all().thread_name("rotamq").build())
         .map_err(|error| ServeError(format!("cannot start threads: {error}")))
+}
+
+/// Takes the addresses of all listeners.
+fn bind(config: &Config) -> Result<Vec<Bound>, ServeError> {
+    let bind = |listener: &Listener| {
+        Bound::new(&listener.address, listener.unix_mode)
+            .map_err(|error| cannot_listen(&listener.address, error))
+    };
+    config.listeners.iter().map(bind).collect()
+}
+
+fn cannot_listen(address: &Address, error: io::Error) -> ServeError {
+    ServeError(format!("cannot listen on {address}: {error}"))
 }
 
 fn rules_of(settings: &AccessSettings) -> Result<Option<Rules>, ServeError> {

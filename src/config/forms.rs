@@ -470,6 +470,30 @@ impl Form<Option<PathBuf>> for FilePath {
     }
 }
 
+/// A user of the system, by name; `None` is not set.
+pub(super) struct UserName;
+
+impl UserName {
+    pub const fn shape() -> Shape {
+        Shape::Text("a user's name, as in \"rotamq\"")
+    }
+}
+
+impl Form<Option<String>> for UserName {
+    fn get(field: &Option<String>) -> Option<Value> {
+        field.clone().map(Value::Text)
+    }
+
+    fn parse(value: Value) -> Option<Option<String>> {
+        match value {
+            Value::Text(name) if !name.is_empty() && !name.contains(['\0', ':', '/']) => {
+                Some(Some(name))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Networks of IP addresses.
 pub(super) struct NetworkTexts;
 

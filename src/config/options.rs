@@ -9,7 +9,7 @@
 use super::forms::{
     AddressText, AlgorithmWords, FieldText, FilePath, FilterText, FilterTexts, Flag, FolderPath,
     Form, HttpPath, KeyText, Millis, MillisOrNever, MillisOrNone, ModeText, NetworkTexts, Number,
-    NumberOrNone, OriginTexts, PatternText, Secs, SecsOrNever, Word, WordOrNone, words,
+    NumberOrNone, OriginTexts, PatternText, Secs, SecsOrNever, UserName, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
@@ -120,6 +120,10 @@ const TEN_YEARS_SECS: u64 = 10 * 365 * DAY_SECS;
 pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("threads", threads: Number(0, 1024),
         "Worker threads. 0: one for each core."),
+    option!("user", user: UserName,
+        "Who the broker becomes once it has its addresses, if root starts it; all other files it \
+         reads as this user. Without this it is rotamq, if there is such a user; if not, it \
+         stays root, and warns. \"root\": it stays root."),
     option!("allow_anonymous", allow_anonymous: Flag,
         "Whether clients may connect that give no name. Where there are no users, because \
          [authentication] names none, whoever gives a name is let in without it, and false keeps \

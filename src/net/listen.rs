@@ -28,33 +28,62 @@ pub enum Accepted {
     Unix(UnixStream),
 }
 
-impl Listening {
-    /// Listens on `address`; `unix_mode` are the permissions of a Unix socket,
-    /// whose file is to be removed with the broker.
+/// A socket that has its address, which nobody can connect to yet.
+pub struct Bound {
+    socket: Socket,
+    address: Address,
+    file: Option<SocketFile>,
+}
+
+impl Bound {
+    /// Takes `address`; `unix_mode` are the permissions of a Unix socket.
     ///
     /// A socket file that nobody listens on is replaced.
     ///
     /// # Errors
     /// The system's: the address is taken, or is not ours to take; or there is
     /// another file than a socket.
-    pub fn new(
-        address: &Address,
-        unix_mode: u32,
-    ) -> io::Result<(Listening, Address, Option<SocketFile>)> {
+    pub fn new(address: &Address, unix_mode: u32) -> io::Result<Bound> {
         match address {
             Address::Tcp(address) => {
-                let listener = listen_tcp(*address)?;
+                let socket = bind_tcp(*address)?;
                 // With the port that a port of 0 has become.
-                let address = listener.local_addr()?.into();
-                Ok((Listening::Tcp(listener), address, None))
+                let address = socket.local_addr()?.as_socket().unwrap_or(*address);
+                Ok(Bound {
+                    socket,
+                    address: address.into(),
+                    file: None,
+                })
             }
-            Address::Unix(path) => {
-                let listener = Listening::Unix(listen_unix(path, unix_mode)?);
-                Ok((listener, address.clone(), Some(SocketFile(path.clone()))))
-            }
+            Address::Unix(path) => Ok(Bound {
+                socket: bind_unix(path, unix_mode)?,
+                address: address.clone(),
+                file: Some(SocketFile(path.clone())),
+            }),
         }
     }
 
+    /// The file of a Unix socket.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.0.as_path())
+    }
+
+    /// Lets clients connect; also says where, and what file is to be removed
+    /// with the broker. Within a runtime.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn listen(self) -> io::Result<(Listening, Address, Option<SocketFile>)> {
+        self.socket.listen(BACKLOG)?;
+        let listening = match self.address {
+            Address::Tcp(_) => Listening::Tcp(TcpListener::from_std(self.socket.into())?),
+            Address::Unix(_) => Listening::Unix(UnixListener::from_std(self.socket.into())?),
+        };
+        Ok((listening, self.address, self.file))
+    }
+}
+
+impl Listening {
     pub async fn accept(&self) -> io::Result<(Accepted, PeerAddress)> {
         match self {
             Listening::Tcp(listener) => {
@@ -79,7 +108,7 @@ impl Drop for SocketFile {
     }
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     // Restarting must not wait for old connections to time out.
@@ -88,12 +117,17 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    socket.bind(&address.into()).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied if address.port() < 1024 => io::Error::new(
+            ErrorKind::PermissionDenied,
+            "ports below 1024 are for root, and for who has the capability CAP_NET_BIND_SERVICE",
+        ),
+        _ => error,
+    })?;
+    Ok(socket)
 }
 
-fn listen_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
     let address = SockAddr::unix(path)?;
     remove_stale(path, &address)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -103,8 +137,7 @@ fn listen_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     fchmod(&socket, Mode::from_raw_mode(mode))?;
     socket.bind(&address)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    socket.listen(BACKLOG)?;
-    UnixListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// Removes the file of a socket that a process left behind which was killed.

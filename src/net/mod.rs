@@ -33,7 +33,7 @@ use tokio::time::Instant as Moment;
 use connection::Connection;
 use handshake::{LINGER, within};
 use listen::Accepted;
-pub(crate) use listen::{Listening, SocketFile};
+pub(crate) use listen::{Bound, Listening, SocketFile};
 pub use peer::{Peer, PeerAddress, TlsPeer};
 pub(crate) use transport::Entrance;
 use transport::{Ready, Stream};

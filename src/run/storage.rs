@@ -52,6 +52,10 @@ pub(crate) fn open_folder(settings: &StoreSettings) -> Result<(Store, Report), S
             "another broker has the data folder {shown}: stop that one, or give this one \
              another folder with --data"
         )),
+        io::ErrorKind::PermissionDenied => ServeError(format!(
+            "cannot open the data folder {shown}: {error}: it has to belong to the user that the \
+             broker runs as"
+        )),
         _ => ServeError(format!("cannot open the data folder {shown}: {error}")),
     })?;
     let limits = Settings {

@@ -143,6 +143,7 @@ fn what_is_shown_is_a_file_that_says_the_same() {
 fn full() -> String {
     r##"
 threads = 3
+user = "mqtt"
 allow_anonymous = false
 listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[::]:0" },
     { address = "127.0.0.1:8883", protocol = "websocket", tls_certificate = "c.pem", tls_key = "k.pem",
@@ -307,6 +308,7 @@ fn each_option_sets_its_field() {
         members: vec![],
     };
     let expected = Config {
+        user: Some("mqtt".to_owned()),
         threads: 3,
         allow_anonymous: false,
         listeners: vec![

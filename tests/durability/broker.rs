@@ -100,16 +100,6 @@ impl Program {
     }
 }
 
-/// A command that only root may run: by sudo, for others.
-pub fn as_root(program: &str) -> Command {
-    if rustix::process::geteuid().is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("sudo");
-    command.arg(program);
-    command
-}
-
 fn wait_for_address(address: &Receiver<SocketAddr>) -> Option<SocketAddr> {
     address.recv_timeout(START_PATIENCE).ok()
 }

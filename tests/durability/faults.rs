@@ -14,11 +14,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Pid;
 
-use crate::broker::{Program, as_root};
+use crate::broker::Program;
 use crate::fleet::Fleet;
 use crate::ledger::{self, Entry, Event};
 use crate::plan::{ClientNumber, Plan, Presence};
 use crate::random::Random;
+use crate::root::as_root;
 use crate::rounds::{Place, seed_of_now};
 use crate::session::Session;
 use crate::verdict::Count;

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::broker::{Program, as_root};
+use crate::broker::Program;
 use crate::plan::{MessageKey, Plan};
+use crate::root::as_root;
 use crate::rounds::{Place, seed_of_now};
 use crate::wire::{Codec, Packet, PacketId, Publish, Version};
 

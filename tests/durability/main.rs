@@ -12,6 +12,8 @@ mod full;
 mod ledger;
 mod plan;
 mod random;
+#[path = "../root.rs"]
+mod root;
 mod rounds;
 mod session;
 mod verdict;

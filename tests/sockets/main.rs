@@ -20,6 +20,9 @@ mod pubsub;
 mod queues;
 mod raw;
 mod results;
+#[path = "../root.rs"]
+mod root;
+mod service;
 mod sessions;
 mod steering;
 mod store;
