@@ -258,3 +258,39 @@ fn calls_of(word: &str) -> Vec<String> {
     let words = lines.map(str::trim).filter(|word| !word.starts_with('#'));
     words.flat_map(calls_of).collect()
 }
+
+/// docs/secure.md, from its first command to the last that needs no root.
+#[test]
+fn the_way_to_tls_users_and_rules_that_the_docs_show_works() {
+    let docs = include_str!("../../docs/secure.md");
+    let blocks = docs.split("\n```sh\n").skip(1);
+    let blocks = blocks.map(|block| block.split("\n```").next().expect("there is a first"));
+    let script = blocks.collect::<Vec<_>>().join("\n");
+    let port = free_port().to_string();
+    let script = script.replace("0.0.0.0:8883", "127.0.0.1:8883");
+    let script = format!("trap 'kill %1' EXIT\n{}", script.replace("8883", &port));
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("docs-secure");
+    _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_rotamq"));
+    let here = program.parent().expect("it is in a folder").display();
+    let path = format!("{here}:{}", std::env::var("PATH").unwrap());
+    let output = Command::new("bash")
+        .args(["-e", "-o", "pipefail", "-c", &script])
+        .env("PATH", path)
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    let log = fs::read_to_string(folder.join("rotamq.log")).unwrap_or_default();
+    assert!(output.status.success(), "{output:?}\n{log}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    for line in ["21.5", "too hot", "Not authorized", "allowed by", "denied"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+/// A port that was free a moment ago, for a program that has to be told one.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
