@@ -1,10 +1,12 @@
 //! The broker over real sockets, with clients that are not its own:
-//! mosquitto's, paho-mqtt and gmqtt for Python, MQTT.js, rumqttc; and raw bytes
-//! where no client would do such a thing. `tests/run` installs them.
+//! mosquitto's, paho-mqtt and gmqtt for Python, MQTT.js in Node.js and in Chromium,
+//! rumqttc, HAProxy in between; and raw bytes where no client would do such a
+//! thing. `tests/run` installs them.
 
 mod access;
 mod authentication;
 mod bad_input;
+mod browser;
 mod certificates;
 mod clients;
 mod commands;

@@ -1,12 +1,14 @@
-//! PROXY headers, by hand.
+//! PROXY headers, by hand and by HAProxy.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use rotamq::config::Listener;
 
-use crate::clients::{Version, broker_with};
-use crate::process::{Program, file, rotamq};
+use crate::certificates::Authority;
+use crate::clients::{Version, broker_with, mosquitto_command};
+use crate::process::{Killed, Program, file, free_port, rotamq};
 use crate::raw::{self, Raw};
 use crate::tls::tcp;
 use crate::wait::until;
@@ -188,5 +190,56 @@ fn a_header_has_to_come_in_time() {
         let mut client = Raw::open(broker.address());
         client.send(&header);
         assert!(client.until_closed().is_empty());
+    }
+}
+
+/// HAProxy in front, with version 2 of the header: as a TCP proxy, and where it
+/// ends TLS itself.
+#[test]
+fn behind_haproxy_clients_are_who_they_are() {
+    let authority = Authority::new("haproxy");
+    let server = authority.server("server");
+    let (plain, secure) = (free_port(), free_port());
+    let mut program = {
+        let config = "[[listener]]\naddress = '127.0.0.1:0'\nproxy_trusted = ['127.0.0.1']\n";
+        let config = file("haproxy.toml", config);
+        let arguments = ["--ephemeral", "--log-level", "debug", "--config"];
+        let mut command = rotamq(&arguments);
+        Program::start(command.arg(config), "listening on ")
+    };
+    // HAProxy wants certificate and key in one file.
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
+    let both = read(&server.certificate) + &read(&server.key);
+    let both = file("haproxy.pem", &both);
+    let config = format!(
+        "global\n    maxconn 100\ndefaults\n    mode tcp\n    timeout connect 10s\n    \
+         timeout client 60s\n    timeout server 60s\n\
+         frontend mqtt\n    bind 127.0.0.1:{plain}\n    default_backend rotamq\n\
+         frontend mqtts\n    bind 127.0.0.1:{secure} ssl crt {}\n    default_backend rotamq\n\
+         backend rotamq\n    server one {} send-proxy-v2\n",
+        both.display(),
+        program.address
+    );
+    let config = file("haproxy.cfg", &config);
+    let mut haproxy = Command::new("/usr/sbin/haproxy");
+    let haproxy = haproxy.arg("-db").arg("-f").arg(config).spawn();
+    let _haproxy = Killed(haproxy.expect("tests/run installs HAProxy"));
+    for (port, ca) in [(plain, None), (secure, Some(authority.ca()))] {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        until("HAProxy listens", || TcpStream::connect(address).is_ok());
+        // HAProxy's own connections come from another address.
+        let client = ["-t", "t", "-m", "m", "-q", "1", "-A", "127.0.0.7"];
+        for (version, name) in [(Version::V311, "old"), (Version::V5, "new")] {
+            let id = format!("{name}-at-{port}");
+            let mut command = mosquitto_command("mosquitto_pub", version, address);
+            command.args(client).args(["-i", &id]);
+            if let Some(ca) = &ca {
+                command.arg("--cafile").arg(ca);
+            }
+            let said = command.output().unwrap();
+            assert!(said.status.success(), "{said:?}");
+            let line = program.line(&format!("client={id:?}"));
+            assert!(line.contains("connected peer=127.0.0.7:"), "{line}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::clients::{Options, Over, PAHO, PAHO_5};
-use crate::process::{Program, file, rotamq};
+use crate::process::{Program, file, free_port, rotamq};
 use crate::root::as_root;
 
 /// A user that every system has, who may do nothing.
@@ -287,10 +287,4 @@ fn the_way_to_tls_users_and_rules_that_the_docs_show_works() {
     for line in ["21.5", "too hot", "Not authorized", "allowed by", "denied"] {
         assert!(said.contains(line), "{line}: {said}");
     }
-}
-
-/// A port that was free a moment ago, for a program that has to be told one.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
