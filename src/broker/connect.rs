@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::authenticate::{Admission, method_of};
+use super::door::Door;
 use super::link::{Link, too_large};
 use super::publish::Sorted;
 use super::record::{SessionRecord, Target as Stored, session_key, subscription_key};
@@ -65,11 +66,11 @@ impl Core {
         connect: &Connect<'_>,
         now: Time,
     ) -> Result<Admission, Close> {
-        self.connect_as(worker, connect, &Authenticated::ANONYMOUS, None, now)
+        self.connect_as(worker, connect, &Authenticated::ANONYMOUS, &self.door, now)
     }
 
     /// A CONNECT of `who`, as long as it names no method that is to find that
-    /// out, by a listener that asks for this durability, if for any.
+    /// out, by the listener of that door.
     ///
     /// # Errors
     /// Those of [`Core::connect`].
@@ -78,13 +79,13 @@ impl Core {
         worker: &mut Worker,
         connect: &Connect<'_>,
         who: &Authenticated,
-        durability: Option<Durability>,
+        door: &Arc<Door>,
         now: Time,
     ) -> Result<Admission, Close> {
         let admission = match method_of(connect) {
-            Some(method) => self.begin_authentication(worker, connect, method, durability, now),
+            Some(method) => self.begin_authentication(worker, connect, method, door, now),
             None => self
-                .admit(worker, connect, who, None, durability, now)
+                .admit(worker, connect, who, None, door, now)
                 .map(Admission::Admitted),
         };
         self.count_admission(admission)
@@ -110,12 +111,12 @@ impl Core {
         connect: &Connect<'_>,
         who: &Authenticated,
         proof: Option<(&str, &[u8])>,
-        durability: Option<Durability>,
+        door: &Arc<Door>,
         now: Time,
     ) -> Result<Link, Close> {
         self.pinned(worker, |worker| {
             worker.effects.receipt = Receipt::NONE;
-            self.admit_pinned(worker, connect, who, proof, durability, now)
+            self.admit_pinned(worker, connect, who, proof, door, now)
         })
     }
 
@@ -125,10 +126,10 @@ impl Core {
         connect: &Connect<'_>,
         who: &Authenticated,
         proof: Option<(&str, &[u8])>,
-        durability: Option<Durability>,
+        door: &Arc<Door>,
         now: Time,
     ) -> Result<Link, Close> {
-        let terms = Terms::agree(connect, &self.limits, &self.session_settings)?;
+        let terms = Terms::agree(connect, &door.limits, &door.settings)?;
         self.redirect()?;
         let identity = Arc::new(Identity {
             user: who.user.clone(),
@@ -142,8 +143,8 @@ impl Core {
             connect,
             terms,
             client: &identity.client,
-            limits: &self.limits,
-            settings: &self.session_settings,
+            limits: &door.limits,
+            settings: &door.settings,
             authentication: proof,
         };
         if !terms.takes_any() && !terms.takes(accepted.connack(true).len()) {
@@ -153,7 +154,7 @@ impl Core {
             accepted,
             identity: &identity,
             will,
-            durability: durability.unwrap_or(self.durability),
+            durability: door.durability.unwrap_or(self.durability),
         };
         let number = loop {
             let existing = self
@@ -195,8 +196,7 @@ impl Core {
         if let Some(silence_max) = terms.silence_max {
             self.schedule(now, now + silence_max, Timer::Silence(session, number));
         }
-        let durability = durability.unwrap_or(Durability::Memory);
-        let mut link = Link::new(session, number, identity, terms, durability);
+        let mut link = Link::new(session, number, identity, terms, door.clone());
         if let Some(mut session) = self.session_of(&link) {
             link.is_resuming = session.is_resuming();
             link.is_kept = session.keeping().is_some();

@@ -211,7 +211,7 @@ impl Core {
                 let mut session = self.session_to_subscribe(link)?;
                 let held = self.router.find(filter);
                 let held = held.map(|node| Subscribed::Filter(node.0));
-                self.check_subscriptions(&session, held)?;
+                check_subscriptions(link, &session, held)?;
                 // With the session locked: whoever ends it comes before, or
                 // finds this one. An equal filter is replaced.
                 let receiver = Receiver::Session(link.session);
@@ -242,14 +242,14 @@ impl Core {
             }
             Wanted::Group(filter) => {
                 let held = self.list_named(text).map(Subscribed::Group);
-                self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
+                check_subscriptions(link, &*self.session_to_subscribe(link)?, held)?;
                 let granted = self.join_group(effects, link, text, filter, asked, now);
                 self.subscribed_to(filter, now);
                 granted
             }
             Wanted::Queue(name) => {
                 let held = self.list_named(text).map(Subscribed::Queue);
-                self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
+                check_subscriptions(link, &*self.session_to_subscribe(link)?, held)?;
                 self.join_queue(effects, link, name, asked, now)
             }
         }
@@ -286,21 +286,6 @@ impl Core {
     pub(super) fn session_to_subscribe(&self, link: &Link) -> Result<Locked<'_, Session>, Close> {
         let why = "the session was taken over, or has ended";
         (self.session_of(link)).ok_or_else(|| Close::new(ReasonCode::SessionTakenOver, why))
-    }
-
-    /// Whether there is room for another subscription, or it is there already.
-    pub(super) fn check_subscriptions(
-        &self,
-        session: &Session,
-        held: Option<Subscribed>,
-    ) -> Result<(), Close> {
-        if session.subscriptions.len() < self.limits.subscriptions_per_client_max
-            || held.is_some_and(|held| session.subscriptions.contains_key(&held))
-        {
-            return Ok(());
-        }
-        let why = "the client has subscriptions_per_client_max subscriptions";
-        Err(Close::new(ReasonCode::QuotaExceeded, why))
     }
 
     fn parse_filter<'a>(&self, text: &'a str) -> Result<Wanted<'a>, Close> {
@@ -548,6 +533,21 @@ impl Core {
         }
         !session.backlog.is_empty() && session.has_room_for_backlog()
     }
+}
+
+/// Whether there is room for another subscription, or it is there already.
+pub(super) fn check_subscriptions(
+    link: &Link,
+    session: &Session,
+    held: Option<Subscribed>,
+) -> Result<(), Close> {
+    if session.subscriptions.len() < link.door.limits.subscriptions_per_client_max
+        || held.is_some_and(|held| session.subscriptions.contains_key(&held))
+    {
+        return Ok(());
+    }
+    let why = "the client has subscriptions_per_client_max subscriptions";
+    Err(Close::new(ReasonCode::QuotaExceeded, why))
 }
 
 /// Appends SUBACK or UNSUBACK, which waits until all is stored that it speaks
