@@ -60,6 +60,9 @@ pub struct Listener {
     pub authentication: Option<Vec<AuthenticatorKind>>,
     /// `None`: as [`Config::allow_anonymous`] says.
     pub allow_anonymous: Option<bool>,
+    /// What goes before every topic of its clients, and ends with `/`; `None`:
+    /// nothing.
+    pub mount_point: Option<String>,
     /// In place of those that hold for all.
     pub limits: ListenerLimits,
     pub websocket: WebSocketSettings,
@@ -88,6 +91,7 @@ impl Listener {
             },
             authentication: None,
             allow_anonymous: None,
+            mount_point: None,
             limits: ListenerLimits::default(),
             websocket: WebSocketSettings {
                 path: "/mqtt".to_owned(),

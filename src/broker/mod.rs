@@ -118,6 +118,8 @@ pub struct Worker {
     pub effects: Effects,
     // Properties that are passed on, while some are left out.
     properties: Vec<u8>,
+    // A topic with the mount point before it.
+    mounted: String,
     /// Answers to what is being read, in order.
     pub answers: Vec<u8>,
     cache: MatchCache,
@@ -145,6 +147,7 @@ impl Worker {
         Worker {
             effects: Effects::default(),
             properties: Vec::new(),
+            mounted: String::new(),
             answers: Vec::new(),
             gates: Vec::new(),
             done: Vec::new(),

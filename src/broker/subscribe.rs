@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::door::not_below;
 use super::link::{Link, Stop, too_large};
 use super::lists::parse_span;
 use super::record::{SubscriptionRecord, Target as Stored, subscription_key};
+use super::rights::gate_of;
 use super::{Core, Worker};
 use crate::access::rules::Ask;
 use crate::access::{Denied, Subscribing};
@@ -186,13 +188,16 @@ impl Core {
         asked: Asked,
         now: Time,
     ) -> Result<Qos, Close> {
+        let below = || not_below(ReasonCode::TopicFilterInvalid);
+        let text = &*link.door.enter_filter(text).ok_or_else(below)?;
         let wanted = self.parse_filter(text)?;
         let subscribing = self.authorize_subscription(link, text, &wanted)?;
         let mut asked = asked;
         asked.options.qos = asked.options.qos.min(subscribing.qos_max);
         if let Some(gate) = &subscribing.gate {
             // Before anything can come by it.
-            self.session_to_subscribe(link)?.gate = Some(gate.clone());
+            let mut session = self.session_to_subscribe(link)?;
+            session.gate = gate_of(session.mount.as_ref(), Some(gate.clone()));
         }
         self.subscribe_as_granted(effects, link, text, (wanted, asked), now)
     }
@@ -394,6 +399,10 @@ impl Core {
 
     /// By the exact text [MQTT-3.10.4-1]; whether there was such a subscription.
     fn unsubscribe(&self, worker: &mut Worker, link: &Link, text: &str, now: Time) -> bool {
+        let Some(text) = link.door.enter_filter(text) else {
+            return false;
+        };
+        let text = &*text;
         let Ok(wanted) = self.parse_filter(text) else {
             return false;
         };

@@ -12,6 +12,7 @@ use super::{
     TlsVersion, TokenAlgorithm, Undecided,
 };
 use crate::access::rules::Strictness;
+use crate::mount::Mount;
 
 /// How a field of type `F` stands in the file. `parse` gets only what the
 /// shape allows, and refuses what the shape's kind cannot express.
@@ -430,6 +431,30 @@ impl Form<String> for FieldText {
         match value {
             Value::Text(text) if text.len() <= 1024 && !text.contains(char::is_control) => {
                 Some(text)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What goes before topics; `None` is not set.
+pub(super) struct MountText;
+
+impl MountText {
+    pub const fn shape() -> Shape {
+        Shape::Text("a beginning of topics that ends with /, as in \"site1/\"")
+    }
+}
+
+impl Form<Option<String>> for MountText {
+    fn get(field: &Option<String>) -> Option<Value> {
+        field.clone().map(Value::Text)
+    }
+
+    fn parse(value: Value) -> Option<Option<String>> {
+        match value {
+            Value::Text(text) if text.len() <= 1024 && Mount::new(&text).is_some() => {
+                Some(Some(text))
             }
             _ => None,
         }

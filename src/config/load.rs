@@ -801,6 +801,15 @@ impl Loading {
                 self.problem(self.source(&key), &key, text);
             }
         }
+        let limits = &self.config.limits;
+        let levels = |mount: &str| mount.matches('/').count() + 1;
+        if let Some(mount) = &listener.mount_point
+            && (mount.len() >= limits.topic_bytes_max || levels(mount) > limits.topic_levels_max)
+        {
+            let key = format!("{path}.mount_point");
+            let text = "leaves no room for a topic: see topic_bytes_max, topic_levels_max";
+            self.problem(self.source(&key), &key, text);
+        }
         self.check_authenticators(path, listener);
     }
 

@@ -9,8 +9,8 @@
 use super::forms::{
     AddressText, AlgorithmWords, AuthenticatorWords, FieldText, FilePath, FilterText, FilterTexts,
     Flag, FlagOrNone, FolderPath, Form, HttpPath, KeyText, Millis, MillisOrNever, MillisOrNone,
-    ModeText, NetworkTexts, Number, NumberOrNone, OriginTexts, PatternText, Secs, SecsOrNever,
-    Word, WordOrNone, words,
+    ModeText, MountText, NetworkTexts, Number, NumberOrNone, OriginTexts, PatternText, Secs,
+    SecsOrNever, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
@@ -341,6 +341,10 @@ pub(super) const LISTENER: &[Opt<Listener>] = &[
     option!("allow_anonymous", allow_anonymous: FlagOrNone,
         "In place of the general allow_anonymous. Without either, it is false where \
          there are users: of [authentication], or of tls_client_user."),
+    option!("mount_point", mount_point: MountText,
+        "Goes before every topic, filter and queue that its clients name, and is taken away from \
+         what they get: with \"site1/\" their a/b is everybody else's site1/a/b. They see nothing \
+         outside of it, nor $SYS; see docs/transports.md. At most 1024 bytes, without wildcards."),
     option!("connections_max", limits.connections_max: NumberOrNone(1, 10_000_000),
         "Connections that came by it, at one time; limits.connections_max bounds them as well. \
          This one and the next four are for its clients alone, in place of what holds for all."),

@@ -211,6 +211,7 @@ pub fn example() -> String {
             AuthenticatorKind::Password,
         ]);
         listener.allow_anonymous = Some(false);
+        listener.mount_point = Some("site1/".to_owned());
         listener.limits = ListenerLimits {
             connections_max: Some(default.limits.connections_max),
             connect_timeout: Some(default.limits.connect_timeout),

@@ -63,11 +63,11 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, 21 of a listener, 15 of authentication, 3 of access, 5 of the store, 23 limits,
+    // 2 at the top, 22 of a listener, 15 of authentication, 3 of access, 5 of the store, 23 limits,
     // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        2 + 21 + 15 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3
+        2 + 22 + 15 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -153,7 +153,7 @@ listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[:
       proxy_trusted = ["10.0.0.0/8", "::1"], tls_client_user = "dn",
       authentication = ["scram", "certificate"], allow_anonymous = true, connections_max = 101,
       connect_timeout_ms = 102, packet_bytes_max = 128, subscriptions_per_client_max = 103,
-      keep_alive_secs_max = 0 },
+      keep_alive_secs_max = 0, mount_point = "site/1/" },
     { address = "unix:/run/mqtt.sock", unix_mode = "0600" }]
 
 [authentication]
@@ -341,6 +341,7 @@ fn each_option_sets_its_field() {
                     AuthenticatorKind::Certificate,
                 ]),
                 allow_anonymous: Some(true),
+                mount_point: Some("site/1/".to_owned()),
                 limits: ListenerLimits {
                     connections_max: Some(101),
                     connect_timeout: Some(millis(102)),
@@ -632,6 +633,15 @@ const ERRORS: &[(&str, &[&str])] = &[
             "rotamq.toml:8: listener[1].allow_anonymous: must be true or false, not 1",
             "rotamq.toml:9: listener[1].keep_alive_secs_max: must be a whole number from 0 to 65_535, not 65536",
             "rotamq.toml:12: listener[2].authentication: \"certificate\" needs tls_client_user",
+        ],
+    ),
+    (
+        "[limits]\ntopic_bytes_max = 10\ntopic_levels_max = 2\n[[listener]]\naddress = '127.0.0.1:1'\nmount_point = 'site1'\n[[listener]]\naddress = '127.0.0.1:2'\nmount_point = 'a/b/'\n[[listener]]\naddress = '127.0.0.1:3'\nmount_point = 'ten-bytes/'\n[[listener]]\naddress = '127.0.0.1:4'\nmount_point = '$SYS/'",
+        &[
+            "rotamq.toml:6: listener[0].mount_point: must be a beginning of topics that ends with /, as in \"site1/\", not \"site1\"",
+            "rotamq.toml:9: listener[1].mount_point: leaves no room for a topic: see topic_bytes_max, topic_levels_max",
+            "rotamq.toml:12: listener[2].mount_point: leaves no room for a topic: see topic_bytes_max, topic_levels_max",
+            "rotamq.toml:15: listener[3].mount_point: must be a beginning of topics that ends with /, as in \"site1/\", not \"$SYS/\"",
         ],
     ),
     (

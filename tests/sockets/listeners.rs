@@ -20,7 +20,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName,
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::certificates::{Authority, Files};
-use crate::clients::{Options, PAHO, Version as Spoken, mosquitto_command};
+use crate::clients::{
+    MOSQUITTO, MOSQUITTO_5, Options, PAHO, PAHO_5, Version as Spoken, mosquitto_command,
+};
 use crate::process::{file, output};
 use crate::raw::Raw;
 use crate::tls::{listener, tcp};
@@ -503,5 +505,42 @@ fn limits_of_a_listener_are_its_own() {
     told.send(&crate::raw::packet(0x30, &[0; 1000]));
     let last = told.until_closed().pop().expect("DISCONNECT");
     assert_eq!((last[0], last[2]), (0xE0, 0x95), "{last:x?}");
+    broker.stop();
+}
+
+/// Clients below a mount point, and one who sees it all; as docs/transports.md
+/// has it.
+#[test]
+fn a_mount_point_is_all_that_its_clients_see() {
+    let mut config = Config::default();
+    config.store.ephemeral = true;
+    config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+    let mut mounted = config.listeners[0].clone();
+    mounted.mount_point = Some("site1/".to_owned());
+    config.listeners.push(mounted);
+    let broker = Broker::start(config).unwrap();
+    let (all, site) = (tcp(&broker, 0), tcp(&broker, 1));
+    for peer in [PAHO, PAHO_5, MOSQUITTO, MOSQUITTO_5] {
+        let mut outside = peer.open(Options::clean(all, "outside"));
+        assert_eq!(outside.subscribe(&["#"], 1), [1]);
+        let mut inside = peer.open(Options::clean(site, "inside").will("gone", "will", 1, false));
+        assert_eq!(inside.subscribe(&["#", "$queue/jobs"], 1), [1, 1]);
+        peer.publish(site, "a/b", "from inside", 1, true);
+        for (client, topic) in [(&mut inside, "a/b"), (&mut outside, "site1/a/b")] {
+            let message = client.receive();
+            assert_eq!((&*message.topic, message.text()), (topic, "from inside"));
+        }
+        peer.publish(all, "$queue/site1/jobs", "a job", 1, false);
+        let job = inside.receive();
+        assert_eq!((&*job.topic, job.text()), ("$queue/jobs", "a job"));
+        inside.disconnect();
+        outside.disconnect();
+        let mut late = peer.open(Options::clean(site, "late"));
+        assert_eq!(late.subscribe(&["+/b"], 1), [1]);
+        let kept = late.receive();
+        assert_eq!((&*kept.topic, kept.retain), ("a/b", true));
+        late.disconnect();
+        peer.publish(site, "a/b", "", 1, true);
+    }
     broker.stop();
 }

@@ -18,6 +18,7 @@ mod groups;
 mod limits;
 mod members;
 mod model;
+mod mounts;
 mod once;
 mod properties;
 mod putting_in;
