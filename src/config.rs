@@ -58,6 +58,16 @@ pub struct Listener {
     /// connected through it; `None`: it asks for nothing.
     pub durability: Option<Durability>,
     pub tls: TlsSettings,
+    /// Who is asked there who a client is, in this order; `None`: all that are
+    /// configured.
+    pub authentication: Option<Vec<AuthenticatorKind>>,
+    /// `None`: as [`Config::allow_anonymous`] says.
+    pub allow_anonymous: Option<bool>,
+    /// What goes before every topic of its clients, and ends with `/`; `None`:
+    /// nothing.
+    pub mount_point: Option<String>,
+    /// In place of those that hold for all.
+    pub limits: ListenerLimits,
     pub websocket: WebSocketSettings,
     /// Proxies: their connections, and no others, begin with a PROXY header
     /// that says who the client is.
@@ -78,9 +88,14 @@ impl Listener {
                 key: None,
                 client_ca: None,
                 client_certificates: None,
+                client_user: None,
                 crl: None,
                 version_min: TlsVersion::V1_2,
             },
+            authentication: None,
+            allow_anonymous: None,
+            mount_point: None,
+            limits: ListenerLimits::default(),
             websocket: WebSocketSettings {
                 path: "/mqtt".to_owned(),
                 origins: Vec::new(),
@@ -89,6 +104,52 @@ impl Listener {
             unix_mode: 0o660,
         }
     }
+}
+
+/// Somebody who can be asked who a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthenticatorKind {
+    /// Its certificate.
+    Certificate,
+    /// A JSON Web Token, as password or by the method `JWT`.
+    Token,
+    /// The password file.
+    Password,
+    /// The password file's keys, by the method `SCRAM-SHA-256`.
+    Scram,
+}
+
+impl AuthenticatorKind {
+    /// All, in the order in which they are asked where none is said.
+    pub const ALL: [AuthenticatorKind; 4] = [
+        AuthenticatorKind::Certificate,
+        AuthenticatorKind::Token,
+        AuthenticatorKind::Password,
+        AuthenticatorKind::Scram,
+    ];
+
+    /// What has to be configured for it to know anybody.
+    pub fn needs(self) -> &'static str {
+        match self {
+            AuthenticatorKind::Certificate => "\"certificate\" needs tls_client_user",
+            AuthenticatorKind::Token => "\"token\" needs jwt_keys in [authentication]",
+            AuthenticatorKind::Password => "\"password\" needs password_file in [authentication]",
+            AuthenticatorKind::Scram => "\"scram\" needs password_file in [authentication]",
+        }
+    }
+}
+
+/// Limits of one listener's clients; `None`: as [`Limits`] and
+/// [`SessionSettings`] have it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ListenerLimits {
+    /// Of this listener alone, and within those of all.
+    pub connections_max: Option<usize>,
+    pub connect_timeout: Option<Duration>,
+    pub packet_bytes_max: Option<usize>,
+    pub subscriptions_per_client_max: Option<usize>,
+    /// 0: what the client asks for.
+    pub keep_alive_secs_max: Option<u16>,
 }
 
 /// What a listener's clients wrap MQTT in.
@@ -111,6 +172,8 @@ pub struct TlsSettings {
     pub client_ca: Option<PathBuf>,
     /// `None`: as [`TlsSettings::client_certificates`] says.
     pub client_certificates: Option<ClientCertificates>,
+    /// What of its certificate is a client's user name; `None`: nothing is.
+    pub client_user: Option<ClientUser>,
     /// Which client certificates are revoked.
     pub crl: Option<PathBuf>,
     pub version_min: TlsVersion,
@@ -134,6 +197,18 @@ pub enum ClientCertificates {
     /// They are asked, and may have none; one that is not valid is refused.
     Optional,
     Required,
+}
+
+/// What of a certificate is a user name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientUser {
+    /// The one common name of its subject.
+    CommonName,
+    /// The first e-mail address, DNS name or URI of its subject's alternative
+    /// names.
+    AlternativeName,
+    /// Its whole subject, as RFC 4514 writes it.
+    DistinguishedName,
 }
 
 /// A version of TLS.

@@ -22,7 +22,7 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], `pattern`, `slots`, `base64` | the nouns, the forms and the table that all use |
+//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `base64` | the nouns, the forms and the table that all use |
 //!
 //! # Invariants
 //!
@@ -47,6 +47,7 @@ pub mod cli;
 pub mod config;
 pub mod journal;
 pub mod message;
+pub mod mount;
 pub mod net;
 mod pattern;
 pub mod protocol;

@@ -23,11 +23,12 @@ use crate::access;
 use crate::access::rules::Rules;
 use crate::authentication::tokens::TokenMethod;
 use crate::authentication::{
-    Authenticator, Bans, Chain, Hashing, Method, PasswordFile, Scram, Tokens,
+    Authenticator, Bans, Certificates, Chain, Hashing, Method, PasswordFile, Scram, Tokens,
 };
 use crate::broker::{Core, Counts, Worker};
 use crate::config::{
-    AccessSettings, Address, AuthenticationSettings, Config, Listener, Protocol, TokenSettings,
+    AccessSettings, Address, AuthenticationSettings, AuthenticatorKind, Config, Listener, Protocol,
+    TokenSettings,
 };
 use crate::net::{self, Bound, Clock, Entrance, Shared, SocketFile, with_worker};
 use crate::protocol::ReasonCode;
@@ -122,9 +123,13 @@ impl Broker {
         let passwords = open_passwords(&config.authentication)?;
         let tokens = open_tokens(&config.authentication.tokens)?;
         let rules = rules_of(&config.access)?;
-        let entrance = |listener| Entrance::new(listener).map(Arc::new);
+        let entrance = |listener| {
+            let chain = chain_of(config, listener, passwords.as_ref(), tokens.as_ref())?;
+            let entrance = Entrance::new(config, listener, chain);
+            (entrance.map(Arc::new)).map_err(|error| ServeError(error.to_string()))
+        };
         let entrances: Result<Vec<_>, _> = config.listeners.iter().map(entrance).collect();
-        let entrances = entrances.map_err(|error| ServeError(error.to_string()))?;
+        let entrances = entrances?;
         let (stopping, stopped) = watch::channel(false);
         // The system's randomness, by way of the standard library's.
         let seed = RandomState::new().hash_one(0);
@@ -159,15 +164,8 @@ impl Broker {
             core.add_authentication_method(method);
         }
         let threads = runtime.metrics().num_workers();
-        // A token is known by its form, and costs no password's hash.
-        let by_token = tokens
-            .iter()
-            .map(|tokens| tokens.clone() as Arc<dyn Authenticator>);
-        let by_password = passwords.iter().map(|file| file.clone() as _);
-        let authenticators = by_token.chain(by_password).collect();
-        let chain = Chain::new(authenticators, config.allow_anonymous);
         let bans = Bans::new(config.authentication.ban.clone());
-        let shared = Arc::new(Shared::new(core, chain, bans, clock, threads, stopped));
+        let shared = Arc::new(Shared::new(core, bans, clock, threads, stopped));
         let storage = Threads::start(&shared, calendar)?;
         let control = match config.store.ephemeral {
             true => None,
@@ -451,6 +449,46 @@ fn open_tokens(settings: &TokenSettings) -> Result<Option<Arc<Tokens>>, ServeErr
         Tokens::open(path, settings.clone()).map_err(|error| ServeError(error.to_string()))?;
     tracing::info!(keys = tokens.keys_len(), "the keys of tokens were read");
     Ok(Some(Arc::new(tokens)))
+}
+
+/// Who is asked at a listener, in its order. A token is known by its form, and
+/// costs no password's hash: it comes before passwords where no order is said.
+fn chain_of(
+    config: &Config,
+    listener: &Listener,
+    passwords: Option<&Arc<PasswordFile>>,
+    tokens: Option<&Arc<Tokens>>,
+) -> Result<Chain, ServeError> {
+    let named = listener.authentication.as_deref();
+    let mut authenticators = Vec::new();
+    let mut has_methods = false;
+    for kind in named.unwrap_or(&AuthenticatorKind::ALL) {
+        let authenticator: Option<Arc<dyn Authenticator>> = match kind {
+            AuthenticatorKind::Certificate => {
+                (listener.tls.client_user).map(|user| Arc::new(Certificates::new(user)) as _)
+            }
+            AuthenticatorKind::Token => tokens.map(|tokens| tokens.clone() as _),
+            AuthenticatorKind::Password => passwords.map(|file| file.clone() as _),
+            AuthenticatorKind::Scram => None, // asked by its method
+        };
+        let by_method = *kind == AuthenticatorKind::Scram && passwords.is_some();
+        has_methods |= by_method;
+        if named.is_some() && authenticator.is_none() && !by_method {
+            let address = &listener.address;
+            let why = format!(
+                "authentication of the listener at {address}: {}",
+                kind.needs()
+            );
+            return Err(ServeError(why));
+        }
+        authenticators.extend(authenticator);
+    }
+    let allow_anonymous = listener.allow_anonymous.unwrap_or(config.allow_anonymous);
+    let chain = Chain::new(authenticators, allow_anonymous);
+    Ok(match has_methods {
+        true => chain.with_methods(),
+        false => chain,
+    })
 }
 
 fn listen_for(kind: SignalKind) -> Result<Signal, ServeError> {

@@ -7,6 +7,7 @@
 //! `Debug` shows.
 
 mod bans;
+pub mod certificates;
 mod hashing;
 mod method;
 pub mod passwords;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use bans::Bans;
+pub use certificates::Certificates;
 pub use hashing::Hashing;
 pub use method::{Conversation, Method, Step};
 pub use passwords::{FileError, PasswordFile};
@@ -35,6 +37,8 @@ use crate::protocol::ReasonCode;
 pub struct Credentials<'a> {
     /// `None`: it comes by a Unix socket.
     pub address: Option<IpAddr>,
+    /// The certificate that it has shown and that TLS has found valid, in DER.
+    pub certificate: Option<&'a [u8]>,
     /// Empty: it leaves its client identifier to the broker.
     pub client: &'a str,
     pub user: Option<&'a str>,
@@ -45,6 +49,7 @@ impl fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
             .field("address", &self.address)
+            .field("has_certificate", &self.certificate.is_some())
             .field("client", &self.client)
             .field("user", &self.user)
             .finish_non_exhaustive()
@@ -101,6 +106,11 @@ pub trait Authenticator: Send + Sync {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Answering<'a>;
 }
 
+/// Whether that can be a user's name.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(char::is_control)
+}
+
 /// Why a client is not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -114,6 +124,8 @@ pub struct Refused {
 #[derive(Default)]
 pub struct Chain {
     authenticators: Vec<Arc<dyn Authenticator>>,
+    // Somebody knows clients by name, if only by a method.
+    has_users: bool,
     allow_anonymous: bool,
 }
 
@@ -122,9 +134,18 @@ impl Chain {
     /// could know a name, so is everybody.
     pub fn new(authenticators: Vec<Arc<dyn Authenticator>>, allow_anonymous: bool) -> Chain {
         Chain {
+            has_users: !authenticators.is_empty(),
             authenticators,
             allow_anonymous,
         }
+    }
+
+    /// There are users who show by a method who they are: a name that comes
+    /// without is nobody's.
+    #[must_use]
+    pub fn with_methods(mut self) -> Chain {
+        self.has_users = true;
+        self
     }
 
     /// Who the client is.
@@ -157,7 +178,7 @@ impl Chain {
             }
         }
         // A name that somebody could have known is not somebody's word for it.
-        if has_named && !self.authenticators.is_empty() {
+        if has_named && self.has_users {
             return refused("", "nobody knows such a client");
         }
         match self.allow_anonymous {
@@ -207,6 +228,7 @@ mod tests {
         let chain = Chain::new(authenticators, allow_anonymous);
         let mut asking = Box::pin(chain.authenticate(Credentials {
             address: Some(Ipv4Addr::LOCALHOST.into()),
+            certificate: None,
             client: "c",
             user,
             password,
@@ -272,6 +294,7 @@ mod tests {
     fn what_is_shown_knows_no_password() {
         let credentials = Credentials {
             address: Some(Ipv4Addr::LOCALHOST.into()),
+            certificate: None,
             client: "c",
             user: Some("ann"),
             password: Some(b"canary"),

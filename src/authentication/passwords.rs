@@ -256,6 +256,7 @@ mod tests {
 
     fn said<'a>(user: Option<&'a str>, password: Option<&'a [u8]>) -> Credentials<'a> {
         Credentials {
+            certificate: None,
             address: Some(Ipv4Addr::LOCALHOST.into()),
             client: "c",
             user,

@@ -18,6 +18,8 @@ use super::stored::{KEY_LEN, SALT_LEN, SCRAM_ITERATIONS, ScramKeys, hmac_sha256,
 use crate::base64;
 use crate::message::Identity;
 
+/// As Authentication Method (MQTT 5, 4.12).
+pub const METHOD: &str = "SCRAM-SHA-256";
 /// A client's nonce, in bytes.
 const NONCE_MAX: usize = 256;
 /// Random bytes of ours in it.
@@ -36,7 +38,7 @@ impl Scram {
 
 impl Method for Scram {
     fn name(&self) -> &str {
-        "SCRAM-SHA-256"
+        METHOD
     }
 
     fn begin(&self) -> Box<dyn Conversation> {

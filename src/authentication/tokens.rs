@@ -23,10 +23,12 @@ use serde_json::{Map, Value};
 
 use super::method::{Conversation, Method, Step};
 use super::passwords::{FileError, read_within};
-use super::{Answer, Answering, Authenticated, Authenticator, Credentials};
+use super::{Answer, Answering, Authenticated, Authenticator, Credentials, is_name};
 use crate::config::{TokenAlgorithm, TokenSettings};
 use crate::message::Identity;
 
+/// As Authentication Method (MQTT 5, 4.12).
+pub const METHOD: &str = "JWT";
 /// Longer ones are not looked into.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -226,7 +228,7 @@ pub struct TokenMethod(pub Arc<Tokens>);
 
 impl Method for TokenMethod {
     fn name(&self) -> &str {
-        "JWT"
+        METHOD
     }
 
     fn begin(&self) -> Box<dyn Conversation> {
@@ -263,10 +265,6 @@ fn is_token(password: &str) -> bool {
 }
 
 /// A name that can stand in a log.
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(char::is_control)
-}
-
 fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Value::as_str)
 }
@@ -896,6 +894,7 @@ mod tests {
         let tokens = tokens(&[secret()], settings()).unwrap();
         let answer = |password: Option<&[u8]>| {
             let asking = tokens.authenticate(Credentials {
+                certificate: None,
                 address: Some(Ipv4Addr::LOCALHOST.into()),
                 client: "c",
                 user: Some("ann"),

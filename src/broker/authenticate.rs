@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use super::door::Door;
 use super::link::{Link, Stop, violation};
 use super::{Core, Worker};
 use crate::authentication::{Conversation, Method, Step};
-use crate::config::Durability;
 use crate::message::{Identity, Time};
 use crate::protocol::{Auth, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode};
 use crate::session::{Close, Terms};
@@ -24,8 +24,8 @@ pub struct Authentication {
     method: Arc<dyn Method>,
     conversation: Box<dyn Conversation>,
     terms: Terms,
-    // What its listener asks for.
-    durability: Option<Durability>,
+    // By which it came.
+    door: Arc<Door>,
     challenge: Vec<u8>,
 }
 
@@ -54,11 +54,12 @@ impl Core {
         worker: &mut Worker,
         connect: &Connect<'_>,
         method: &str,
-        durability: Option<Durability>,
+        door: &Arc<Door>,
         now: Time,
     ) -> Result<Admission, Close> {
-        let terms = Terms::agree(connect, &self.limits, &self.session_settings)?;
-        let method = self.methods.iter().find(|one| one.name() == method);
+        let terms = Terms::agree(connect, &door.limits, &door.settings)?;
+        let mut methods = self.methods.iter().filter(|one| door.offers(one.name()));
+        let method = methods.find(|one| one.name() == method);
         let method = method.ok_or_else(|| {
             let why = "this authentication method is not known here";
             Close::new(ReasonCode::BadAuthenticationMethod, why) // [MQTT-4.12.0-1]
@@ -67,7 +68,7 @@ impl Core {
             method: method.clone(),
             conversation: method.begin(),
             terms,
-            durability,
+            door: door.clone(),
             challenge: Vec::new(),
         };
         let data = data_of(connect.properties);
@@ -128,8 +129,8 @@ impl Core {
             Step::Accept { who, data } => {
                 let method = authentication.method;
                 let proof = Some((method.name(), &*data));
-                let durability = authentication.durability;
-                let mut link = self.admit(worker, connect, &who, proof, durability, now)?;
+                let door = &authentication.door;
+                let mut link = self.admit(worker, connect, &who, proof, door, now)?;
                 link.enhanced = Some(Box::new(Enhanced {
                     method,
                     again: None,

@@ -1,19 +1,23 @@
 //! How connections come to their sessions, and leave them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::authenticate::{Admission, method_of};
+use super::door::{Door, not_below};
 use super::link::{Link, too_large};
 use super::publish::Sorted;
 use super::record::{SessionRecord, Target as Stored, session_key, subscription_key};
+use super::rights::gate_of;
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::authentication::Authenticated;
 use crate::config::{Durability, Redirect};
 use crate::journal::{Change, Receipt};
 use crate::message::{ClientId, Identity, SessionId, Time};
+use crate::mount::Mount;
 use crate::protocol::{Connect, ReasonCode};
 use crate::queue::Gone;
 use crate::router::{NodeId, Receiver};
@@ -65,11 +69,11 @@ impl Core {
         connect: &Connect<'_>,
         now: Time,
     ) -> Result<Admission, Close> {
-        self.connect_as(worker, connect, &Authenticated::ANONYMOUS, None, now)
+        self.connect_as(worker, connect, &Authenticated::ANONYMOUS, &self.door, now)
     }
 
     /// A CONNECT of `who`, as long as it names no method that is to find that
-    /// out, by a listener that asks for this durability, if for any.
+    /// out, by the listener of that door.
     ///
     /// # Errors
     /// Those of [`Core::connect`].
@@ -78,13 +82,13 @@ impl Core {
         worker: &mut Worker,
         connect: &Connect<'_>,
         who: &Authenticated,
-        durability: Option<Durability>,
+        door: &Arc<Door>,
         now: Time,
     ) -> Result<Admission, Close> {
         let admission = match method_of(connect) {
-            Some(method) => self.begin_authentication(worker, connect, method, durability, now),
+            Some(method) => self.begin_authentication(worker, connect, method, door, now),
             None => self
-                .admit(worker, connect, who, None, durability, now)
+                .admit(worker, connect, who, None, door, now)
                 .map(Admission::Admitted),
         };
         self.count_admission(admission)
@@ -110,12 +114,12 @@ impl Core {
         connect: &Connect<'_>,
         who: &Authenticated,
         proof: Option<(&str, &[u8])>,
-        durability: Option<Durability>,
+        door: &Arc<Door>,
         now: Time,
     ) -> Result<Link, Close> {
         self.pinned(worker, |worker| {
             worker.effects.receipt = Receipt::NONE;
-            self.admit_pinned(worker, connect, who, proof, durability, now)
+            self.admit_pinned(worker, connect, who, proof, door, now)
         })
     }
 
@@ -125,10 +129,11 @@ impl Core {
         connect: &Connect<'_>,
         who: &Authenticated,
         proof: Option<(&str, &[u8])>,
-        durability: Option<Durability>,
+        door: &Arc<Door>,
         now: Time,
     ) -> Result<Link, Close> {
-        let terms = Terms::agree(connect, &self.limits, &self.session_settings)?;
+        let mut terms = Terms::agree(connect, &door.limits, &door.settings)?;
+        terms.mount_bytes = door.mount.as_ref().map_or(0, |mount| mount.bytes());
         self.redirect()?;
         let identity = Arc::new(Identity {
             user: who.user.clone(),
@@ -137,13 +142,13 @@ impl Core {
                 id => ClientId::new(id),
             },
         });
-        let will = self.check_will_of(connect, &identity)?;
+        let will = self.check_will_of(connect, &identity, door)?;
         let accepted = Accepted {
             connect,
             terms,
             client: &identity.client,
-            limits: &self.limits,
-            settings: &self.session_settings,
+            limits: &door.limits,
+            settings: &door.settings,
             authentication: proof,
         };
         if !terms.takes_any() && !terms.takes(accepted.connack(true).len()) {
@@ -153,7 +158,8 @@ impl Core {
             accepted,
             identity: &identity,
             will,
-            durability: durability.unwrap_or(self.durability),
+            mount: door.mount.as_ref(),
+            durability: door.durability.unwrap_or(self.durability),
         };
         let number = loop {
             let existing = self
@@ -180,6 +186,11 @@ impl Core {
                 let why = "the client identifier is that of another user's session";
                 return Err(Close::new(ReasonCode::ClientIdentifierNotValid, why));
             }
+            if session.mount != door.mount {
+                // Nor is it of any use where its topics are others.
+                let why = "the client identifier is that of a session below another mount point";
+                return Err(Close::new(ReasonCode::ClientIdentifierNotValid, why));
+            }
             if session.is_connected() || connect.clean_start || !session.terms.persists() {
                 drop(session);
                 let discard = connect.clean_start; // [MQTT-3.1.2-6]
@@ -195,8 +206,7 @@ impl Core {
         if let Some(silence_max) = terms.silence_max {
             self.schedule(now, now + silence_max, Timer::Silence(session, number));
         }
-        let durability = durability.unwrap_or(Durability::Memory);
-        let mut link = Link::new(session, number, identity, terms, durability);
+        let mut link = Link::new(session, number, identity, terms, door.clone());
         if let Some(mut session) = self.session_of(&link) {
             link.is_resuming = session.is_resuming();
             link.is_kept = session.keeping().is_some();
@@ -210,7 +220,8 @@ impl Core {
         if let Some(keeping) = session.keeping() {
             let will = (session.will.as_deref(), session.will_due);
             let expiry = session.terms.session_expiry;
-            let value = &SessionRecord::encode(&session.identity, expiry, absent_since, will);
+            let whose = (&*session.identity, session.mount.as_deref());
+            let value = &SessionRecord::encode(whose, expiry, absent_since, will);
             let key = &session_key(keeping.list);
             let journal = &mut effects.journal;
             journal.add(keeping.durability, Change::Put { key, value });
@@ -237,27 +248,39 @@ impl Core {
         &self,
         connect: &Connect<'_>,
         identity: &Identity,
+        door: &Door,
     ) -> Result<Option<Box<Will>>, Close> {
         let Some(will) = &connect.will else {
             return Ok(None);
         };
-        if let Err(error) = self.parse_topic(will.topic) {
+        let mut full = String::new();
+        let topic = match &door.mount {
+            None => will.topic,
+            Some(mount) if mount.enter_topic(will.topic, &mut full) => &full,
+            Some(_) => return Err(not_below(ReasonCode::TopicNameInvalid)),
+        };
+        if let Err(error) = self.parse_topic(topic) {
             let why = format!("the will's topic: {}", error.why);
             return Err(Close::new(ReasonCode::TopicNameInvalid, why));
         }
         let mut scratch = Vec::new();
         let sorted = Sorted::of(will.properties, &mut scratch)?;
         self.check_payload(sorted.says_text, will.payload)?;
-        let publish = (will.topic, will.qos, will.retain);
+        let properties = match &door.mount {
+            None => Cow::Borrowed(sorted.passed_on),
+            Some(mount) => (mount.enter_properties(sorted.passed_on))
+                .ok_or_else(|| not_below(ReasonCode::TopicNameInvalid))?,
+        };
+        let publish = (topic, will.qos, will.retain);
         if let Err(denied) = self.access.may_publish_once(identity, publish) {
             let client = &identity.client;
-            tracing::info!(?client, topic = will.topic, why = %denied, "a will was denied");
+            tracing::info!(?client, topic, why = %denied, "a will was denied");
             let why = "a will to this topic is not allowed";
             return Err(Close::new(ReasonCode::NotAuthorized, why));
         }
         Ok(Some(Box::new(Will {
-            topic: will.topic.into(),
-            properties: sorted.passed_on.into(),
+            topic: topic.into(),
+            properties: (&*properties).into(),
             payload: will.payload.into(),
             qos: will.qos,
             retain: will.retain,
@@ -283,6 +306,10 @@ impl Core {
         let terms = entry.accepted.terms;
         let mut session = Session::new(entry.identity.clone(), terms, self.random_packet_id());
         session.will = entry.will.take();
+        if let Some(mount) = entry.mount {
+            session.mount = Some(mount.clone());
+            session.gate = gate_of(Some(mount), None);
+        }
         if terms.persists() && self.store.is_on() && entry.durability > Durability::Memory {
             session.keep(Keeping::new(self.store.new_list(), entry.durability));
         }
@@ -673,5 +700,6 @@ struct Entry<'a> {
     accepted: Accepted<'a>,
     identity: &'a Arc<Identity>,
     will: Option<Box<Will>>,
+    mount: Option<&'a Arc<Mount>>,
     durability: Durability,
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::authenticate::Enhanced;
+use super::door::Door;
 use super::lists::List;
 use super::publish::{Incoming, Queued, Refused, Sorted, Taken};
 use super::timers::Timer;
@@ -35,6 +36,8 @@ pub struct Link {
     pub terms: Terms,
     held: Option<Box<Held>>,
     pub(super) enhanced: Option<Box<Enhanced>>,
+    /// Its listener's.
+    pub door: Arc<Door>,
     /// What comes on it is stored at least so.
     pub(super) durability: Durability,
     aliases: Option<Box<ReceivedAliases>>,
@@ -132,7 +135,7 @@ impl Link {
         number: u32,
         identity: Arc<Identity>,
         terms: Terms,
-        durability: Durability,
+        door: Arc<Door>,
     ) -> Link {
         Link {
             session,
@@ -141,7 +144,8 @@ impl Link {
             terms,
             held: None,
             enhanced: None,
-            durability,
+            durability: door.durability.unwrap_or(Durability::Memory),
+            door,
             aliases: None,
             permit: RefCell::default(),
             greeted: false,

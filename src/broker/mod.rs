@@ -14,6 +14,7 @@
 mod authenticate;
 mod connect;
 mod counters;
+mod door;
 mod link;
 mod lists;
 mod publish;
@@ -39,6 +40,7 @@ use parking_lot::Mutex;
 
 pub use authenticate::{Admission, Authentication, method_of};
 pub use counters::{Counters, Counts};
+pub use door::Door;
 pub use link::{Link, Stop};
 pub use timers::Timers;
 
@@ -80,6 +82,8 @@ pub struct Core {
     access: Access,
     // By which clients may authenticate (MQTT 5, 4.12).
     methods: Vec<Arc<dyn Method>>,
+    // Of clients that come by no listener.
+    door: Arc<Door>,
     // Who publishes what the broker itself has to say.
     identity: Arc<Identity>,
     sessions: Slots<Session>,
@@ -114,6 +118,8 @@ pub struct Worker {
     pub effects: Effects,
     // Properties that are passed on, while some are left out.
     properties: Vec<u8>,
+    // A topic with the mount point before it.
+    mounted: String,
     /// Answers to what is being read, in order.
     pub answers: Vec<u8>,
     cache: MatchCache,
@@ -141,6 +147,7 @@ impl Worker {
         Worker {
             effects: Effects::default(),
             properties: Vec::new(),
+            mounted: String::new(),
             answers: Vec::new(),
             gates: Vec::new(),
             done: Vec::new(),
@@ -220,6 +227,7 @@ impl Core {
             group_settings: Arc::new(lists::group_settings(&config.limits)),
             access: Access::new(config.access.subscriptions),
             methods: Vec::new(),
+            door: Arc::new(Door::of_all(config)),
             identity: Arc::new(Identity {
                 user: None,
                 client: ClientId::new("$broker"),

@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::door::not_below;
 use super::link::Link;
 use super::lists::Feed;
 use super::record::retained_key;
@@ -183,7 +184,7 @@ impl Core {
         now: Time,
     ) -> Result<Taken, Refused> {
         let (topic, sorted) = (incoming.topic, incoming.sorted);
-        if topic == CONTROL_TOPIC {
+        if topic == CONTROL_TOPIC && link.terms.mount_bytes == 0 {
             // With its answer.
             return self.pinned(worker, |worker| {
                 self.accept_request(worker, link, incoming, now)
@@ -226,7 +227,59 @@ impl Core {
 
     /// As `accept`; what its topic said: `settles`, and of an ordinary topic how
     /// long it is put off.
+    #[inline]
     fn accept_as_meant(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        incoming: &Incoming<'_>,
+        said: (Option<Settles>, Option<Duration>),
+        now: Time,
+    ) -> Result<Taken, Refused> {
+        match link.terms.mount_bytes {
+            0 => self.accept_in_full(worker, link, incoming, said, now),
+            _ => self.accept_below(worker, link, incoming, said, now),
+        }
+    }
+
+    /// As `accept_as_meant`, with the client's mount point before its topics.
+    #[inline(never)]
+    fn accept_below(
+        &self,
+        worker: &mut Worker,
+        link: &Link,
+        incoming: &Incoming<'_>,
+        said: (Option<Settles>, Option<Duration>),
+        now: Time,
+    ) -> Result<Taken, Refused> {
+        let Some(mount) = &link.door.mount else {
+            return self.accept_in_full(worker, link, incoming, said, now);
+        };
+        let mut topic = std::mem::take(&mut worker.mounted);
+        topic.clear();
+        let is_below = mount.enter_topic(incoming.topic, &mut topic);
+        let properties = mount.enter_properties(incoming.sorted.passed_on);
+        let accepted = match properties.filter(|_| is_below) {
+            Some(properties) => {
+                let sorted = Sorted {
+                    passed_on: &properties,
+                    ..incoming.sorted
+                };
+                let incoming = Incoming {
+                    topic: &topic,
+                    sorted,
+                    ..*incoming
+                };
+                self.accept_in_full(worker, link, &incoming, said, now)
+            }
+            None => Err(Refused::Never(not_below(ReasonCode::TopicNameInvalid))),
+        };
+        worker.mounted = topic;
+        accepted
+    }
+
+    /// As `accept_as_meant`; everything is called as all call it.
+    fn accept_in_full(
         &self,
         worker: &mut Worker,
         link: &Link,

@@ -7,15 +7,20 @@ use std::time::Duration;
 
 use crate::journal::{ListId, tag};
 use crate::message::{ClientId, Identity, PacketId, Qos, SubscriptionId, Time};
+use crate::mount::Mount;
 use crate::session::Will;
 
 const FORM: u8 = 1;
+/// Of a session. The form before had no mount point.
+const SESSION_FORM: u8 = 2;
 /// Of a queue or share group. The form before had a name and a time alone.
 const LIST_FORM: u8 = 2;
 
 /// A session.
 pub(crate) struct SessionRecord {
     pub identity: Identity,
+    /// Below which its topics are; `None`: they are all that there are.
+    pub mount: Option<Mount>,
     pub expiry: Duration,
     /// When its last connection ended; [`Time::MAX`]: it is connected.
     pub absent_since: Time,
@@ -119,12 +124,12 @@ fn key(tag: u8, list: ListId) -> [u8; 9] {
 
 impl SessionRecord {
     pub fn encode(
-        identity: &Identity,
+        (identity, mount): (&Identity, Option<&Mount>),
         expiry: Duration,
         absent_since: Time,
         (will, will_due): (Option<&Will>, Time),
     ) -> Vec<u8> {
-        let mut out = Writer(vec![FORM]);
+        let mut out = Writer(vec![SESSION_FORM]);
         out.text(identity.client.as_str());
         out.optional(identity.user.as_deref(), |out, user| out.text(user));
         out.span(expiry);
@@ -138,12 +143,14 @@ impl SessionRecord {
             out.span(will.delay);
             out.optional(will.expiry, |out, expiry| out.span(expiry));
         });
+        out.optional(mount, |out, mount| out.text(mount.as_str()));
         out.0
     }
 
     /// `None`: it is none.
     pub fn decode(bytes: &[u8]) -> Option<SessionRecord> {
-        let mut from = Reader::new(bytes)?;
+        let (&form, rest) = bytes.split_first()?;
+        let mut from = Reader(rest);
         let client = ClientId::new(from.text()?);
         let user = from.optional(|from| Some(Arc::from(from.text()?)))?;
         let expiry = from.span()?;
@@ -165,8 +172,14 @@ impl SessionRecord {
                 expiry: from.optional(Reader::span)?,
             }))
         })?;
+        let mount = match form {
+            FORM => None,
+            SESSION_FORM => from.optional(|from| Mount::new(from.text()?))?,
+            _ => return None,
+        };
         Some(SessionRecord {
             identity: Identity { user, client },
+            mount,
             expiry,
             absent_since,
             will,
@@ -340,20 +353,26 @@ mod tests {
             expiry: Some(Duration::from_secs(9)),
         };
         for user in [None, Some("")] {
-            for will in [None, Some(&will)] {
+            for (will, mount) in [(None, Mount::new("m/")), (Some(&will), None)] {
                 let identity = Identity {
                     user: user.map(Arc::from),
                     client: ClientId::new("c\u{e9}"),
                 };
                 let (since, due) = (Time::from_micros(3), Time::from_micros(5));
-                let bytes = SessionRecord::encode(&identity, Duration::MAX, since, (will, due));
+                let whose = (&identity, mount.as_ref());
+                let bytes = SessionRecord::encode(whose, Duration::MAX, since, (will, due));
                 let read = SessionRecord::decode(&bytes).expect("it was just written");
-                assert_eq!(read.identity, identity);
+                assert_eq!((read.identity, &read.mount), (identity, &mount));
                 assert_eq!((read.expiry, read.absent_since), (Duration::MAX, since));
                 assert_eq!(format!("{:?}", read.will.as_deref()), format!("{will:?}"));
                 assert_eq!(read.will_due, if will.is_some() { due } else { Time::MAX });
                 for len in 0..bytes.len() {
                     assert!(SessionRecord::decode(&bytes[..len]).is_none(), "{len}");
+                }
+                // The form before.
+                if mount.is_none() {
+                    let old = [&[FORM], &bytes[1..bytes.len() - 1]].concat();
+                    assert!(SessionRecord::decode(&old).is_some_and(|read| read.mount.is_none()));
                 }
             }
         }

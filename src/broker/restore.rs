@@ -15,12 +15,14 @@ use super::record::{
     ListRecord, SessionRecord, SubscriptionRecord, Target, parse_key, parse_packet_key,
     parse_subscription_key,
 };
+use super::rights::gate_of;
 use super::subscribe::Asked;
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::config::Durability;
 use crate::journal::{Change, Journal, ListId, Receipt, tag};
 use crate::message::{Message, PacketId, QueueId, SessionId, Time};
+use crate::mount::Mount;
 use crate::queue::Gone;
 use crate::router::{Receiver, Subscription};
 use crate::session::{
@@ -226,10 +228,13 @@ impl Core {
                 found.restored.unknown += 1;
                 return;
             };
-            let terms = Terms::of_absent(record.expiry, &self.limits);
+            let mut terms = Terms::of_absent(record.expiry, &self.limits);
+            terms.mount_bytes = record.mount.as_ref().map_or(0, Mount::bytes);
             let client = record.identity.client.clone();
             let identity = Arc::new(record.identity);
             let mut session = Session::new(identity, terms, self.random_packet_id());
+            session.mount = record.mount.map(Arc::new);
+            session.gate = gate_of(session.mount.as_ref(), None);
             let summary = found.summaries.get(&list).copied().unwrap_or_default();
             let (rows, bytes) = (summary.rows as usize, summary.body_bytes as usize);
             // What its listener asked for is known when its client is back.

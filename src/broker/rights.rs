@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Core, Worker};
 use crate::access::rules::{Reach, Rights, Rules};
 use crate::message::{QueueId, SessionId, Time};
+use crate::mount::Mount;
 use crate::router::NodeId;
 use crate::session::{Gate, Publication, Session, Subscribed};
 use crate::topic::{TopicFilter, TopicLimits};
@@ -15,6 +16,31 @@ use crate::topic::{TopicFilter, TopicLimits};
 impl Gate for Rights {
     fn may_read(&self, topic: &[u8]) -> bool {
         Rights::may_read(self, topic)
+    }
+}
+
+/// Below a mount point nothing else is there, whatever brings it.
+struct Below {
+    mount: Arc<Mount>,
+    rights: Option<Arc<Rights>>,
+}
+
+impl Gate for Below {
+    fn may_read(&self, topic: &[u8]) -> bool {
+        let rights = self.rights.as_ref();
+        self.mount.holds(topic) && rights.is_none_or(|rights| rights.may_read(topic))
+    }
+}
+
+/// Who is asked of what goes to a session, below its mount point and where its
+/// client may not read all.
+pub(super) fn gate_of(
+    mount: Option<&Arc<Mount>>,
+    rights: Option<Arc<Rights>>,
+) -> Option<Arc<dyn Gate>> {
+    match mount.cloned() {
+        Some(mount) => Some(Arc::new(Below { mount, rights })),
+        None => rights.map(|rights| rights as Arc<dyn Gate>),
     }
 }
 
@@ -86,7 +112,7 @@ impl Core {
         let rights = self.access.rights(&session.identity);
         let rights =
             rights.filter(|rights| session.has_messages() || !self.reads_all(session, rights));
-        session.gate = rights.map(|rights| rights as Arc<dyn Gate>);
+        session.gate = gate_of(session.mount.as_ref(), rights);
     }
 
     /// Whether all that comes by the session's subscriptions may be read: who may

@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::door::not_below;
 use super::link::{Link, Stop, too_large};
 use super::lists::parse_span;
 use super::record::{SubscriptionRecord, Target as Stored, subscription_key};
+use super::rights::gate_of;
 use super::{Core, Worker};
 use crate::access::rules::Ask;
 use crate::access::{Denied, Subscribing};
@@ -186,13 +188,16 @@ impl Core {
         asked: Asked,
         now: Time,
     ) -> Result<Qos, Close> {
+        let below = || not_below(ReasonCode::TopicFilterInvalid);
+        let text = &*link.door.enter_filter(text).ok_or_else(below)?;
         let wanted = self.parse_filter(text)?;
         let subscribing = self.authorize_subscription(link, text, &wanted)?;
         let mut asked = asked;
         asked.options.qos = asked.options.qos.min(subscribing.qos_max);
         if let Some(gate) = &subscribing.gate {
             // Before anything can come by it.
-            self.session_to_subscribe(link)?.gate = Some(gate.clone());
+            let mut session = self.session_to_subscribe(link)?;
+            session.gate = gate_of(session.mount.as_ref(), Some(gate.clone()));
         }
         self.subscribe_as_granted(effects, link, text, (wanted, asked), now)
     }
@@ -211,7 +216,7 @@ impl Core {
                 let mut session = self.session_to_subscribe(link)?;
                 let held = self.router.find(filter);
                 let held = held.map(|node| Subscribed::Filter(node.0));
-                self.check_subscriptions(&session, held)?;
+                check_subscriptions(link, &session, held)?;
                 // With the session locked: whoever ends it comes before, or
                 // finds this one. An equal filter is replaced.
                 let receiver = Receiver::Session(link.session);
@@ -242,14 +247,14 @@ impl Core {
             }
             Wanted::Group(filter) => {
                 let held = self.list_named(text).map(Subscribed::Group);
-                self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
+                check_subscriptions(link, &*self.session_to_subscribe(link)?, held)?;
                 let granted = self.join_group(effects, link, text, filter, asked, now);
                 self.subscribed_to(filter, now);
                 granted
             }
             Wanted::Queue(name) => {
                 let held = self.list_named(text).map(Subscribed::Queue);
-                self.check_subscriptions(&*self.session_to_subscribe(link)?, held)?;
+                check_subscriptions(link, &*self.session_to_subscribe(link)?, held)?;
                 self.join_queue(effects, link, name, asked, now)
             }
         }
@@ -286,21 +291,6 @@ impl Core {
     pub(super) fn session_to_subscribe(&self, link: &Link) -> Result<Locked<'_, Session>, Close> {
         let why = "the session was taken over, or has ended";
         (self.session_of(link)).ok_or_else(|| Close::new(ReasonCode::SessionTakenOver, why))
-    }
-
-    /// Whether there is room for another subscription, or it is there already.
-    pub(super) fn check_subscriptions(
-        &self,
-        session: &Session,
-        held: Option<Subscribed>,
-    ) -> Result<(), Close> {
-        if session.subscriptions.len() < self.limits.subscriptions_per_client_max
-            || held.is_some_and(|held| session.subscriptions.contains_key(&held))
-        {
-            return Ok(());
-        }
-        let why = "the client has subscriptions_per_client_max subscriptions";
-        Err(Close::new(ReasonCode::QuotaExceeded, why))
     }
 
     fn parse_filter<'a>(&self, text: &'a str) -> Result<Wanted<'a>, Close> {
@@ -409,6 +399,10 @@ impl Core {
 
     /// By the exact text [MQTT-3.10.4-1]; whether there was such a subscription.
     fn unsubscribe(&self, worker: &mut Worker, link: &Link, text: &str, now: Time) -> bool {
+        let Some(text) = link.door.enter_filter(text) else {
+            return false;
+        };
+        let text = &*text;
         let Ok(wanted) = self.parse_filter(text) else {
             return false;
         };
@@ -548,6 +542,21 @@ impl Core {
         }
         !session.backlog.is_empty() && session.has_room_for_backlog()
     }
+}
+
+/// Whether there is room for another subscription, or it is there already.
+pub(super) fn check_subscriptions(
+    link: &Link,
+    session: &Session,
+    held: Option<Subscribed>,
+) -> Result<(), Close> {
+    if session.subscriptions.len() < link.door.limits.subscriptions_per_client_max
+        || held.is_some_and(|held| session.subscriptions.contains_key(&held))
+    {
+        return Ok(());
+    }
+    let why = "the client has subscriptions_per_client_max subscriptions";
+    Err(Close::new(ReasonCode::QuotaExceeded, why))
 }
 
 /// Appends SUBACK or UNSUBACK, which waits until all is stored that it speaks

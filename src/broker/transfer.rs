@@ -301,7 +301,7 @@ impl<'a> Loader<'a> {
             Stored::Session(list, record) => {
                 let will = (record.will.as_deref(), record.will_due);
                 let value = SessionRecord::encode(
-                    &record.identity,
+                    (&record.identity, record.mount.as_ref()),
                     record.expiry,
                     record.absent_since,
                     will,

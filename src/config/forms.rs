@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::value::{Shape, Value};
 use super::{
-    Address, ClientCertificates, Dispatch, Durability, LastValue, LogFormat, LogLevel, Network,
-    Overflow, Protocol, QueueTopic, Redirect, SessionFull, TlsVersion, TokenAlgorithm, Undecided,
+    Address, AuthenticatorKind, ClientCertificates, ClientUser, Dispatch, Durability, LastValue,
+    LogFormat, LogLevel, Network, Overflow, Protocol, QueueTopic, Redirect, SessionFull,
+    TlsVersion, TokenAlgorithm, Undecided,
 };
 use crate::access::rules::Strictness;
+use crate::mount::Mount;
 
 /// How a field of type `F` stands in the file. `parse` gets only what the
 /// shape allows, and refuses what the shape's kind cannot express.
@@ -38,6 +40,25 @@ impl Form<bool> for Flag {
             Value::Flag(flag) => Some(flag),
             _ => None,
         }
+    }
+}
+
+/// `true` or `false`; `None` is not set.
+pub(super) struct FlagOrNone;
+
+impl FlagOrNone {
+    pub const fn shape() -> Shape {
+        Shape::Flag
+    }
+}
+
+impl Form<Option<bool>> for FlagOrNone {
+    fn get(field: &Option<bool>) -> Option<Value> {
+        field.as_ref().and_then(Flag::get)
+    }
+
+    fn parse(value: Value) -> Option<Option<bool>> {
+        Flag::parse(value).map(Some)
     }
 }
 
@@ -86,12 +107,15 @@ macro_rules! integers {
 
 integers!(usize, u64, u32, u16, u8);
 
-impl Form<Option<u32>> for NumberOrNone {
-    fn get(field: &Option<u32>) -> Option<Value> {
+impl<N> Form<Option<N>> for NumberOrNone
+where
+    Number: Form<N>,
+{
+    fn get(field: &Option<N>) -> Option<Value> {
         field.as_ref().and_then(Number::get)
     }
 
-    fn parse(value: Value) -> Option<Option<u32>> {
+    fn parse(value: Value) -> Option<Option<N>> {
         Number::parse(value).map(Some)
     }
 }
@@ -218,22 +242,65 @@ impl AlgorithmWords {
 
 impl Form<Vec<TokenAlgorithm>> for AlgorithmWords {
     fn get(field: &Vec<TokenAlgorithm>) -> Option<Value> {
-        let words = field.iter().filter_map(Word::get);
-        let texts = words.map(|word| match word {
-            Value::Text(text) => Some(text),
-            _ => None,
-        });
-        let texts: Vec<_> = texts.collect::<Option<_>>()?;
-        (!texts.is_empty()).then_some(Value::Texts(texts))
+        (!field.is_empty()).then_some(Value::Texts(word_texts(field)?))
     }
 
     fn parse(value: Value) -> Option<Vec<TokenAlgorithm>> {
-        let Value::Texts(texts) = value else {
-            return None;
-        };
-        let words = texts.into_iter().map(Value::Text);
-        words.map(Word::parse).collect()
+        parse_words(value)
     }
+}
+
+/// Words of [`AuthenticatorKind`]; `None` is not set.
+pub(super) struct AuthenticatorWords;
+
+impl AuthenticatorWords {
+    pub const fn shape() -> Shape {
+        Shape::Texts("an array of \"certificate\", \"token\", \"password\" and \"scram\"")
+    }
+}
+
+impl Form<Option<Vec<AuthenticatorKind>>> for AuthenticatorWords {
+    fn get(field: &Option<Vec<AuthenticatorKind>>) -> Option<Value> {
+        field.as_deref().and_then(word_texts).map(Value::Texts)
+    }
+
+    fn parse(value: Value) -> Option<Option<Vec<AuthenticatorKind>>> {
+        parse_words(value).map(Some)
+    }
+}
+
+fn word_texts<E: Words>(field: &[E]) -> Option<Vec<String>> {
+    let words = field.iter().filter_map(Word::get);
+    let texts = words.map(|word| match word {
+        Value::Text(text) => Some(text),
+        _ => None,
+    });
+    texts.collect()
+}
+
+fn parse_words<E: Words>(value: Value) -> Option<Vec<E>> {
+    let Value::Texts(texts) = value else {
+        return None;
+    };
+    let words = texts.into_iter().map(Value::Text);
+    words.map(Word::parse).collect()
+}
+
+impl Words for AuthenticatorKind {
+    const WORDS: &'static [(&'static str, AuthenticatorKind)] = &[
+        ("certificate", AuthenticatorKind::Certificate),
+        ("token", AuthenticatorKind::Token),
+        ("password", AuthenticatorKind::Password),
+        ("scram", AuthenticatorKind::Scram),
+    ];
+}
+
+impl Words for ClientUser {
+    const WORDS: &'static [(&'static str, ClientUser)] = &[
+        ("cn", ClientUser::CommonName),
+        ("san", ClientUser::AlternativeName),
+        ("dn", ClientUser::DistinguishedName),
+    ];
 }
 
 impl Words for TokenAlgorithm {
@@ -364,6 +431,30 @@ impl Form<String> for FieldText {
         match value {
             Value::Text(text) if text.len() <= 1024 && !text.contains(char::is_control) => {
                 Some(text)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What goes before topics; `None` is not set.
+pub(super) struct MountText;
+
+impl MountText {
+    pub const fn shape() -> Shape {
+        Shape::Text("a beginning of topics that ends with /, as in \"site1/\"")
+    }
+}
+
+impl Form<Option<String>> for MountText {
+    fn get(field: &Option<String>) -> Option<Value> {
+        field.clone().map(Value::Text)
+    }
+
+    fn parse(value: Value) -> Option<Option<String>> {
+        match value {
+            Value::Text(text) if text.len() <= 1024 && Mount::new(&text).is_some() => {
+                Some(Some(text))
             }
             _ => None,
         }

@@ -15,7 +15,8 @@ use toml::de::{DeTable, DeValue};
 use super::options::{self, LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
 use super::value::{Value, found};
 use super::{
-    Address, ClientCertificates, Config, Limits, Listener, MemberSettings, Protocol, QueueSettings,
+    Address, AuthenticatorKind, ClientCertificates, Config, Limits, Listener, MemberSettings,
+    Protocol, QueueSettings,
 };
 use crate::topic::{TopicFilter, TopicLimits};
 
@@ -664,6 +665,18 @@ impl Loading {
             let inherited = Origin::Inherited(key.to_owned());
             self.origins.insert("allow_anonymous".to_owned(), inherited);
         }
+        // Those whom a certificate names are known at that listener alone.
+        let is_said = self.origins.contains_key("allow_anonymous");
+        for (index, listener) in self.config.listeners.iter_mut().enumerate() {
+            if listener.tls.client_user.is_some() && listener.allow_anonymous.is_none() && !is_said
+            {
+                listener.allow_anonymous = Some(false);
+                let path = format!("listener[{index}]");
+                let inherited = Origin::Inherited(format!("{path}.tls_client_user"));
+                self.origins
+                    .insert(format!("{path}.allow_anonymous"), inherited);
+            }
+        }
     }
 
     /// What each token is to be held against has to be said.
@@ -690,7 +703,7 @@ impl Loading {
     /// No address twice, and none that others reach, where anyone may come
     /// though nobody said so.
     fn check_listeners(&mut self) {
-        let open = self.config.allow_anonymous && !self.origins.contains_key("allow_anonymous");
+        let is_said = self.origins.contains_key("allow_anonymous");
         let mut seen = Vec::new();
         for (index, listener) in self.config.listeners.clone().into_iter().enumerate() {
             self.check_listener(&format!("listener[{index}]"), &listener);
@@ -701,6 +714,8 @@ impl Loading {
                 let text = format!("{address} is listened on already");
                 self.problem(self.source(&key), &key, text);
             }
+            let own = listener.allow_anonymous;
+            let open = own.is_none() && self.config.allow_anonymous && !is_said;
             if open && address.is_reachable() {
                 let text = format!(
                     "other machines reach {address}, and there are no users, so that anyone \
@@ -746,6 +761,11 @@ impl Loading {
                 "needs tls_client_ca, with the authorities that sign them",
             ),
             (
+                "tls_client_user",
+                tls.client_user.is_some() && !asks,
+                "needs tls_client_ca, and certificates that are asked for",
+            ),
+            (
                 "tls_crl",
                 tls.crl.is_some() && tls.client_ca.is_none(),
                 "needs tls_client_ca",
@@ -778,6 +798,39 @@ impl Loading {
         ] {
             if is_wrong {
                 let key = format!("{path}.{key}");
+                self.problem(self.source(&key), &key, text);
+            }
+        }
+        let limits = &self.config.limits;
+        let levels = |mount: &str| mount.matches('/').count() + 1;
+        if let Some(mount) = &listener.mount_point
+            && (mount.len() >= limits.topic_bytes_max || levels(mount) > limits.topic_levels_max)
+        {
+            let key = format!("{path}.mount_point");
+            let text = "leaves no room for a topic: see topic_bytes_max, topic_levels_max";
+            self.problem(self.source(&key), &key, text);
+        }
+        self.check_authenticators(path, listener);
+    }
+
+    /// Nobody is to be asked who could know nobody, nor twice.
+    fn check_authenticators(&mut self, path: &str, listener: &Listener) {
+        let key = format!("{path}.authentication");
+        let asked = listener.authentication.as_deref().unwrap_or_default();
+        for (index, kind) in asked.iter().enumerate() {
+            let settings = &self.config.authentication;
+            let is_configured = match kind {
+                AuthenticatorKind::Certificate => listener.tls.client_user.is_some(),
+                AuthenticatorKind::Token => settings.tokens.keys.is_some(),
+                AuthenticatorKind::Password | AuthenticatorKind::Scram => {
+                    settings.password_file.is_some()
+                }
+            };
+            if !is_configured {
+                self.problem(self.source(&key), &key, kind.needs());
+            }
+            if asked[..index].contains(kind) {
+                let text = "names somebody twice, who is asked once";
                 self.problem(self.source(&key), &key, text);
             }
         }

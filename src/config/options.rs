@@ -7,13 +7,14 @@
 //! here. Default values are not here: they are those of [`Config::default`].
 
 use super::forms::{
-    AddressText, AlgorithmWords, FieldText, FilePath, FilterText, FilterTexts, Flag, FolderPath,
-    Form, HttpPath, KeyText, Millis, MillisOrNever, MillisOrNone, ModeText, NetworkTexts, Number,
-    NumberOrNone, OriginTexts, PatternText, Secs, SecsOrNever, UserName, Word, WordOrNone, words,
+    AddressText, AlgorithmWords, AuthenticatorWords, FieldText, FilePath, FilterText, FilterTexts,
+    Flag, FlagOrNone, FolderPath, Form, HttpPath, KeyText, Millis, MillisOrNever, MillisOrNone,
+    ModeText, MountText, NetworkTexts, Number, NumberOrNone, OriginTexts, PatternText, Secs,
+    SecsOrNever, UserName, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
-    ClientCertificates, Config, Dispatch, Durability, Listener, LogFormat, LogLevel,
+    ClientCertificates, ClientUser, Config, Dispatch, Durability, Listener, LogFormat, LogLevel,
     MemberSettings, Overflow, Protocol, QueueSettings, QueueTopic, Redirect, SessionFull,
     TlsVersion, Undecided,
 };
@@ -331,6 +332,35 @@ pub(super) const LISTENER: &[Opt<Listener>] = &[
          is on one of them are refused."),
     option!("tls_min_version", tls.version_min: Word<TlsVersion>,
         "The oldest version of TLS that is spoken; older ones than 1.2 never are."),
+    option!("tls_client_user", tls.client_user: WordOrNone<ClientUser>,
+        "What of a client's certificate is its user name. \"cn\": the common name; \"san\": the \
+         first e-mail address, DNS name or URI of the alternative names; \"dn\": the whole \
+         subject, as in \"CN=sensor 7,O=Example\". A client that gives a user name too has to give \
+         the same. Without this a certificate lets a client connect, and says nothing of who it is."),
+    option!("authentication", authentication: AuthenticatorWords,
+        "Who is asked there who a client is, one after the other, until one knows it: \
+         \"certificate\" is tls_client_user, \"token\" is jwt_keys, \"password\" and \"scram\" are \
+         password_file. Whoever is not named is not asked. Without this all are asked that are \
+         configured, in that order."),
+    option!("allow_anonymous", allow_anonymous: FlagOrNone,
+        "In place of the general allow_anonymous. Without either, it is false where \
+         there are users: of [authentication], or of tls_client_user."),
+    option!("mount_point", mount_point: MountText,
+        "Goes before every topic, filter and queue that its clients name, and is taken away from \
+         what they get: with \"site1/\" their a/b is everybody else's site1/a/b. They see nothing \
+         outside of it, nor $SYS; see docs/transports.md. At most 1024 bytes, without wildcards."),
+    option!("connections_max", limits.connections_max: NumberOrNone(1, 10_000_000),
+        "Connections that came by it, at one time; limits.connections_max bounds them as well. \
+         This one and the next four are for its clients alone, in place of what holds for all."),
+    option!("connect_timeout_ms", limits.connect_timeout: MillisOrNone(100, TEN_MINUTES_MS),
+        "In place of limits.connect_timeout_ms."),
+    option!("packet_bytes_max", limits.packet_bytes_max: NumberOrNone(128, PACKET),
+        "In place of limits.packet_bytes_max."),
+    option!("subscriptions_per_client_max",
+        limits.subscriptions_per_client_max: NumberOrNone(1, 10_000_000),
+        "In place of limits.subscriptions_per_client_max."),
+    option!("keep_alive_secs_max", limits.keep_alive_secs_max: NumberOrNone(0, 65_535),
+        "In place of session.keep_alive_secs_max. 0: what the client asks for."),
     option!("websocket_path", websocket.path: HttpPath,
         "The path of the address by which WebSocket clients connect, as in \
          ws://example.org:8080/mqtt. Others are told 404."),

@@ -6,7 +6,10 @@ use std::fmt::Write;
 use super::load::{Effective, without_indices};
 use super::options::{LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
 use super::value::{Shape, Value};
-use super::{ClientCertificates, Config, MemberSettings, Origin, QueueSettings, TokenAlgorithm};
+use super::{
+    AuthenticatorKind, ClientCertificates, ClientUser, Config, ListenerLimits, MemberSettings,
+    Origin, QueueSettings, TokenAlgorithm,
+};
 
 /// One value of a configuration.
 struct Entry<'e> {
@@ -202,6 +205,20 @@ pub fn example() -> String {
         listener.tls.client_ca = Some("/etc/rotamq/clients.pem".into());
         listener.tls.client_certificates = Some(ClientCertificates::Required);
         listener.tls.crl = Some("/etc/rotamq/revoked.pem".into());
+        listener.tls.client_user = Some(ClientUser::CommonName);
+        listener.authentication = Some(vec![
+            AuthenticatorKind::Certificate,
+            AuthenticatorKind::Password,
+        ]);
+        listener.allow_anonymous = Some(false);
+        listener.mount_point = Some("site1/".to_owned());
+        listener.limits = ListenerLimits {
+            connections_max: Some(default.limits.connections_max),
+            connect_timeout: Some(default.limits.connect_timeout),
+            packet_bytes_max: Some(default.limits.packet_bytes_max),
+            subscriptions_per_client_max: Some(default.limits.subscriptions_per_client_max),
+            keep_alive_secs_max: Some(600),
+        };
     }
     let mut text = TOP.to_owned();
     for section in SECTIONS {

@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<usize, Stop> {
         let core = &self.shared.core;
         let link = self.link.as_mut().expect("it is given up only at the end");
-        let packet_bytes_max = core.limits().packet_bytes_max;
+        let packet_bytes_max = link.door.limits.packet_bytes_max;
         let worker = &mut local.worker;
         core.begin_read(worker);
         let mut done = 0;

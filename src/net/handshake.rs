@@ -6,10 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Peer, PeerAddress, Shared, Stream, with_worker};
+use super::{Entrance, Peer, PeerAddress, Shared, Stream, with_worker};
 use crate::authentication::{Authenticated, Credentials};
 use crate::broker::{Admission, Link, method_of};
-use crate::config::Durability;
 use crate::protocol::{
     Connack, Connect, DecodeError, Packet, PropertiesBuf, Property, ReasonCode, decode,
     decode_connect, encode,
@@ -24,11 +23,11 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 pub async fn handshake<S: Stream>(
     stream: &mut S,
     peer: &Peer,
-    durability: Option<Durability>,
+    entrance: &Entrance,
     deadline: Instant,
     shared: &Shared,
 ) -> Option<(Link, Vec<u8>)> {
-    let connect = read_connect(stream, peer, durability, shared);
+    let connect = read_connect(stream, peer, entrance, shared);
     match within(deadline, peer.address, shared, connect).await? {
         Ok(link) => return Some(link),
         Err(Some(connack)) => refuse(stream, &connack).await,
@@ -61,15 +60,13 @@ type Refusal = Option<Vec<u8>>;
 
 async fn read_connect<S: Stream>(
     stream: &mut S,
-    peer: &Peer,
-    durability: Option<Durability>,
+    transport: &Peer,
+    entrance: &Entrance,
     shared: &Shared,
 ) -> Result<(Link, Vec<u8>), Refusal> {
-    let is_local = peer.is_local;
-    let peer = peer.address;
-    let core = &shared.core;
-    let limits = core.limits();
-    let bytes_max = limits.connect_packet_bytes_max.min(limits.packet_bytes_max);
+    let peer = transport.address;
+    let (core, door) = (&shared.core, &entrance.door);
+    let bytes_max = door.connect_packet_bytes_max();
     // Grows with what comes, not with what the client says will come.
     let mut bytes = Vec::with_capacity(256);
     let connect_len = loop {
@@ -101,16 +98,16 @@ async fn read_connect<S: Stream>(
     let has_method = method_of(&connect).is_some();
     let who = match has_method {
         true => Authenticated::ANONYMOUS, // until the method knows better
-        false => authenticate(stream, peer, &connect, &mut rest, shared).await?,
+        false => authenticate(stream, transport, &connect, &mut rest, entrance, shared).await?,
     };
     let mut admission = with_worker(shared, |local| {
         let now = shared.clock.now();
-        core.connect_as(&mut local.worker, &connect, &who, durability, now)
+        core.connect_as(&mut local.worker, &connect, &who, door, now)
     });
     loop {
         let authentication = match admission {
             Ok(Admission::Admitted(mut link)) => {
-                link.is_local = is_local;
+                link.is_local = transport.is_local;
                 tracing::debug!(%peer, client = ?link.identity.client, "connected");
                 return Ok((link, rest));
             }
@@ -162,24 +159,29 @@ async fn read_connect<S: Stream>(
 /// end takes the question back.
 async fn authenticate<S: Stream>(
     stream: &mut S,
-    peer: PeerAddress,
+    transport: &Peer,
     connect: &Connect<'_>,
     rest: &mut Vec<u8>,
+    entrance: &Entrance,
     shared: &Shared,
 ) -> Result<Authenticated, Refusal> {
-    let core = &shared.core;
+    let (core, peer) = (&shared.core, transport.address);
+    let bytes_max = entrance.door.connect_packet_bytes_max();
+    let tls = transport.tls.as_ref();
+    let certificate = tls.and_then(|tls| tls.certificate.as_deref());
     let credentials = Credentials {
         address: peer.ip(),
+        certificate,
         client: connect.client_id,
         user: connect.user_name,
         password: connect.password,
     };
-    let mut asking = pin!(shared.chain.authenticate(credentials));
+    let mut asking = pin!(entrance.chain.authenticate(credentials));
     let found = loop {
         tokio::select! {
             biased;
             found = &mut asking => break found,
-            more = read(stream, peer, rest), if rest.len() < core.limits().connect_packet_bytes_max => more?,
+            more = read(stream, peer, rest), if rest.len() < bytes_max => more?,
         }
     };
     found.map_err(|refused| {

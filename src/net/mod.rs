@@ -39,7 +39,7 @@ pub(crate) use transport::Entrance;
 use transport::{Ready, Stream};
 pub(crate) use worker::with_worker;
 
-use crate::authentication::{Bans, Chain};
+use crate::authentication::Bans;
 use crate::broker::Core;
 use crate::message::Time;
 
@@ -49,9 +49,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What every connection shares.
 pub(crate) struct Shared {
     pub core: Core,
-    /// Who is asked who a client is.
-    pub chain: Chain,
-    /// And who is not asked any more.
+    /// Who is not asked any more who it is.
     pub bans: Bans,
     pub clock: Clock,
     // One for each thread: see `tls`.
@@ -90,7 +88,6 @@ impl Shared {
     /// `threads`: of the runtime.
     pub fn new(
         core: Core,
-        chain: Chain,
         bans: Bans,
         clock: Clock,
         threads: usize,
@@ -99,7 +96,6 @@ impl Shared {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         Shared {
             core,
-            chain,
             bans,
             clock,
             handshakes: Arc::new(Semaphore::new(threads)),
@@ -134,8 +130,9 @@ pub(crate) async fn accept(listening: Listening, entrance: Arc<Entrance>, shared
 }
 
 fn admit(accepted: Accepted, address: PeerAddress, entrance: &Arc<Entrance>, shared: &Arc<Shared>) {
-    let open = Open::new(shared);
-    if shared.connections_len() > shared.core.limits().connections_max {
+    let open = Open::new(shared, entrance);
+    let is_full = shared.connections_len() > shared.core.limits().connections_max;
+    if is_full || entrance.connections_len() > entrance.door.limits.connections_max {
         shared.core.counters().connections_refused.increment();
         return tracing::debug!(peer = %address, "refused: there are connections_max connections");
     }
@@ -145,7 +142,7 @@ fn admit(accepted: Accepted, address: PeerAddress, entrance: &Arc<Entrance>, sha
     {
         return tracing::debug!(peer = %address, %error, "the connection is gone already");
     }
-    tokio::spawn(Serving::new(accepted, address, entrance.clone(), open));
+    tokio::spawn(Serving::new(accepted, address, open));
 }
 
 /// One connection, from its first byte to its last. By hand, as an `async fn`
@@ -158,16 +155,12 @@ enum Serving {
 }
 
 impl Serving {
-    fn new(
-        accepted: Accepted,
-        address: PeerAddress,
-        entrance: Arc<Entrance>,
-        open: Open,
-    ) -> Serving {
+    fn new(accepted: Accepted, address: PeerAddress, open: Open) -> Serving {
         Serving::Opening(Box::pin(async move {
+            let entrance = open.entrance.clone();
             // One deadline for all that comes before CONNACK: dribbling does
             // not extend it.
-            let deadline = Moment::now() + open.core.limits().connect_timeout;
+            let deadline = Moment::now() + entrance.door.limits.connect_timeout;
             let ready = entrance.open(accepted, address, &open);
             let (ready, peer) = within(deadline, address, &open, ready).await??;
             match ready {
@@ -192,14 +185,13 @@ async fn connect<S: Stream>(
     deadline: Moment,
     open: Open,
 ) -> Option<Connection<S>> {
-    let durability = entrance.durability;
-    let admitted = handshake::handshake(&mut stream, &peer, durability, deadline, &open).await;
+    let admitted = handshake::handshake(&mut stream, &peer, entrance, deadline, &open).await;
     let Some((link, rest)) = admitted else {
         // TLS and WebSocket say that they end.
         _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
         return None;
     };
-    stream.admit(open.core.limits().packet_bytes_max);
+    stream.admit(entrance.door.limits.packet_bytes_max);
     Some(Connection::new(stream, peer.address, open, link, rest))
 }
 
@@ -220,13 +212,21 @@ impl Future for Serving {
     }
 }
 
-/// Counts a connection as long as it is open.
-struct Open(Arc<Shared>);
+/// Counts a connection as long as it is open: of the broker, and of the
+/// listener that it came by.
+struct Open {
+    shared: Arc<Shared>,
+    entrance: Arc<Entrance>,
+}
 
 impl Open {
-    fn new(shared: &Arc<Shared>) -> Open {
+    fn new(shared: &Arc<Shared>, entrance: &Arc<Entrance>) -> Open {
         shared.connections.fetch_add(1, Ordering::Relaxed);
-        Open(shared.clone())
+        entrance.enter();
+        Open {
+            shared: shared.clone(),
+            entrance: entrance.clone(),
+        }
     }
 }
 
@@ -234,13 +234,14 @@ impl Deref for Open {
     type Target = Arc<Shared>;
 
     fn deref(&self) -> &Arc<Shared> {
-        &self.0
+        &self.shared
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.entrance.leave();
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -4,6 +4,8 @@
 //! Owns their order and who is believed. Knows nothing of MQTT.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -13,7 +15,9 @@ use super::listen::Accepted;
 use super::tls::{Tls, TlsError};
 use super::websocket::{self, WebSocket};
 use super::{Peer, PeerAddress, Shared, proxy};
-use crate::config::{Durability, Listener, Network, Protocol, WebSocketSettings};
+use crate::authentication::Chain;
+use crate::broker::Door;
+use crate::config::{Config, Listener, Network, Protocol, WebSocketSettings};
 
 /// What a connection reads and writes MQTT on.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -39,7 +43,12 @@ impl Stream for WebSocket<Box<dyn Stream>> {
 
 /// How clients of one listener come in.
 pub struct Entrance {
-    pub durability: Option<Durability>,
+    /// What holds for them from CONNECT on.
+    pub door: Arc<Door>,
+    /// Who is asked there who a client is.
+    pub chain: Chain,
+    // Open connections that came by it.
+    connections: AtomicUsize,
     proxy_trusted: Vec<Network>,
     pub tls: Option<Tls>,
     websocket: Option<WebSocketSettings>,
@@ -55,9 +64,11 @@ pub enum Ready {
 impl Entrance {
     /// # Errors
     /// What is wrong with the listener's certificates.
-    pub fn new(listener: &Listener) -> Result<Entrance, TlsError> {
+    pub fn new(config: &Config, listener: &Listener, chain: Chain) -> Result<Entrance, TlsError> {
         Ok(Entrance {
-            durability: listener.durability,
+            door: Arc::new(Door::new(config, listener)),
+            chain,
+            connections: AtomicUsize::new(0),
             proxy_trusted: listener.proxy_trusted.clone(),
             tls: Tls::load(&listener.tls, listener.protocol)?,
             websocket: match listener.protocol {
@@ -116,8 +127,7 @@ impl Entrance {
             }
         }
         if let Some(settings) = &self.websocket {
-            let limits = shared.core.limits();
-            let bytes_max = limits.connect_packet_bytes_max.min(limits.packet_bytes_max);
+            let bytes_max = self.door.connect_packet_bytes_max();
             match websocket::accept(stream, settings, bytes_max).await {
                 Ok((upgraded, of_browser)) => {
                     // A page that somebody on this machine looks at is not that person.
@@ -131,6 +141,21 @@ impl Entrance {
             }
         }
         Some((Ready::Boxed(stream), peer))
+    }
+
+    /// Open connections that came by it, before CONNECT or after.
+    pub fn connections_len(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// One connection more.
+    pub fn enter(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less.
+    pub fn leave(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether who connects from there is a proxy of ours.

@@ -35,6 +35,7 @@ pub use window::{Hold, Received, Sent, SentJob, Window};
 use crate::config::{Durability, Limits, SessionFull, SessionSettings};
 use crate::journal::{Change, Journal, ListId, Receipt};
 use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, SubscriptionId, Time};
+use crate::mount::{Mount, leave_queue};
 use crate::protocol::{Ack, Packet, Property, ReasonCode, encode};
 use crate::slots::Slotted;
 
@@ -73,6 +74,9 @@ pub struct Session {
     /// Is asked of everything that is to go to the client, whichever way it
     /// comes; `None`: it may have all.
     pub gate: Option<Arc<dyn Gate>>,
+    /// Below which its topics are, for as long as it is there; `None`: it sees
+    /// all.
+    pub mount: Option<Arc<Mount>>,
     pub terms: Terms,
     pub window: Window,
     /// By what they are found with again.
@@ -390,6 +394,7 @@ impl Session {
         Session {
             identity,
             gate: None,
+            mount: None,
             terms,
             window: Window::new(terms.inflight_max, first_packet_id),
             subscriptions: FxHashMap::default(),
@@ -510,7 +515,7 @@ impl Session {
             .for_each(|id| Property::SubscriptionIdentifier(id).encode(&mut own));
         if let Some(about) = about {
             let publication = Publication::of(&message, message.received());
-            about.encode(&publication, &mut own);
+            about.encode(&publication, self.terms.mount_bytes, &mut own);
         }
         let own = Own::of(&own);
         let cost_bytes = message.cost_bytes() + own.cost_bytes();
@@ -1194,7 +1199,7 @@ impl Session {
         if (self.terms.has_reasons || delivery.qos == Qos::ExactlyOnce)
             && let Some(about) = &delivery.about
         {
-            about.encode(publication, &mut own);
+            about.encode(publication, self.terms.mount_bytes, &mut own);
         }
         let taken = self.take_job(publication, delivery, queue, retain, &mut own, effects);
         effects.own = own;
@@ -1745,15 +1750,20 @@ enum Source {
 
 impl About<'_> {
     /// As user properties, behind those of the message: who takes the last of
-    /// a name takes the queue's.
-    fn encode(&self, publication: &Publication<'_>, out: &mut Vec<u8>) {
+    /// a name takes the queue's. For a member that does not see so many bytes of
+    /// the topic, nor of the queue's name.
+    fn encode(&self, publication: &Publication<'_>, mount_bytes: u16, out: &mut Vec<u8>) {
+        let topic = publication.topic.as_str();
+        let (mount, topic) = topic
+            .split_at_checked(mount_bytes.into())
+            .unwrap_or_default();
         let mut push = |name, value: &str| Property::UserProperty((name, value)).encode(out);
         let mut decimal = itoa::Buffer::new();
-        push("queue", self.queue);
+        push("queue", &leave_queue(self.queue, mount));
         push("delivery", decimal.format(self.delivery));
         push("enqueued-at", decimal.format(self.enqueued_at_ms));
         push("message-id", publication.id.digits(&mut [0; 16]));
-        push("topic", publication.topic.as_str());
+        push("topic", topic);
     }
 }
 
@@ -1765,6 +1775,7 @@ fn form(terms: &Terms, qos: Qos, retain: bool, topic_prefix: &'static str) -> Fo
         qos,
         packet_id: None,
         topic_prefix,
+        mount_bytes: terms.mount_bytes,
         aliased: false,
     }
 }
@@ -1793,7 +1804,7 @@ fn make_fit(
     own: &mut Vec<u8>,
 ) -> bool {
     if let Some(given) = aliases {
-        let topic = publication.topic.as_str().as_bytes();
+        let topic = publication.seen_topic(*form);
         let may_grow = terms.takes(publication.packet_bytes(*form, own) + NEW_ALIAS_BYTES);
         let (alias, aliased) = match given.name(form.topic_prefix, topic, may_grow) {
             Named::Known(alias) => (Some(alias), true),

@@ -4,6 +4,7 @@
 //! the first who must makes it a [`Message`], and all others share that.
 //! Encoded once for all receivers alike. Routes nothing.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::terms::Wire;
 use crate::config::Durability;
 use crate::journal::{Body, Change, Journal, ListId, Receipt};
 use crate::message::{Envelope, Identity, Message, MessageId, PacketId, Qos, Time, encode_stored};
+use crate::mount::leave_properties;
 use crate::protocol::{PublishHead, encode_message_expiry, encode_publish_head};
 use crate::topic::TopicName;
 
@@ -63,6 +65,8 @@ pub struct Form {
     pub packet_id: Option<PacketId>,
     /// `"$queue/"` for the members of a work queue.
     pub topic_prefix: &'static str,
+    /// So many bytes of the topic are left out, which the receiver does not see.
+    pub mount_bytes: u16,
     /// An alias says the topic, which is left out.
     pub aliased: bool,
 }
@@ -234,7 +238,11 @@ impl<'a> Publication<'a> {
 
     /// Encodes it into `outbox`, with properties of this delivery's own.
     pub fn append_to(&self, outbox: &mut Outbox, frames: &mut Frames, form: Form, own: &[u8]) {
-        let is_alike = !form.dup && !form.retain && form.topic_prefix.is_empty() && own.is_empty();
+        let is_alike = !form.dup
+            && !form.retain
+            && form.topic_prefix.is_empty()
+            && form.mount_bytes == 0
+            && own.is_empty();
         if frames.shared && is_alike {
             let frame = frames.get(self, form);
             outbox.append_bytes(&frame.bytes);
@@ -252,16 +260,17 @@ impl<'a> Publication<'a> {
 
     /// What the packet takes.
     pub fn packet_bytes(&self, form: Form, own: &[u8]) -> usize {
-        let expiry = self.expiry();
+        let (expiry, properties) = (self.expiry(), self.seen_properties(form));
         let expiry = expiry.as_ref().map_or(&[][..], |bytes| bytes);
-        let head = self.head(form, [self.properties, expiry, own]);
+        let head = self.head(form, [&properties, expiry, own]);
         head.packet_bytes(form.wire)
     }
 
     /// Head and, if it is small, payload; the place of the packet id.
     #[inline]
     fn encode(&self, form: Form, own: &[u8], out: &mut Vec<u8>) -> Option<usize> {
-        let packet_id_at = if own.is_empty() && self.expires == Time::MAX {
+        let is_plain = own.is_empty() && self.expires == Time::MAX && form.mount_bytes == 0;
+        let packet_id_at = if is_plain {
             // Most have none of these: putting together nothing would cost too.
             encode_publish_head(&self.head(form, [self.properties]), form.wire, out)
         } else {
@@ -275,10 +284,24 @@ impl<'a> Publication<'a> {
 
     #[inline(never)]
     fn encode_with(&self, form: Form, own: &[u8], out: &mut Vec<u8>) -> Option<usize> {
-        let expiry = self.expiry();
+        let (expiry, properties) = (self.expiry(), self.seen_properties(form));
         let expiry = expiry.as_ref().map_or(&[][..], |bytes| bytes);
-        let head = self.head(form, [self.properties, expiry, own]);
+        let head = self.head(form, [&properties, expiry, own]);
         encode_publish_head(&head, form.wire, out)
+    }
+
+    /// The topic as its receiver knows it, without prefix.
+    #[inline]
+    pub fn seen_topic(&self, form: Form) -> &[u8] {
+        let topic = self.topic.as_str().as_bytes();
+        topic.get(form.mount_bytes.into()..).unwrap_or_default()
+    }
+
+    fn seen_properties(&self, form: Form) -> Cow<'_, [u8]> {
+        match form.mount_bytes {
+            0 => Cow::Borrowed(self.properties),
+            bytes => leave_properties(self.topic.as_str(), bytes, self.properties),
+        }
     }
 
     fn expiry(&self) -> Option<[u8; 5]> {
@@ -296,7 +319,7 @@ impl<'a> Publication<'a> {
     ) -> PublishHead<'h, PIECES> {
         let (topic_prefix, topic) = match form.aliased {
             true => ("", &[][..]),
-            false => (form.topic_prefix, self.topic.as_str().as_bytes()),
+            false => (form.topic_prefix, self.seen_topic(form)),
         };
         PublishHead {
             dup: form.dup,

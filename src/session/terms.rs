@@ -45,6 +45,9 @@ pub struct Terms {
     /// Topic aliases that the client may use, and that it takes.
     pub topic_aliases_in: u16,
     pub topic_aliases_out: u16,
+    /// How much of the beginning of topics the client does not see: its mount
+    /// point.
+    pub mount_bytes: u16,
 }
 
 /// The largest packet that there can be: a first byte, the longest length, and
@@ -101,6 +104,7 @@ impl Terms {
             packet_bytes_max: PACKET_BYTES_MAX,
             topic_aliases_in: 0,
             topic_aliases_out: 0,
+            mount_bytes: 0,
         };
         if connect.version != Version::V5 {
             return Ok(terms);
@@ -144,6 +148,7 @@ impl Terms {
             packet_bytes_max: PACKET_BYTES_MAX,
             topic_aliases_in: 0,
             topic_aliases_out: 0,
+            mount_bytes: 0,
         }
     }
 

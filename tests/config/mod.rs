@@ -63,11 +63,11 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, 13 of a listener, 15 of authentication, 3 of access, 5 of the store, 23 limits,
+    // 2 at the top, 22 of a listener, 15 of authentication, 3 of access, 5 of the store, 23 limits,
     // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        2 + 13 + 15 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3
+        2 + 22 + 15 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -102,6 +102,8 @@ fn every_bound_is_a_bound() {
             let range = range.trim_end_matches('.').replace('_', "");
             let (min, max) = range.split_once(" to ").unwrap();
             bounds = Some((min.parse::<u64>().unwrap(), max.parse::<u64>().unwrap()));
+        } else if line.starts_with('#') && !line.starts_with("# ") {
+            bounds = None; // It is not set by default.
         } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
             && let Some((min, max)) = bounds.take()
         {
@@ -149,7 +151,10 @@ listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[:
     { address = "127.0.0.1:8883", protocol = "websocket", tls_certificate = "c.pem", tls_key = "k.pem",
       tls_client_ca = "ca.pem", tls_client_certificates = "optional", tls_crl = "crl.pem",
       tls_min_version = "1.3", websocket_path = "/ws", websocket_origins = ["https://a.example:1"],
-      proxy_trusted = ["10.0.0.0/8", "::1"] },
+      proxy_trusted = ["10.0.0.0/8", "::1"], tls_client_user = "dn",
+      authentication = ["scram", "certificate"], allow_anonymous = true, connections_max = 101,
+      connect_timeout_ms = 102, packet_bytes_max = 128, subscriptions_per_client_max = 103,
+      keep_alive_secs_max = 0, mount_point = "site/1/" },
     { address = "unix:/run/mqtt.sock", unix_mode = "0600" }]
 
 [authentication]
@@ -324,6 +329,7 @@ fn each_option_sets_its_field() {
                     key: Some("k.pem".into()),
                     client_ca: Some("ca.pem".into()),
                     client_certificates: Some(ClientCertificates::Optional),
+                    client_user: Some(ClientUser::DistinguishedName),
                     crl: Some("crl.pem".into()),
                     version_min: TlsVersion::V1_3,
                 },
@@ -332,6 +338,19 @@ fn each_option_sets_its_field() {
                     origins: vec!["https://a.example:1".to_owned()],
                 },
                 proxy_trusted: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+                authentication: Some(vec![
+                    AuthenticatorKind::Scram,
+                    AuthenticatorKind::Certificate,
+                ]),
+                allow_anonymous: Some(true),
+                mount_point: Some("site/1/".to_owned()),
+                limits: ListenerLimits {
+                    connections_max: Some(101),
+                    connect_timeout: Some(millis(102)),
+                    packet_bytes_max: Some(128),
+                    subscriptions_per_client_max: Some(103),
+                    keep_alive_secs_max: Some(0),
+                },
                 ..listener("127.0.0.1:8883")
             },
             Listener {
@@ -605,6 +624,29 @@ const ERRORS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[[listener]]\naddress = '127.0.0.1:1'\nauthentication = ['certificate', 'token', 'scram', 'scram']\ntls_client_user = 'cn'\n[[listener]]\naddress = '127.0.0.1:2'\nauthentication = ['passwords']\nallow_anonymous = 1\nkeep_alive_secs_max = 65536\n[[listener]]\naddress = '127.0.0.1:3'\nauthentication = ['certificate']",
+        &[
+            "rotamq.toml:3: listener[0].authentication: \"token\" needs jwt_keys in [authentication]",
+            "rotamq.toml:3: listener[0].authentication: \"scram\" needs password_file in [authentication]",
+            "rotamq.toml:3: listener[0].authentication: \"scram\" needs password_file in [authentication]",
+            "rotamq.toml:3: listener[0].authentication: names somebody twice, who is asked once",
+            "rotamq.toml:4: listener[0].tls_client_user: needs tls_client_ca, and certificates that are asked for",
+            "rotamq.toml:7: listener[1].authentication: must be an array of \"certificate\", \"token\", \"password\" and \"scram\", not [\"passwords\"]",
+            "rotamq.toml:8: listener[1].allow_anonymous: must be true or false, not 1",
+            "rotamq.toml:9: listener[1].keep_alive_secs_max: must be a whole number from 0 to 65_535, not 65536",
+            "rotamq.toml:12: listener[2].authentication: \"certificate\" needs tls_client_user",
+        ],
+    ),
+    (
+        "[limits]\ntopic_bytes_max = 10\ntopic_levels_max = 2\n[[listener]]\naddress = '127.0.0.1:1'\nmount_point = 'site1'\n[[listener]]\naddress = '127.0.0.1:2'\nmount_point = 'a/b/'\n[[listener]]\naddress = '127.0.0.1:3'\nmount_point = 'ten-bytes/'\n[[listener]]\naddress = '127.0.0.1:4'\nmount_point = '$SYS/'",
+        &[
+            "rotamq.toml:6: listener[0].mount_point: must be a beginning of topics that ends with /, as in \"site1/\", not \"site1\"",
+            "rotamq.toml:9: listener[1].mount_point: leaves no room for a topic: see topic_bytes_max, topic_levels_max",
+            "rotamq.toml:12: listener[2].mount_point: leaves no room for a topic: see topic_bytes_max, topic_levels_max",
+            "rotamq.toml:15: listener[3].mount_point: must be a beginning of topics that ends with /, as in \"site1/\", not \"$SYS/\"",
+        ],
+    ),
+    (
         "[[listener]]\naddress = '0.0.0.0:1883'\n[[listener]]\naddress = '[::ffff:127.0.0.1]:1'",
         &[
             "rotamq.toml:2: listener[0].address: other machines reach 0.0.0.0:1883, and there are no users, so that anyone could connect: set allow_anonymous = true if that is meant (by flag, --allow-anonymous), or listen on 127.0.0.1",
@@ -805,6 +847,46 @@ fn where_there_are_users_others_stay_out_unless_somebody_said_so() {
     assert!(!effective.config.allow_anonymous);
     let inherited = Origin::Inherited("authentication.jwt_keys".to_owned());
     assert_eq!(effective.origin("allow_anonymous"), &inherited);
+}
+
+/// What anybody may do has to be said for each address that others reach; users
+/// of certificates are users where they are known.
+#[test]
+fn whether_a_listener_lets_anybody_in_is_said() {
+    let open = "address = '192.0.2.1:1883'\n";
+    let certificates = "tls_certificate = 'c'\ntls_key = 'k'\ntls_client_ca = 'a'\n\
+                        tls_client_certificates = 'optional'\ntls_client_user = 'cn'\n";
+    let users = "[authentication]\npassword_file = 'users'\n";
+    let said = |value| format!("allow_anonymous = {value}\n");
+    for (top, listener, users, expected) in [
+        ("", String::new(), "", Err(())),
+        ("", said(true), "", Ok(Some(true))),
+        ("", said(false), "", Ok(Some(false))),
+        (&*said(true), String::new(), "", Ok(None)),
+        (&*said(true), said(false), "", Ok(Some(false))),
+        ("", String::new(), users, Ok(None)),
+        ("", said(true), users, Ok(Some(true))),
+        ("", certificates.to_owned(), "", Ok(Some(false))),
+        (
+            "",
+            certificates.to_owned() + &said(true),
+            "",
+            Ok(Some(true)),
+        ),
+        (&*said(true), certificates.to_owned(), "", Ok(None)),
+        ("", certificates.to_owned(), users, Ok(None)),
+    ] {
+        let text = format!("{top}[[listener]]\n{open}{listener}{users}");
+        let effective = file(&text);
+        let found = (effective.as_ref()).map(|found| found.config.listeners[0].allow_anonymous);
+        assert_eq!(found.map_err(|_| ()), expected, "{text}");
+        if let Ok(effective) = effective {
+            let is_open = effective.config.allow_anonymous;
+            // Where nothing is said of the listener, what is said of all holds.
+            assert_eq!(is_open, users.is_empty(), "{text}");
+            assert_eq!(file(&effective.to_toml()).unwrap().config, effective.config);
+        }
+    }
 }
 
 /// And nothing is no signature.

@@ -14,7 +14,7 @@ use crate::raw::{self, Raw};
 
 const SECRET: [u8; 32] = *b"a secret of thirty-two bytes, so";
 
-fn now() -> u64 {
+pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap().as_secs()
 }
@@ -24,7 +24,7 @@ fn url(bytes: &[u8]) -> String {
     text.trim_end_matches('=').to_owned()
 }
 
-fn token(algorithm: &str, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+pub fn token(algorithm: &str, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let header = json!({ "alg": algorithm }).to_string();
     let claims = claims.to_string();
     let signed = format!("{}.{}", url(header.as_bytes()), url(claims.as_bytes()));
@@ -32,15 +32,19 @@ fn token(algorithm: &str, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -
     format!("{signed}.{signature}")
 }
 
-fn hs256(signed: &[u8]) -> Vec<u8> {
+pub fn hs256(signed: &[u8]) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &SECRET);
     hmac::sign(&key, signed).as_ref().to_vec()
 }
 
+/// With the secret in it.
+pub fn key_set() -> String {
+    json!({"keys": [{"kty": "oct", "k": url(&SECRET)}]}).to_string()
+}
+
 /// With the secret in its key set, and more of a configuration.
 fn serve(name: &str, more: &str) -> (Program, std::path::PathBuf) {
-    let set = json!({"keys": [{"kty": "oct", "k": url(&SECRET)}]}).to_string();
-    let keys = file(&format!("{name}.keys.json"), &set);
+    let keys = file(&format!("{name}.keys.json"), &key_set());
     let config = file(
         &format!("{name}.toml"),
         &format!(

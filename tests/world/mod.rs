@@ -18,6 +18,7 @@ mod groups;
 mod limits;
 mod members;
 mod model;
+mod mounts;
 mod once;
 mod properties;
 mod putting_in;
@@ -42,8 +43,8 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use rotamq::authentication::Authenticated;
-use rotamq::broker::{Admission, Core, Counts, Link, Stop, Worker};
-use rotamq::config::{Config, Durability, Overflow, QueueSettings};
+use rotamq::broker::{Admission, Core, Counts, Door, Link, Stop, Worker};
+use rotamq::config::{Config, Durability, Listener, Overflow, QueueSettings};
 use rotamq::message::{Qos, Time};
 use rotamq::protocol::{
     Ack, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, ReasonCode,
@@ -125,8 +126,8 @@ struct World {
     version: Version,
     /// Who they are found to be.
     who: Authenticated,
-    /// What the listener asks for through which they connect.
-    durability: Option<Durability>,
+    /// The listener through which they connect.
+    listener: Listener,
     clients: Vec<Client>,
     config: Config,
     seed: u64,
@@ -317,7 +318,7 @@ impl World {
             now: Time::ZERO + secs(1),
             version: Version::V3_1_1,
             who: Authenticated::ANONYMOUS,
-            durability: None,
+            listener: Listener::new(config.listeners[0].address.clone()),
             clients: Vec::new(),
             config,
             seed,
@@ -421,8 +422,9 @@ impl World {
         let (connect, _) = decode_connect(&bytes, usize::MAX)
             .expect("valid")
             .expect("whole");
-        let (who, durability, now) = (self.who.clone(), self.durability, self.now);
-        let admission = (self.core).connect_as(&mut self.worker, &connect, &who, durability, now);
+        let door = Arc::new(Door::new(&self.config, &self.listener));
+        let (who, now) = (self.who.clone(), self.now);
+        let admission = (self.core).connect_as(&mut self.worker, &connect, &who, &door, now);
         self.worker.effects.wake_all();
         match admission? {
             Admission::Admitted(link) => Ok(self.add(link)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Kind, List};
 use crate::broker::link::Link;
 use crate::broker::record::{SubscriptionRecord, Target as Stored};
-use crate::broker::subscribe::Asked;
+use crate::broker::subscribe::{Asked, check_subscriptions};
 use crate::broker::timers::Timer;
 use crate::broker::{Core, Worker};
 use crate::config::QueueSettings;
@@ -121,7 +121,7 @@ impl Core {
             Kind::Share | Kind::Delayed => Subscribed::Group(id),
         };
         let mut session = self.session_to_subscribe(link)?;
-        self.check_subscriptions(&session, Some(subscribed))?;
+        check_subscriptions(link, &session, Some(subscribed))?;
         if let Some((stored_in, _)) = list.queue.kept_in() {
             granted.list = Some(stored_in);
             let stored = (Stored::List(stored_in), Some(record));

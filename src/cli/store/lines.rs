@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `export` | `form`: the first line |
 //! | `clock` | `shown_micros`, `ahead_micros` |
-//! | `session` | `client`, `user`, `expiry_micros`, `absent_since_micros`, `will` |
+//! | `session` | `client`, `user`, `mount_point`, `expiry_micros`, `absent_since_micros`, `will` |
 //! | `queue` | `name`, `last_used_micros` |
 //! | `subscription` | `client`, `filter` or `queue`, `qos`, `no_local`, `retain_as_published`, `id`, `prefetch`, `ack_timeout_micros` |
 //! | `received`, `releasing` | `client`, `packet_id`; `order` |
@@ -35,6 +35,7 @@ use crate::journal::ListId;
 use crate::message::{
     ClientId, Envelope, Identity, Message, MessageId, PacketId, Qos, SubscriptionId, Time,
 };
+use crate::mount::Mount;
 use crate::protocol::{PacketType, Properties, PropertiesBuf, Property};
 use crate::queue::{Fate, JobRecord};
 use crate::run::clock::CalendarRecord;
@@ -249,6 +250,7 @@ impl Exporter {
                 let mut line = Line::new("session");
                 line.field("client", identity.client.as_str())
                     .optional("user", identity.user.as_deref())
+                    .optional("mount_point", record.mount.as_ref().map(Mount::as_str))
                     .optional(
                         "expiry_micros",
                         Some(micros(record.expiry)).filter(|micros| *micros < u64::MAX),
@@ -805,11 +807,19 @@ impl<'a> Importer<'a> {
             }
             None => None,
         };
+        let mount = fields.optional_text("mount_point")?;
+        let is_mount = mount
+            .as_deref()
+            .is_none_or(|mount| Mount::new(mount).is_some());
+        if !is_mount {
+            return Err(fields.wrong("mount_point", "the beginning of a topic that ends with /"));
+        }
         let record = SessionRecord {
             identity: Identity {
                 user: fields.optional_text("user")?.map(Arc::from),
                 client: ClientId::new(&client),
             },
+            mount: mount.as_deref().and_then(Mount::new),
             expiry: fields
                 .optional_span("expiry_micros")?
                 .unwrap_or(Duration::MAX),
@@ -1035,7 +1045,7 @@ mod tests {
     /// Every kind and every field, as [`exported`] writes them.
     const ALL: &str = r#"{"kind":"export","form":1}
 {"kind":"clock","shown_micros":1700000000000000,"ahead_micros":-5}
-{"kind":"session","client":"a","expiry_micros":3000000,"absent_since_micros":7}
+{"kind":"session","client":"a","mount_point":"m/","expiry_micros":3000000,"absent_since_micros":7}
 {"kind":"session","client":"b\"é","user":"","will":{"topic":"w/é","qos":2,"retain":true,"delay_micros":1000000,"expiry_micros":2000000,"due_micros":9,"properties":[["content-type","x"]],"payload":"gone"}}
 {"kind":"queue","name":"$queue/jobs","last_used_micros":8}
 {"kind":"queue","name":"$share/g/a/+","last_used_micros":0}
@@ -1086,9 +1096,14 @@ mod tests {
                 "2: the field ahead_micros is missing",
             ),
             (
-                "\"client\":\"a\",\"expiry",
-                "\"client\":7,\"expiry",
+                "\"client\":\"a\",\"mount",
+                "\"client\":7,\"mount",
                 "3: the field client has to be a text",
+            ),
+            (
+                "\"m/\"",
+                "\"m\"",
+                "3: the field mount_point has to be the beginning of a topic",
             ),
             (
                 "\"client\":\"b\\\"é\",\"user\"",

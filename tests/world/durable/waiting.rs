@@ -326,7 +326,7 @@ fn a_queue_may_ask_for_less_and_a_listener_for_more() {
             let mut world = World::with(configure).stored(&Twin::new());
             // The queue itself is there for long.
             world.core.store().commit(true).expect("the disk is well");
-            world.durability = of_listener;
+            world.listener.durability = of_listener;
             let p = world.connect("p").go();
             world.commits = Commits::ByHand;
             let id = world.send_publish(p, "$queue/q", "m", 1, false);
@@ -342,7 +342,7 @@ fn a_queue_may_ask_for_less_and_a_listener_for_more() {
                 false => world.disk().cut(),
             };
             world.restart_as(&disk);
-            world.durability = None;
+            world.listener.durability = None;
             let a = world.connect("a").go();
             world.subscribe(a, "$queue/q", 1);
             assert_eq!(world.payloads(a).len(), usize::from(kept), "{case:?}");
