@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod control;
+mod memory;
 pub(crate) mod storage;
 
 use std::fmt;
@@ -133,6 +134,9 @@ impl Broker {
         let (start, calendar) = Calendar::starting(before);
         let now = calendar.shown();
         let clock = Clock::starting(start, now);
+        let mut config = config.clone();
+        (config.limits.memory_bytes_max).get_or_insert_with(memory::default_ceiling);
+        let config = &config;
         let core = Core::new(config, seed).started(now);
         let has_rules = rules.is_some();
         if let Some(rules) = rules {
@@ -186,6 +190,7 @@ impl Broker {
             runtime.spawn(net::accept(listening, entrance.clone(), shared.clone()));
         }
         runtime.spawn(keep_time(shared.clone()));
+        runtime.spawn(memory::watch(shared.clone()));
         Ok(Broker {
             addresses,
             entrances,

@@ -96,6 +96,16 @@ impl Form<Option<u32>> for NumberOrNone {
     }
 }
 
+impl Form<Option<u64>> for NumberOrNone {
+    fn get(field: &Option<u64>) -> Option<Value> {
+        field.map(Value::Number)
+    }
+
+    fn parse(value: Value) -> Option<Option<u64>> {
+        number(value).map(Some)
+    }
+}
+
 /// 0 is no bound, which is `None`.
 impl Form<Option<NonZeroU16>> for NumberOrNone {
     fn get(field: &Option<NonZeroU16>) -> Option<Value> {

@@ -4,7 +4,9 @@
 //! Owns their order and who is believed. Knows nothing of MQTT.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -12,7 +14,8 @@ use tokio_rustls::server::TlsStream;
 use super::listen::Accepted;
 use super::tls::{Tls, TlsError};
 use super::websocket::{self, WebSocket};
-use super::{Peer, PeerAddress, Shared, proxy};
+use super::{Peer, PeerAddress, Place, Scope, Shared, proxy};
+use crate::bucket::Bucket;
 use crate::config::{Durability, Listener, Network, Protocol, WebSocketSettings};
 
 /// What a connection reads and writes MQTT on.
@@ -43,6 +46,10 @@ pub struct Entrance {
     proxy_trusted: Vec<Network>,
     pub tls: Option<Tls>,
     websocket: Option<WebSocketSettings>,
+    /// Connections a second; `None`: as many as come.
+    pub accepts: Option<Mutex<Bucket>>,
+    /// What all its clients share; `None`: they have no rates together.
+    pub scope: Option<Arc<Scope>>,
 }
 
 /// A stream that is ready for CONNECT: plain TCP as it is, what has more to it
@@ -64,15 +71,20 @@ impl Entrance {
                 Protocol::Mqtt => None,
                 Protocol::WebSocket => Some(listener.websocket.clone()),
             },
+            accepts: super::accepts(listener.connections_per_sec_max),
+            scope: Scope::new(&listener.rates),
         })
     }
 
     /// Goes through all that comes before MQTT; `None`: the client did not get
-    /// through, and was told so if there was a way to.
+    /// through, and was told so if there was a way to. `place`: among those that
+    /// are not through, which clients behind a proxy get when that has said who
+    /// they are.
     pub async fn open(
         &self,
         accepted: Accepted,
         address: PeerAddress,
+        place: &mut Place,
         shared: &Shared,
     ) -> Option<(Ready, Peer)> {
         let mut peer = Peer::new(address);
@@ -89,7 +101,10 @@ impl Entrance {
             Accepted::Tcp(mut stream) => {
                 if self.trusts(address) {
                     match proxy::read(&mut stream).await {
-                        Ok(header) => behind_proxy(&mut peer, &header),
+                        Ok(header) => {
+                            behind_proxy(&mut peer, &header);
+                            *place = super::enter(peer.address, shared)?;
+                        }
                         Err(error) => {
                             refused(address, "PROXY header refused", &error);
                             return None;
@@ -134,7 +149,7 @@ impl Entrance {
     }
 
     /// Whether who connects from there is a proxy of ours.
-    fn trusts(&self, address: PeerAddress) -> bool {
+    pub fn trusts(&self, address: PeerAddress) -> bool {
         match address {
             PeerAddress::Ip(address) => {
                 let mut networks = self.proxy_trusted.iter();

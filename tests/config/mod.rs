@@ -63,11 +63,11 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, 13 of a listener, 15 of authentication, 3 of access, 5 of the store, 23 limits,
+    // 2 at the top, 18 of a listener, 17 of authentication, 3 of access, 5 of the store, 35 limits,
     // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        2 + 13 + 15 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3
+        2 + 18 + 17 + 3 + 5 + 35 + 10 + 27 + 2 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -105,11 +105,15 @@ fn every_bound_is_a_bound() {
         } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
             && let Some((min, max)) = bounds.take()
         {
-            let set = |number: i128| file(&format!("{section}\n{key} = {number}\n"));
+            let (table, address) = match &*section {
+                "[[listener]]" => ("listener[0]", "address = '127.0.0.1:1883'\n"),
+                section => (section.trim_matches(['[', ']']), ""),
+            };
+            let set = |number: i128| file(&format!("{section}\n{address}{key} = {number}\n"));
             for number in [i128::from(min), i128::from(max)] {
                 let effective = set(number).unwrap();
                 let shown = effective.to_toml();
-                let path = format!("{}.{key}", section.trim_matches(['[', ']']));
+                let path = format!("{table}.{key}");
                 let path = path.trim_start_matches('.');
                 assert_ne!(effective.origin(path), &Origin::Default, "{path}");
                 assert_eq!(file(&shown).unwrap().config, effective.config, "{path}");
@@ -127,7 +131,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 7 + 2 + 23 + 4 + 2 + 14);
+    assert_eq!(tried, 1 + 5 + 9 + 2 + 34 + 4 + 2 + 14);
 }
 
 #[test]
@@ -148,7 +152,9 @@ listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[:
     { address = "127.0.0.1:8883", protocol = "websocket", tls_certificate = "c.pem", tls_key = "k.pem",
       tls_client_ca = "ca.pem", tls_client_certificates = "optional", tls_crl = "crl.pem",
       tls_min_version = "1.3", websocket_path = "/ws", websocket_origins = ["https://a.example:1"],
-      proxy_trusted = ["10.0.0.0/8", "::1"] },
+      proxy_trusted = ["10.0.0.0/8", "::1"],
+      connections_per_sec_max = 50, messages_per_sec_in_max = 51, bytes_per_sec_in_max = 52,
+      messages_per_sec_out_max = 53, bytes_per_sec_out_max = 54 },
     { address = "unix:/run/mqtt.sock", unix_mode = "0600" }]
 
 [authentication]
@@ -166,6 +172,8 @@ jwt_require_expiry = false
 failures_per_address_max = 8
 failures_per_client_max = 9
 failures_within_secs = 10
+connects_per_client_max = 13
+connects_within_secs = 14
 ban_secs = 11
 
 [access]
@@ -204,6 +212,18 @@ retained_bytes_max = 11000
 queues_max = 12
 match_cache_bytes_max = 130000
 stop_timeout_ms = 14
+connections_per_sec_max = 60
+half_open_per_address_max = 61
+connections_per_user_max = 62
+messages_per_sec_in_max = 63
+bytes_per_sec_in_max = 64
+messages_per_sec_out_max = 65
+bytes_per_sec_out_max = 66
+user_messages_per_sec_in_max = 67
+user_bytes_per_sec_in_max = 68
+user_messages_per_sec_out_max = 69
+user_bytes_per_sec_out_max = 70
+memory_bytes_max = 71
 
 [session]
 full = "refuse"
@@ -277,6 +297,12 @@ fn each_option_sets_its_field() {
     let secs = Duration::from_secs;
     let millis = Duration::from_millis;
     let listener = |text: &str| Listener::new(text.parse().unwrap());
+    let rates = |first: u64| Rates {
+        messages_in: first,
+        bytes_in: first + 1,
+        messages_out: first + 2,
+        bytes_out: first + 3,
+    };
     let default = QueueSettings {
         name: String::new(),
         filters: vec![],
@@ -330,6 +356,8 @@ fn each_option_sets_its_field() {
                     origins: vec!["https://a.example:1".to_owned()],
                 },
                 proxy_trusted: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+                connections_per_sec_max: 50,
+                rates: rates(51),
                 ..listener("127.0.0.1:8883")
             },
             Listener {
@@ -356,6 +384,8 @@ fn each_option_sets_its_field() {
                 failures_per_address_max: 8,
                 failures_per_client_max: 9,
                 within: secs(10),
+                connects_per_client_max: 13,
+                connects_within: secs(14),
                 lasts: secs(11),
             },
         },
@@ -395,6 +425,12 @@ fn each_option_sets_its_field() {
             queues_max: 12,
             match_cache_bytes_max: 130_000,
             stop_timeout: millis(14),
+            connections_per_sec_max: 60,
+            half_open_per_address_max: 61,
+            connections_per_user_max: 62,
+            client_rates: rates(63),
+            user_rates: rates(67),
+            memory_bytes_max: Some(71),
         },
         session: SessionSettings {
             full: SessionFull::Refuse,

@@ -11,6 +11,7 @@ mod commands;
 mod commands5;
 mod crowd;
 mod features;
+mod limits;
 mod memory;
 mod mqtt5;
 mod process;

@@ -10,6 +10,7 @@ mod belonging;
 mod bounds;
 mod connecting;
 mod dead;
+mod defence;
 mod delayed;
 mod delivery;
 mod durable;
@@ -422,6 +423,7 @@ impl World {
             .expect("valid")
             .expect("whole");
         let (who, durability, now) = (self.who.clone(), self.durability, self.now);
+        self.core.check_memory(&connect)?;
         let admission = (self.core).connect_as(&mut self.worker, &connect, &who, durability, now);
         self.worker.effects.wake_all();
         match admission? {
