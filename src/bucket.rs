@@ -29,7 +29,7 @@ impl Bucket {
         let burst_nanos = u64::try_from(burst.as_nanos()).unwrap_or(u64::MAX);
         Bucket {
             per_sec,
-            burst_nanos: burst_nanos.max(NANOS_PER_SEC.div_ceil(per_sec.get())),
+            burst_nanos: burst_nanos.max(one_nanos(per_sec)),
             full_at: 0,
         }
     }
@@ -58,8 +58,8 @@ impl Bucket {
 
     /// From when on there is one to be taken.
     pub fn ready_at(&self) -> Time {
-        let one = cost_nanos(self.per_sec, 1);
-        let ready = self.full_at.saturating_sub(self.burst_nanos - one);
+        let left_over = self.burst_nanos - one_nanos(self.per_sec);
+        let ready = self.full_at.saturating_sub(left_over);
         // Not a moment too early.
         Time::from_micros(ready.div_ceil(1000))
     }
@@ -69,6 +69,11 @@ impl Bucket {
 fn cost_nanos(per_sec: NonZeroU64, count: u64) -> u64 {
     let nanos = u128::from(count) * u128::from(NANOS_PER_SEC);
     u64::try_from(nanos / u128::from(per_sec.get())).unwrap_or(u64::MAX)
+}
+
+/// In how long one is sure to have come in.
+fn one_nanos(per_sec: NonZeroU64) -> u64 {
+    NANOS_PER_SEC.div_ceil(per_sec.get())
 }
 
 fn nanos(time: Time) -> u64 {

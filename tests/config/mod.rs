@@ -102,6 +102,8 @@ fn every_bound_is_a_bound() {
             let range = range.trim_end_matches('.').replace('_', "");
             let (min, max) = range.split_once(" to ").unwrap();
             bounds = Some((min.parse::<u64>().unwrap(), max.parse::<u64>().unwrap()));
+        } else if line.starts_with('#') && !line.starts_with("# ") {
+            bounds = None; // of a key that is not set by default
         } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
             && let Some((min, max)) = bounds.take()
         {
