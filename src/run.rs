@@ -68,6 +68,7 @@ pub struct Broker {
     socket_files: Vec<SocketFile>,
     // Its file goes before the folder is anybody's: see `shared`.
     control: Option<Control>,
+    _memory: Option<memory::Watch>,
     shared: Arc<Shared>,
     passwords: Option<Arc<PasswordFile>>,
     tokens: Option<Arc<Tokens>>,
@@ -190,12 +191,14 @@ impl Broker {
             runtime.spawn(net::accept(listening, entrance.clone(), shared.clone()));
         }
         runtime.spawn(keep_time(shared.clone()));
-        runtime.spawn(memory::watch(shared.clone()));
+        let memory = memory::Watch::start(&shared)
+            .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
         Ok(Broker {
             addresses,
             entrances,
             socket_files,
             control,
+            _memory: memory,
             shared,
             passwords,
             tokens,

@@ -5,8 +5,12 @@
 //! acknowledged is dropped for memory's sake. Does not measure: it is told.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::Core;
+use crate::message::Time;
 use crate::protocol::{Connect, ReasonCode};
 use crate::session::Close;
 
@@ -20,11 +24,25 @@ pub enum Shedding {
     Publishers,
 }
 
+/// How long resident memory has to stay as it is until what publishers take is
+/// taken for what the allocator had left.
+const STEADY_AFTER: Duration = Duration::from_secs(1);
+
 /// How the broker stands to its ceiling.
 pub struct Memory {
     // 0: none.
     bytes_max: u64,
     shedding: AtomicU8,
+    marks: Mutex<Marks>,
+}
+
+/// When publishers are slowed down.
+struct Marks {
+    // From so many resident bytes on.
+    slow_from: u64,
+    // While they are: how much it was when it grew last, and when that was.
+    grown_to: u64,
+    grew_at: Time,
 }
 
 impl Memory {
@@ -33,6 +51,11 @@ impl Memory {
         Memory {
             bytes_max,
             shedding: AtomicU8::new(Shedding::Nothing as u8),
+            marks: Mutex::new(Marks {
+                slow_from: bytes_max,
+                grown_to: 0,
+                grew_at: Time::ZERO,
+            }),
         }
     }
 
@@ -42,11 +65,11 @@ impl Memory {
     }
 
     /// So much is resident; what is shed from now on, if that changes.
-    pub fn note(&self, resident_bytes: u64) -> Option<Shedding> {
+    pub fn note(&self, resident_bytes: u64, now: Time) -> Option<Shedding> {
         let before = self.shedding();
         let after = match self.bytes_max {
             0 => Shedding::Nothing,
-            max => shedding(before, resident_bytes, max),
+            max => self.marks.lock().look(before, resident_bytes, max, now),
         };
         self.shedding.store(after as u8, Ordering::Relaxed);
         (after != before).then_some(after)
@@ -67,18 +90,45 @@ impl Memory {
     }
 }
 
-/// From nine tenths of `max` on newcomers, from all of it on publishers; each
-/// until there is a twentieth less.
-fn shedding(before: Shedding, resident: u64, max: u64) -> Shedding {
-    let (first, second, less) = (max - max / 10, max, max / 20);
-    let is_above = |mark: u64, shed: Shedding| {
-        let ends = mark - if before >= shed { less } else { 0 };
-        resident >= ends
-    };
-    match () {
-        () if is_above(second, Shedding::Publishers) => Shedding::Publishers,
-        () if is_above(first, Shedding::Newcomers) => Shedding::Newcomers,
-        () => Shedding::Nothing,
+impl Marks {
+    /// From nine tenths of `max` on newcomers, from all of it on publishers; each
+    /// until there is a twentieth less.
+    ///
+    /// An allocator may keep what was freed, so that there is room and nothing
+    /// shows it: publishers also go on when it has not grown for a while, until it
+    /// does. So it may come to an eighth more than `max`, and no further.
+    fn look(&mut self, before: Shedding, resident: u64, max: u64, now: Time) -> Shedding {
+        let (less, step, last) = (max / 20, max / 256, max.saturating_add(max / 8));
+        if resident < max - less {
+            self.slow_from = max;
+        }
+        let slows = if before < Shedding::Publishers {
+            resident >= self.slow_from
+        } else {
+            if resident > self.grown_to.saturating_add(step) {
+                (self.grown_to, self.grew_at) = (resident, now);
+            }
+            let is_steady = now >= self.grew_at + STEADY_AFTER && resident < last;
+            if is_steady {
+                self.slow_from = resident.saturating_add(step).min(last);
+            }
+            !is_steady && resident >= self.slow_from - less
+        };
+        if slows {
+            if before < Shedding::Publishers {
+                (self.grown_to, self.grew_at) = (resident, now);
+            }
+            return Shedding::Publishers;
+        }
+        let first = max - max / 10;
+        let refuses_from = match before {
+            Shedding::Nothing => first,
+            _ => first - less,
+        };
+        match resident >= refuses_from {
+            true => Shedding::Newcomers,
+            false => Shedding::Nothing,
+        }
     }
 }
 
@@ -88,9 +138,9 @@ impl Core {
     }
 
     /// So much memory of the process is resident.
-    pub fn note_memory(&self, resident_bytes: u64) {
+    pub fn note_memory(&self, resident_bytes: u64, now: Time) {
         let bytes_max = self.memory.bytes_max;
-        match self.memory.note(resident_bytes) {
+        match self.memory.note(resident_bytes, now) {
             None => {}
             Some(Shedding::Nothing) => {
                 tracing::info!(resident_bytes, bytes_max, "there is memory again for all");
@@ -155,7 +205,7 @@ mod tests {
             (10, Nothing),
         ] {
             let before = memory.shedding();
-            let change = memory.note(resident);
+            let change = memory.note(resident, Time::ZERO);
             assert_eq!(memory.shedding(), expected, "{resident}");
             assert_eq!(change, (before != expected).then_some(expected));
             assert_eq!(memory.is_slowing(), expected == Publishers);
@@ -167,11 +217,46 @@ mod tests {
     #[test]
     fn a_ceiling_of_nothing_of_one_and_of_all() {
         let off = Memory::new(0);
-        assert_eq!((off.bytes_max(), off.note(u64::MAX)), (None, None));
+        assert_eq!(
+            (off.bytes_max(), off.note(u64::MAX, Time::ZERO)),
+            (None, None)
+        );
         let one = Memory::new(1);
-        assert_eq!(one.note(1), Some(Publishers));
+        assert_eq!(one.note(1, Time::ZERO), Some(Publishers));
         let all = Memory::new(u64::MAX);
-        assert_eq!(all.note(1 << 50), None);
-        assert_eq!(all.note(u64::MAX), Some(Publishers));
+        assert_eq!(all.note(1 << 50, Time::ZERO), None);
+        assert_eq!(all.note(u64::MAX, Time::ZERO), Some(Publishers));
+    }
+
+    /// C19: where memory was freed and does not show, publishers go on; where it
+    /// was not, it grows by no more than an eighth.
+    #[test]
+    fn publishers_go_on_while_it_does_not_grow() {
+        let memory = Memory::new(25_600);
+        let mut now = Time::ZERO + STEADY_AFTER;
+        assert_eq!(memory.note(25_600, now), Some(Publishers));
+        now = now + STEADY_AFTER / 2;
+        assert_eq!(memory.note(25_701, now), None, "it grows");
+        now = now + STEADY_AFTER / 2;
+        assert_eq!(memory.note(25_701, now), None);
+        now = now + STEADY_AFTER / 2;
+        assert_eq!(memory.note(25_750, now), Some(Newcomers));
+        assert_eq!(memory.note(25_849, now), None);
+        assert_eq!(memory.note(25_850, now), Some(Publishers));
+        // Each time there is room for a little more, up to the last mark.
+        let mut resident = 25_850;
+        for _ in 0..100 {
+            now = now + STEADY_AFTER;
+            if memory.note(resident, now) != Some(Newcomers) {
+                break;
+            }
+            resident += 100;
+            assert_eq!(memory.note(resident, now), Some(Publishers));
+        }
+        assert!((28_800..28_900).contains(&resident), "{resident}");
+        assert!(memory.is_slowing());
+        // What it came to is forgotten when there is enough.
+        assert_eq!(memory.note(20_000, now), Some(Nothing));
+        assert_eq!(memory.note(25_600, now), Some(Publishers));
     }
 }

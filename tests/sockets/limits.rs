@@ -523,18 +523,26 @@ fn drain(client: &mut Raw) {
 /// The broker is not killed, takes no more than it may, lets the client come back
 /// for it, and goes on by itself; what it acknowledged is delivered.
 #[test]
-fn a_flood_with_too_little_memory() {
-    let mut program = with_little_memory("limits_memory.toml");
+fn a_flood_for_a_session_with_too_little_memory() {
+    flood_with_little_memory("limits_memory.toml", "flood");
+}
+
+#[test]
+fn a_flood_for_a_queue_with_too_little_memory() {
+    flood_with_little_memory("limits_memory_queue.toml", "$queue/flood");
+}
+
+fn flood_with_little_memory(name: &str, topic: &'static str) {
+    let mut program = with_little_memory(name);
     let address = program.address;
     let keeper = raw::connect(Version::V311, "keeper", false, 0);
     let mut away = Raw::open(address);
     away.send(&keeper);
     assert_eq!(away.packet(), [0x20, 2, 0, 0]);
-    away.send(&raw::subscribe(1, "flood", 1));
+    away.send(&raw::subscribe(1, topic, 1));
     assert_eq!(away.packet(), [0x90, 3, 0, 1, 1]);
     drop(away);
-    let publisher = flood(address, "flood");
-    program.line("clients without a session are refused");
+    let publisher = flood(address, topic);
     program.line("who publishes is read later and later");
     is_refused(&publish(address, Version::V311, &[]), "unavailable");
     is_refused(&publish(address, Version::V5, &[]), "Server busy");

@@ -176,20 +176,20 @@ fn with_little_memory_newcomers_are_refused() {
         world.subscribe(a, "t", 1);
         world.drop(a);
         let p = world.connect("p").go();
-        world.core.note_memory(900);
+        world.core.note_memory(900, world.now);
         assert_eq!(world.core.memory().shedding(), Shedding::Newcomers);
         assert_eq!(world.connect("new").refused(), ReasonCode::ServerBusy);
         world.publish(p, "t", "kept", 1);
-        world.core.note_memory(1000);
+        world.core.note_memory(1000, world.now);
         assert!(world.core.memory().is_slowing());
         assert_eq!(world.connect("new").refused(), ReasonCode::ServerBusy);
         assert_eq!(world.counts().refused_memory, 2);
         // Who has a session comes for what waits, and frees it.
         let a = world.connect("a").clean(false).go();
         assert_eq!(world.work(a).payload, "kept");
-        world.core.note_memory(899);
+        world.core.note_memory(899, world.now);
         assert_eq!(world.connect("new").refused(), ReasonCode::ServerBusy);
-        world.core.note_memory(849);
+        world.core.note_memory(849, world.now);
         world.connect("new").go();
     });
 }
@@ -201,6 +201,6 @@ fn with_little_memory_newcomers_are_referred_elsewhere() {
         config.limits.memory_bytes_max = Some(1);
         config.session.server_reference = "other:1883".to_owned();
     });
-    world.core.note_memory(1);
+    world.core.note_memory(1, world.now);
     assert_eq!(world.connect("new").refused(), ReasonCode::UseAnotherServer);
 }
