@@ -74,6 +74,10 @@ pub struct Listener {
     pub proxy_trusted: Vec<Network>,
     /// The permissions of a Unix socket's file.
     pub unix_mode: u32,
+    /// Connections that are accepted a second; 0: as many as come.
+    pub connections_per_sec_max: u64,
+    /// Of all its clients together.
+    pub rates: Rates,
 }
 
 impl Listener {
@@ -102,6 +106,8 @@ impl Listener {
             },
             proxy_trusted: Vec::new(),
             unix_mode: 0o660,
+            connections_per_sec_max: 0,
+            rates: Rates::default(),
         }
     }
 }
@@ -150,6 +156,27 @@ pub struct ListenerLimits {
     pub subscriptions_per_client_max: Option<usize>,
     /// 0: what the client asks for.
     pub keep_alive_secs_max: Option<u16>,
+}
+
+/// What may come in and go out in a second, of one client or of several
+/// together; 0: any amount.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// PUBLISH packets of clients.
+    pub messages_in: u64,
+    /// Bytes of all packets of clients, CONNECT excepted.
+    pub bytes_in: u64,
+    /// PUBLISH packets to clients.
+    pub messages_out: u64,
+    /// Bytes of all packets to clients.
+    pub bytes_out: u64,
+}
+
+impl Rates {
+    /// Whether nothing is bounded.
+    pub fn is_unbounded(&self) -> bool {
+        *self == Rates::default()
+    }
 }
 
 /// What a listener's clients wrap MQTT in.
@@ -300,6 +327,10 @@ pub struct BanSettings {
     pub failures_per_client_max: u32,
     /// Failures count together that are no further apart.
     pub within: Duration,
+    /// Connections of one client, a client identifier of one user; 0: any number.
+    pub connects_per_client_max: u32,
+    /// Connections count together that are no further apart.
+    pub connects_within: Duration,
     /// How long a ban lasts.
     pub lasts: Duration,
 }
@@ -383,6 +414,21 @@ pub struct Limits {
     pub match_cache_bytes_max: usize,
     /// How long stopping may take.
     pub stop_timeout: Duration,
+    /// Connections that all listeners together accept a second; 0: as many as
+    /// come. The others wait in the system's backlog.
+    pub connections_per_sec_max: u64,
+    /// Connections of one address, or of one IPv6 network of 64 bits, that are
+    /// not through with CONNECT; 0: any number.
+    pub half_open_per_address_max: u32,
+    /// Connections of one user; 0: any number.
+    pub connections_per_user_max: u32,
+    /// Of each connection.
+    pub client_rates: Rates,
+    /// Of all connections of a user together.
+    pub user_rates: Rates,
+    /// Resident memory of the process; 0: any amount; `None`: a share of what
+    /// the machine, or the process's group, has.
+    pub memory_bytes_max: Option<u64>,
 }
 
 /// What holds for all sessions.
@@ -620,6 +666,8 @@ impl Default for Config {
                     failures_per_address_max: 100,
                     failures_per_client_max: 0,
                     within: Duration::from_secs(60),
+                    connects_per_client_max: 1000,
+                    connects_within: Duration::from_secs(60),
                     lasts: Duration::from_secs(60),
                 },
             },
@@ -695,6 +743,12 @@ impl Default for Limits {
             queues_max: 100_000,
             match_cache_bytes_max: 16 << 20,
             stop_timeout: Duration::from_secs(5),
+            connections_per_sec_max: 0,
+            half_open_per_address_max: 20_000,
+            connections_per_user_max: 0,
+            client_rates: Rates::default(),
+            user_rates: Rates::default(),
+            memory_bytes_max: None,
         }
     }
 }

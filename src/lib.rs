@@ -22,7 +22,7 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `base64` | the nouns, the forms and the table that all use |
+//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `bucket`, `base64` | the nouns, the forms and the table that all use |
 //!
 //! # Invariants
 //!
@@ -43,6 +43,7 @@ pub mod access;
 pub mod authentication;
 pub mod base64;
 pub mod broker;
+mod bucket;
 pub mod cli;
 pub mod config;
 pub mod journal;

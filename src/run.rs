@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod control;
+mod memory;
 mod privileges;
 pub(crate) mod storage;
 
@@ -70,6 +71,7 @@ pub struct Broker {
     socket_files: Vec<SocketFile>,
     // Its file goes before the folder is anybody's: see `shared`.
     control: Option<Control>,
+    _memory: Option<memory::Watch>,
     shared: Arc<Shared>,
     passwords: Option<Arc<PasswordFile>>,
     tokens: Option<Arc<Tokens>>,
@@ -142,6 +144,9 @@ impl Broker {
         let (start, calendar) = Calendar::starting(before);
         let now = calendar.shown();
         let clock = Clock::starting(start, now);
+        let mut config = config.clone();
+        (config.limits.memory_bytes_max).get_or_insert_with(memory::default_ceiling);
+        let config = &config;
         let core = Core::new(config, seed).started(now);
         let has_rules = rules.is_some();
         if let Some(rules) = rules {
@@ -186,11 +191,14 @@ impl Broker {
             runtime.spawn(net::accept(listening, entrance.clone(), shared.clone()));
         }
         runtime.spawn(keep_time(shared.clone()));
+        let memory = memory::Watch::start(&shared)
+            .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
         Ok(Broker {
             addresses,
             entrances,
             socket_files,
             control,
+            _memory: memory,
             shared,
             passwords,
             tokens,

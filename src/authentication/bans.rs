@@ -1,92 +1,52 @@
-//! Who has failed too often, and is not asked any more for a while.
+//! Who has failed, or connected, too often, and is kept out for a while.
 //!
-//! Owns a table of fixed size: under a flood the failures that are longest ago
-//! are forgotten first, and nothing grows.
+//! Owns tables of a fixed size: under a flood those are forgotten first who did
+//! least, and nothing grows.
 
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::config::BanSettings;
-use crate::message::Time;
+use crate::message::{Identity, Time};
 
-/// Sets of the table, a power of two, and the entries of each: 1 MiB at most.
-const SETS: usize = 4096;
+/// Entries of a set, in which an address or a client is looked for.
 const WAYS: usize = 8;
+/// Sets of the table of failures: 1 MiB.
+const FAILURE_SETS: usize = 4096;
+/// Of the table of connections: 256 KiB.
+const CONNECT_SETS: usize = 1024;
 
-/// Failures, and the bans that came of them.
+/// Failures to say who one is, and the bans that came of them.
 pub struct Bans {
     settings: BanSettings,
-    key: ahash::RandomState,
-    table: Mutex<Vec<Failures>>,
-}
-
-/// Of one address or client identifier. All zero: of nobody.
-#[derive(Clone, Copy, Default)]
-struct Failures {
-    // Its hash.
-    of: u64,
-    since: Time,
-    count: u32,
-    // Banned until then; zero: not banned.
-    until: Time,
+    table: Table,
 }
 
 impl Bans {
     /// Nobody has failed yet.
     pub fn new(settings: BanSettings) -> Bans {
-        Bans {
-            settings,
-            key: ahash::RandomState::new(),
-            table: Mutex::new(vec![Failures::default(); SETS * WAYS]),
-        }
+        let key = ahash::RandomState::new();
+        let table = Table::new(FAILURE_SETS, settings.within, settings.lasts, key);
+        Bans { settings, table }
     }
 
     /// Whether a client of that address, if it has one, or identifier is banned.
     pub fn is_banned(&self, address: impl Into<Option<IpAddr>>, client: &str, now: Time) -> bool {
-        let keys = self.keys(address.into(), client);
-        let mut keys = keys.into_iter().flatten().peekable();
-        if keys.peek().is_none() {
-            return false;
-        }
-        let table = self.table.lock();
-        keys.any(|(key, _)| {
-            let mut set = table[set_of(key)].iter();
-            set.any(|entry| entry.of == key && now < entry.until)
-        })
+        let keys = self.keys(address.into(), client).into_iter().flatten();
+        let mut keys = keys.map(|(key, _)| key);
+        keys.any(|key| self.table.is_banned(key, now))
     }
 
     /// It has failed; whether it is banned for that from now on.
     pub fn failed(&self, address: impl Into<Option<IpAddr>>, client: &str, now: Time) -> bool {
-        let mut is_banned = false;
-        for (key, failures_max) in self.keys(address.into(), client).into_iter().flatten() {
-            let mut table = self.table.lock();
-            let set = &mut table[set_of(key)];
-            let found = set.iter().position(|entry| entry.of == key);
-            let place = found.unwrap_or_else(|| {
-                let oldest = (0..WAYS).min_by_key(|way| set[*way].until.max(set[*way].since));
-                oldest.unwrap_or_default()
-            });
-            let entry = &mut set[place];
-            if found.is_none() || now >= entry.since + self.settings.within {
-                *entry = Failures {
-                    of: key,
-                    since: now,
-                    ..Failures::default()
-                };
-            }
-            entry.count += 1;
-            if entry.count >= failures_max {
-                *entry = Failures {
-                    of: key,
-                    since: now,
-                    count: 0,
-                    until: now + self.settings.lasts,
-                };
-                is_banned = true;
-            }
-        }
-        is_banned
+        let keys = self.keys(address.into(), client).into_iter().flatten();
+        keys.fold(false, |is_banned, (key, failures_max)| {
+            self.table.count(key, failures_max, now) || is_banned
+        })
     }
 
     /// What stands for the two in the table, where they can be banned, and how
@@ -98,14 +58,149 @@ impl Bans {
         let can_name_itself = of_client > 0 && !client.is_empty();
         [
             (address.filter(|_| of_address > 0))
-                .map(|address| (self.key.hash_one(network_of(address)), of_address)),
-            can_name_itself.then(|| (self.key.hash_one(client), of_client)),
+                .map(|address| (self.table.key_of(&network_of(address)), of_address)),
+            can_name_itself.then(|| (self.table.key_of(client), of_client)),
         ]
     }
 }
 
+/// How often clients connect, and the bans that came of it.
+///
+/// A client is an identifier of one user: nobody is kept out by what another
+/// user does.
+pub struct Flapping {
+    connects_max: u32,
+    table: Table,
+}
+
+/// Whether a client may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connecting {
+    Welcome,
+    /// From now on it is banned.
+    OnceTooOften,
+    Banned,
+}
+
+impl Flapping {
+    /// Nobody has connected yet. `key`: by which clients are told apart.
+    pub fn new(settings: &BanSettings, key: ahash::RandomState) -> Flapping {
+        let (within, lasts) = (settings.connects_within, settings.lasts);
+        Flapping {
+            connects_max: settings.connects_per_client_max,
+            table: Table::new(CONNECT_SETS, within, lasts, key),
+        }
+    }
+
+    /// It is known who it is, and it wants to connect.
+    pub fn connects(&self, identity: &Identity, now: Time) -> Connecting {
+        if self.connects_max == 0 {
+            return Connecting::Welcome;
+        }
+        let key = (self.table).key_of(&(&identity.user, identity.client.as_str()));
+        if self.table.is_banned(key, now) {
+            return Connecting::Banned;
+        }
+        match self.table.count(key, self.connects_max + 1, now) {
+            true => Connecting::OnceTooOften,
+            false => Connecting::Welcome,
+        }
+    }
+}
+
+/// Who did something how often.
+struct Table {
+    sets: usize,
+    within: Duration,
+    lasts: Duration,
+    key: ahash::RandomState,
+    // Empty until somebody does.
+    entries: Mutex<Vec<Entry>>,
+}
+
+/// Of one address or client. All zero: of nobody.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    // Its hash.
+    of: u64,
+    since: Time,
+    count: u32,
+    // Banned until then; zero: not banned.
+    until: Time,
+}
+
+impl Table {
+    fn new(sets: usize, within: Duration, lasts: Duration, key: ahash::RandomState) -> Table {
+        Table {
+            sets,
+            within,
+            lasts,
+            key,
+            entries: Mutex::default(),
+        }
+    }
+
+    fn key_of(&self, whom: &(impl Hash + ?Sized)) -> u64 {
+        self.key.hash_one(whom)
+    }
+
+    fn is_banned(&self, key: u64, now: Time) -> bool {
+        let entries = self.entries.lock();
+        let set = entries.get(self.set_of(key)).unwrap_or_default();
+        (set.iter()).any(|entry| entry.of == key && now < entry.until)
+    }
+
+    /// Once more; whether that is `max` times within the time, for which it is
+    /// banned from now on.
+    fn count(&self, key: u64, max: u32, now: Time) -> bool {
+        let mut entries = self.entries.lock();
+        if entries.is_empty() {
+            entries.resize(self.sets * WAYS, Entry::default());
+        }
+        let set = &mut entries[self.set_of(key)];
+        let found = set.iter().position(|entry| entry.of == key);
+        let place = found.unwrap_or_else(|| {
+            let least = (0..WAYS).min_by_key(|way| self.weight(&set[*way], now));
+            least.unwrap_or_default()
+        });
+        let entry = &mut set[place];
+        if found.is_none() || now >= entry.since + self.within {
+            *entry = Entry {
+                of: key,
+                since: now,
+                ..Entry::default()
+            };
+        }
+        entry.count += 1;
+        let is_banned = entry.count >= max;
+        if is_banned {
+            *entry = Entry {
+                of: key,
+                since: now,
+                count: 0,
+                until: now + self.lasts,
+            };
+        }
+        is_banned
+    }
+
+    /// What is lost when it is forgotten: a ban most, then many times.
+    fn weight(&self, entry: &Entry, now: Time) -> (bool, u32, Time) {
+        match (now < entry.until, now < entry.since + self.within) {
+            (true, _) => (true, 0, entry.until),
+            (false, true) => (false, entry.count, entry.since),
+            (false, false) => (false, 0, entry.since),
+        }
+    }
+
+    fn set_of(&self, key: u64) -> Range<usize> {
+        let first = key as usize % self.sets * WAYS;
+        first..first + WAYS
+    }
+}
+
 /// Of IPv6, what one customer gets: the first 64 bits.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -115,16 +210,12 @@ fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-fn set_of(key: u64) -> std::ops::Range<usize> {
-    let first = key as usize % SETS * WAYS;
-    first..first + WAYS
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::message::ClientId;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -133,6 +224,8 @@ mod tests {
             failures_per_address_max,
             failures_per_client_max,
             within: MINUTE,
+            connects_per_client_max: 0,
+            connects_within: MINUTE,
             lasts: 5 * MINUTE,
         })
     }
@@ -183,22 +276,112 @@ mod tests {
     /// A flood of others takes no more memory, and a ban outlives most of them.
     #[test]
     fn the_table_does_not_grow() {
-        let bans = bans(2, 0);
+        let bans = bans(3, 0);
         let now = Time::ZERO + MINUTE;
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
-        let banned = address(u32::MAX);
-        bans.failed(banned, "", now);
+        let (banned, near) = (address(u32::MAX), address(u32::MAX - 1));
+        for _ in 0..2 {
+            assert!(!bans.failed(banned, "", now));
+            assert!(!bans.failed(near, "", now));
+        }
         assert!(bans.failed(banned, "", now));
-        for number in 0..10 * (SETS * WAYS) as u32 {
+        for number in 0..10 * (FAILURE_SETS * WAYS) as u32 {
             assert!(!bans.failed(address(number), "", now));
         }
-        assert_eq!(bans.table.lock().len(), SETS * WAYS);
+        assert_eq!(bans.table.entries.lock().len(), FAILURE_SETS * WAYS);
         assert!(bans.is_banned(banned, "", now));
+        assert!(bans.failed(near, "", now), "it did more than the others");
         // Nobody is banned where nobody is to be.
         let never = self::bans(0, 0);
         for _ in 0..100 {
             assert!(!never.failed(banned, "x", now));
         }
         assert!(!never.is_banned(banned, "x", now));
+    }
+
+    fn flapping(connects_per_client_max: u32) -> Flapping {
+        let settings = BanSettings {
+            connects_per_client_max,
+            ..bans(0, 0).settings
+        };
+        Flapping::new(&settings, ahash::RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    fn identity(user: Option<&str>, client: &str) -> Identity {
+        Identity {
+            user: user.map(Into::into),
+            client: ClientId::new(client),
+        }
+    }
+
+    /// F10, C25: at 1, at more, and at the most that can be set.
+    #[test]
+    fn one_connection_too_many_and_the_client_is_banned() {
+        let start = Time::ZERO + MINUTE;
+        for max in [1, 2, 1000] {
+            let flapping = flapping(max);
+            let client = identity(None, "x");
+            for _ in 0..max {
+                assert_eq!(flapping.connects(&client, start), Connecting::Welcome);
+            }
+            assert_eq!(flapping.connects(&client, start), Connecting::OnceTooOften);
+            for after in [Duration::ZERO, 5 * MINUTE - Duration::from_micros(1)] {
+                assert_eq!(
+                    flapping.connects(&client, start + after),
+                    Connecting::Banned
+                );
+            }
+            let after = start + 5 * MINUTE;
+            assert_eq!(flapping.connects(&client, after), Connecting::Welcome);
+            // Slowly enough it may go on for ever.
+            for minute in 1..100 {
+                let now = after + minute * MINUTE;
+                assert_eq!(flapping.connects(&client, now), Connecting::Welcome);
+            }
+        }
+        for never in [flapping(0), flapping(1_000_000)] {
+            for _ in 0..2000 {
+                let welcome = never.connects(&identity(None, "x"), start);
+                assert_eq!(welcome, Connecting::Welcome);
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_user_does_keeps_nobody_out() {
+        let flapping = flapping(1);
+        let now = Time::ZERO + MINUTE;
+        for (user, client) in [
+            (Some("eve"), "x"),
+            (None, "x"),
+            (Some("ann"), "y"),
+            // Not the same, put together.
+            (Some("a"), "nnx"),
+            (Some("annx"), ""),
+        ] {
+            let identity = identity(user, client);
+            assert_eq!(flapping.connects(&identity, now), Connecting::Welcome);
+            assert_eq!(flapping.connects(&identity, now), Connecting::OnceTooOften);
+        }
+        let ann = identity(Some("ann"), "x");
+        assert_eq!(flapping.connects(&ann, now), Connecting::Welcome);
+    }
+
+    /// Others that come and go do not hide one that does so all the time.
+    #[test]
+    fn a_storm_of_others_takes_no_more_memory() {
+        let flapping = flapping(100);
+        let now = Time::ZERO + MINUTE;
+        let flapper = identity(None, "flapper");
+        let mut last = Connecting::Welcome;
+        for number in 0..=100 {
+            last = flapping.connects(&flapper, now);
+            for other in 0..200 {
+                let other = identity(None, &format!("{number} {other}"));
+                assert_eq!(flapping.connects(&other, now), Connecting::Welcome);
+            }
+        }
+        assert_eq!(last, Connecting::OnceTooOften);
+        assert_eq!(flapping.table.entries.lock().len(), CONNECT_SETS * WAYS);
     }
 }

@@ -21,7 +21,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use bans::Bans;
+pub(crate) use bans::network_of;
+pub use bans::{Bans, Connecting, Flapping};
 pub use certificates::Certificates;
 pub use hashing::Hashing;
 pub use method::{Conversation, Method, Step};

@@ -13,7 +13,7 @@ use super::record::{SessionRecord, Target as Stored, session_key, subscription_k
 use super::rights::gate_of;
 use super::timers::Timer;
 use super::{Core, Worker};
-use crate::authentication::Authenticated;
+use crate::authentication::{Authenticated, Connecting};
 use crate::config::{Durability, Redirect};
 use crate::journal::{Change, Receipt};
 use crate::message::{ClientId, Identity, SessionId, Time};
@@ -154,6 +154,9 @@ impl Core {
         if !terms.takes_any() && !terms.takes(accepted.connack(true).len()) {
             return Err(too_large()); // [MQTT-3.1.2-24]
         }
+        if !connect.client_id.is_empty() {
+            self.check_flapping(&identity, now)?;
+        }
         let mut entry = Entry {
             accepted,
             identity: &identity,
@@ -167,8 +170,14 @@ impl Core {
                 .get(&identity.client)
                 .map(|entry| *entry.value());
             let Some(id) = existing else {
-                if let Some(joined) = self.create_session(worker, &mut entry, now)? {
-                    break joined;
+                self.take_place(&identity)?;
+                match self.create_session(worker, &mut entry, now) {
+                    Ok(Some(joined)) => break joined,
+                    Ok(None) => self.leave_place(&identity),
+                    Err(close) => {
+                        self.leave_place(&identity);
+                        return Err(close);
+                    }
                 }
                 continue;
             };
@@ -197,6 +206,7 @@ impl Core {
                 self.end(worker, id, None, Ending::TakenOver { discard }, now);
                 continue;
             }
+            self.take_place(&identity)?;
             break (
                 id,
                 self.resume_session(worker, id, session, &mut entry, now),
@@ -213,6 +223,55 @@ impl Core {
             self.hold_until(&mut session, link.session, who.lasts, now);
         }
         Ok(link)
+    }
+
+    /// Who connects too often is kept out for a while, and finds a session that
+    /// is connected undisturbed.
+    fn check_flapping(&self, identity: &Identity, now: Time) -> Result<(), Close> {
+        let connecting = self.flapping.connects(identity, now);
+        if connecting == Connecting::Welcome {
+            return Ok(());
+        }
+        self.counters.refused_flapping.increment();
+        if connecting == Connecting::OnceTooOften {
+            self.counters.bans.increment();
+            let (client, user) = (&identity.client, &identity.user);
+            tracing::warn!(
+                ?client,
+                ?user,
+                "banned: it connects too often; perhaps two devices have this identifier"
+            );
+        }
+        let why = "this client connects too often; try again later";
+        Err(Close::new(ReasonCode::Banned, why))
+    }
+
+    /// One connection more for its user, if it may have one.
+    fn take_place(&self, identity: &Identity) -> Result<(), Close> {
+        let max = self.limits.connections_per_user_max;
+        let Some(user) = identity.user.as_ref().filter(|_| max > 0) else {
+            return Ok(());
+        };
+        let mut count = self.user_connections.entry(user.clone()).or_default();
+        if *count >= max {
+            self.counters.refused_user_full.increment();
+            let why = "the user has connections_per_user_max connections";
+            return Err(Close::new(ReasonCode::QuotaExceeded, why));
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    /// And one less.
+    fn leave_place(&self, identity: &Identity) {
+        let max = self.limits.connections_per_user_max;
+        let Some(user) = identity.user.as_ref().filter(|_| max > 0) else {
+            return;
+        };
+        self.user_connections.remove_if_mut(user, |_, count| {
+            *count -= 1;
+            *count == 0
+        });
     }
 
     /// Hands in that the session is there, or how it is now, if it is stored.
@@ -241,6 +300,14 @@ impl Core {
             Redirect::Permanently => ReasonCode::ServerMoved,
         };
         Err(Close::new(reason, "clients are served by another server"))
+    }
+
+    /// Why a client finds no room here: or that there is some elsewhere.
+    pub(super) fn reason_or_referral(&self, reason: ReasonCode) -> ReasonCode {
+        match self.session_settings.server_reference.is_empty() {
+            true => reason,
+            false => ReasonCode::UseAnotherServer,
+        }
     }
 
     /// The will, if this client may leave such a one.
@@ -297,10 +364,7 @@ impl Core {
         now: Time,
     ) -> Result<Option<(SessionId, u32)>, Close> {
         if self.sessions_len.load(Ordering::Relaxed) >= self.limits.sessions_max {
-            let reason = match self.session_settings.server_reference.is_empty() {
-                true => ReasonCode::QuotaExceeded,
-                false => ReasonCode::UseAnotherServer,
-            };
+            let reason = self.reason_or_referral(ReasonCode::QuotaExceeded);
             return Err(Close::new(reason, "there are sessions_max sessions"));
         }
         let terms = entry.accepted.terms;
@@ -464,6 +528,9 @@ impl Core {
         let detached = session.detach(now, &mut worker.effects);
         self.store_session(&mut session, &mut worker.effects);
         let identity = session.identity.clone();
+        if connected {
+            self.leave_place(&identity);
+        }
         // [MQTT-3.1.2-8]: when the delay is over, or the session if that is sooner.
         let delay = session.will.as_ref().map(|will| will.delay);
         let delay = delay.filter(|delay| !over && !delay.is_zero());

@@ -35,8 +35,32 @@ counters! {
     refused_busy,
     /// And those who had failed so often before that they were not asked.
     refused_banned,
+    /// And those who had connected so often before that they were kept out.
+    refused_flapping,
+    /// And those whose address had too many that were not through with CONNECT.
+    refused_half_open,
+    /// And those whose user had too many.
+    refused_user_full,
+    /// And those who came while there was little memory left.
+    refused_memory,
     /// Bans of an address or a client identifier.
     bans,
+    /// How often a listener did not accept for a while, as so many had come.
+    accepts_delayed,
+    /// How often a connection was read later, as so much had come of it;
+    reads_delayed_client,
+    /// as so much had come of its user's connections;
+    reads_delayed_user,
+    /// as so much had come of its listener's;
+    reads_delayed_listener,
+    /// as it publishes, and there was no memory left.
+    reads_delayed_memory,
+    /// How often a connection was written later, as so much had gone out to it;
+    writes_delayed_client,
+    /// as so much had gone out to its user's connections;
+    writes_delayed_user,
+    /// as so much had gone out to its listener's.
+    writes_delayed_listener,
     /// Connections that were closed because their client's token had expired.
     connections_outlasted,
     /// Sessions that a later connection took over.

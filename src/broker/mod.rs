@@ -17,6 +17,7 @@ mod counters;
 mod door;
 mod link;
 mod lists;
+mod memory;
 mod publish;
 mod receipts;
 pub(crate) mod record;
@@ -42,10 +43,11 @@ pub use authenticate::{Admission, Authentication, method_of};
 pub use counters::{Counters, Counts};
 pub use door::Door;
 pub use link::{Link, Stop};
+pub use memory::{Memory, Shedding};
 pub use timers::Timers;
 
 use crate::access::Access;
-use crate::authentication::Method;
+use crate::authentication::{Flapping, Method};
 use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings};
 use crate::journal::Receipt;
 use crate::message::{ClientId, Identity, LeaseId, MessageId, PacketId, QueueId, SessionId, Time};
@@ -89,6 +91,12 @@ pub struct Core {
     sessions: Slots<Session>,
     sessions_len: AtomicUsize,
     clients: DashMap<ClientId, SessionId, ahash::RandomState>,
+    // How often they connect.
+    flapping: Flapping,
+    // How many connections each user has; nobody's are counted where there may be
+    // any number.
+    user_connections: DashMap<Arc<str>, u32, ahash::RandomState>,
+    memory: Memory,
     // When the end of the last stored session is stored.
     last_end: Mutex<Receipt>,
     lists: Slots<List>,
@@ -235,6 +243,12 @@ impl Core {
             sessions: Slots::new(),
             sessions_len: AtomicUsize::new(0),
             clients: DashMap::default(),
+            flapping: Flapping::new(
+                &config.authentication.ban,
+                ahash::RandomState::with_seeds(seed, 4, 5, 6),
+            ),
+            user_connections: DashMap::default(),
+            memory: Memory::new(limits.memory_bytes_max.unwrap_or(0)),
             last_end: Mutex::new(Receipt::NONE),
             lists: Slots::new(),
             queues_len: AtomicUsize::new(0),

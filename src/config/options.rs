@@ -60,7 +60,8 @@ pub(super) const SECTIONS: &[Section] = &[
     Section {
         name: "limits",
         doc: "What one client, and all of them, may take of the machine. Reaching a limit costs \
-              the one who reaches it. No limit can be switched off; 0 is refused.",
+              the one who reaches it; see docs/limits.md. A limit is off with 0 where that is \
+              said of it, and cannot be switched off otherwise.",
     },
     Section {
         name: "session",
@@ -112,6 +113,8 @@ const TIB: u64 = 1 << 40;
 /// The largest Remaining Length (2.2.3), less what a longer topic, a packet id
 /// and the like may add when a message goes out again.
 const PACKET: u64 = 268_435_455 - 65_536;
+/// Of messages or connections, a second.
+const RATE: u64 = 1_000_000_000;
 const DAY_SECS: u64 = 24 * 60 * 60;
 const TEN_MINUTES_MS: u64 = 10 * 60 * 1000;
 const DAY_MS: u64 = DAY_SECS * 1000;
@@ -174,6 +177,15 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("authentication.failures_within_secs",
         authentication.ban.within: Secs(1, DAY_SECS),
         "Within which time failures count together."),
+    option!("authentication.connects_per_client_max",
+        authentication.ban.connects_per_client_max: Number(0, 1_000_000),
+        "So many connections of one client, which is a client identifier of one user, within \
+         connects_within_secs, and the client is banned: as when two devices with one identifier \
+         take the session from each other over and over. Only those count that were let in. 0: \
+         never."),
+    option!("authentication.connects_within_secs",
+        authentication.ban.connects_within: Secs(1, DAY_SECS),
+        "Within which time they count together."),
     option!("authentication.ban_secs", authentication.ban.lasts: Secs(1, DAY_SECS),
         "How long a ban lasts."),
     option!("access.acl_file", access.acl_file: FilePath("a file's path, as in \"/etc/rotamq/acl\""),
@@ -257,6 +269,42 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         "What one worker thread remembers of topics and who receives them."),
     option!("limits.stop_timeout_ms", limits.stop_timeout: Millis(1, TEN_MINUTES_MS),
         "How long stopping may take for what is in flight."),
+    option!("limits.connections_per_sec_max", limits.connections_per_sec_max: Number(0, RATE),
+        "Connections that are accepted a second; the others wait in the system's backlog. 0: as \
+         many as come."),
+    option!("limits.half_open_per_address_max",
+        limits.half_open_per_address_max: Number(0, 10_000_000),
+        "Connections of one address (of IPv6, of one network of 64 bits) that are not through \
+         with CONNECT; more are closed at once. Clients behind a proxy count by the address in its \
+         header, those of Unix sockets do not. 0: any number."),
+    option!("limits.connections_per_user_max",
+        limits.connections_per_user_max: Number(0, 10_000_000),
+        "Connections of one user. 0: any number. Anonymous clients are nobody's."),
+    option!("limits.messages_per_sec_in_max", limits.client_rates.messages_in: Number(0, RATE),
+        "Messages that one connection may publish a second: beyond it the broker reads them \
+         later, and nothing is lost. A second's worth may come at once. 0: any number."),
+    option!("limits.bytes_per_sec_in_max", limits.client_rates.bytes_in: Number(0, TIB),
+        "Bytes that are read from one connection a second. 0: any number."),
+    option!("limits.messages_per_sec_out_max", limits.client_rates.messages_out: Number(0, RATE),
+        "Messages that are written to one connection a second; the others wait as for a client \
+         that reads slowly. 0: any number."),
+    option!("limits.bytes_per_sec_out_max", limits.client_rates.bytes_out: Number(0, TIB),
+        "Bytes that are written to one connection a second. 0: any number."),
+    option!("limits.user_messages_per_sec_in_max",
+        limits.user_rates.messages_in: Number(0, RATE),
+        "The same four of all connections of one user together. Anonymous clients are nobody's."),
+    option!("limits.user_bytes_per_sec_in_max", limits.user_rates.bytes_in: Number(0, TIB),
+        "Bytes that are read from a user's connections a second. 0: any number."),
+    option!("limits.user_messages_per_sec_out_max",
+        limits.user_rates.messages_out: Number(0, RATE),
+        "Messages that are written to a user's connections a second. 0: any number."),
+    option!("limits.user_bytes_per_sec_out_max", limits.user_rates.bytes_out: Number(0, TIB),
+        "Bytes that are written to a user's connections a second. 0: any number."),
+    option!("limits.memory_bytes_max", limits.memory_bytes_max: NumberOrNone(0, 64 * TIB),
+        "The broker's resident memory. From nine tenths of it on, clients without a session here \
+         are refused; from all of it on, those who publish are read later and later, and what was \
+         acknowledged stays. Without this it is four fifths of what the machine, or the control \
+         group, has. 0: any amount."),
     option!("session.full", session.full: Word<SessionFull>,
         "What happens when a message comes to a session that is full. \"end\": the session is \
          ended, and its client finds a new one. \"refuse\": the publisher is refused. \
@@ -373,6 +421,17 @@ pub(super) const LISTENER: &[Opt<Listener>] = &[
          all others."),
     option!("unix_mode", unix_mode: ModeText,
         "The permissions of the socket file at a unix: address: who may write it may connect."),
+    option!("connections_per_sec_max", connections_per_sec_max: Number(0, RATE),
+        "As limits.connections_per_sec_max, of this listener. 0: as many as that lets in."),
+    option!("messages_per_sec_in_max", rates.messages_in: Number(0, RATE),
+        "As limits.messages_per_sec_in_max, of all this listener's connections together. 0: any \
+         number."),
+    option!("bytes_per_sec_in_max", rates.bytes_in: Number(0, TIB),
+        "Bytes that are read from them a second. 0: any number."),
+    option!("messages_per_sec_out_max", rates.messages_out: Number(0, RATE),
+        "Messages that are written to them a second. 0: any number."),
+    option!("bytes_per_sec_out_max", rates.bytes_out: Number(0, TIB),
+        "Bytes that are written to them a second. 0: any number."),
 ];
 
 /// What a `[[queue]]` is for.

@@ -198,6 +198,7 @@ pub fn example() -> String {
     config.authentication.tokens.algorithms = vec![TokenAlgorithm::ES256];
     config.access.acl_file = Some("/etc/rotamq/acl".into());
     config.access.rules_file = Some("/etc/rotamq/rules.toml".into());
+    config.limits.memory_bytes_max = Some(1 << 30);
     for listener in &mut config.listeners {
         listener.durability = durability;
         listener.tls.certificate = Some("/etc/rotamq/server.pem".into());

@@ -8,9 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::worker::Local;
+use super::pace::Pace;
+use super::worker::{Local, READ_MAX};
 use super::{Open, PeerAddress, Shared, with_worker};
-use crate::broker::{Link, Stop};
+use crate::broker::{Link, Shedding, Stop};
 use crate::message::Time;
 use crate::protocol::{ReasonCode, decode};
 use crate::session::{Close, Exchange, Outbox};
@@ -35,8 +36,10 @@ pub struct Connection<S> {
     link: Option<Link>,
     // The beginning of a packet whose rest has not come yet.
     tail: Vec<u8>,
-    // The tail is what came with the CONNECT, and not looked at yet.
+    // The tail was not looked at yet: it came with the CONNECT, or is for later.
     fresh: bool,
+    // `None`: it goes as fast as it can.
+    pace: Option<Box<Pace>>,
     writing: Outbox,
     // Bytes of answers that may not be written yet, and how many of them wait
     // for the store.
@@ -57,13 +60,14 @@ enum Left {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// `rest`: what was read with the CONNECT.
+    /// `rest`: what was read with the CONNECT; `pace`: how fast it may go.
     pub fn new(
         stream: S,
         peer: PeerAddress,
         shared: Open,
         link: Link,
         rest: Vec<u8>,
+        pace: Option<Box<Pace>>,
     ) -> Connection<S> {
         Connection {
             stream,
@@ -72,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             link: Some(link),
             fresh: !rest.is_empty(),
             tail: rest,
+            pace,
             writing: Outbox::default(),
             answers_len: 0,
             owed_len: 0,
@@ -95,6 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let link = self.link.as_ref().expect("it is given up only at the end");
             let was_resuming = link.is_resuming;
             let may_read = !was_resuming && self.may_read();
+            let may_read = may_read && !self.delays_reading(now, cx);
             if !may_read && core.store().is_behind() {
                 let store = core.store();
                 if !store.wake_at(store.next_receipt(), cx.waker()) {
@@ -167,6 +173,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             && !self.shared.core.store().is_behind()
     }
 
+    /// Whether it is read later: it has had its share, or memory is short.
+    #[inline]
+    fn delays_reading(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
+        self.pace.is_some() && self.keeps_pace(now, cx)
+    }
+
+    #[inline(never)]
+    fn keeps_pace(&mut self, now: Time, cx: &mut Context<'_>) -> bool {
+        let Some(pace) = &mut self.pace else {
+            return false;
+        };
+        let shedding = self.shared.core.memory().shedding();
+        let delays = pace.delays_reading(&self.shared.clock, now, shedding, cx);
+        // What it has sent is not read: it is not to count as silent for that.
+        self.heard |= delays;
+        if !delays && shedding < Shedding::Publishers && !pace.has_rates() {
+            self.pace = None; // There is memory again.
+        }
+        delays
+    }
+
     /// Whether there is nothing left to do before this end. When the broker
     /// stops, all that was on its way to the client goes out first.
     fn is_due(&self, stop: &Stop) -> bool {
@@ -190,11 +217,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let kept = if collecting { 0 } else { self.tail.len() };
         let mut buffer = std::mem::take(&mut local.buffer);
         buffer[..kept].copy_from_slice(&self.tail[..kept]);
-        let mut free = ReadBuf::new(&mut buffer[kept..]);
+        let free_max = match &self.pace {
+            None => READ_MAX,
+            Some(pace) => pace.read_max(*now),
+        };
+        let end = READ_MAX.min(kept + free_max);
+        let mut free = ReadBuf::new(&mut buffer[kept..end]);
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut free);
         let count = free.filled().len();
         if count > 0 {
             *now = self.shared.clock.now();
+            if let Some(pace) = &mut self.pace {
+                pace.note_read(count, *now, self.shared.core.counters());
+            }
         }
         let now = *now;
         let result = match read {
@@ -236,13 +271,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Handles all whole packets; how many bytes they were.
+    /// Handles whole packets, as many as it may; how many bytes they were.
     fn handle_packets(
         &mut self,
         local: &mut Local,
         bytes: &[u8],
         now: Time,
     ) -> Result<usize, Stop> {
+        if self.pace.is_none() && !self.shared.core.memory().is_slowing() {
+            return self.handle_all(local, bytes, now);
+        }
+        let pace = self.pace.get_or_insert_default();
+        let end = pace.handled_max(bytes, now);
+        let done = self.handle_all(local, &bytes[..end], now)?;
+        self.fresh = end < bytes.len();
+        let core = &self.shared.core;
+        if let Some(pace) = &mut self.pace {
+            let (handled, left) = bytes.split_at(done);
+            let shedding = core.memory().shedding();
+            pace.note_handled(handled, left, shedding, now, core.counters());
+        }
+        Ok(done)
+    }
+
+    /// Handles all whole packets; how many bytes they were.
+    fn handle_all(&mut self, local: &mut Local, bytes: &[u8], now: Time) -> Result<usize, Stop> {
         let core = &self.shared.core;
         let link = self.link.as_mut().expect("it is given up only at the end");
         let packet_bytes_max = link.door.limits.packet_bytes_max;
@@ -291,6 +344,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn write_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.pace.is_some() {
+            return self.write_piece(cx);
+        }
         let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
         let stream = Pin::new(&mut self.stream);
         match self.writing.pieces(&mut pieces) {
@@ -299,12 +355,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// A piece, or as much of it as may go out now.
+    #[inline(never)]
+    fn write_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let may_read = self.may_read();
+        let Some(pace) = &mut self.pace else {
+            return Poll::Ready(Ok(0));
+        };
+        let now = self.shared.clock.now();
+        if pace.delays_writing(&self.shared.clock, now, cx) {
+            self.heard |= !may_read; // it would be
+            return Poll::Pending;
+        }
+        let mut pieces = [IoSlice::new(&[])];
+        self.writing.pieces(&mut pieces);
+        let piece = &pieces[0][..pace.write_max(&pieces[0], now)];
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, piece));
+        if let Ok(count) = written {
+            pace.note_written(&piece[..count], now, self.shared.core.counters());
+        }
+        Poll::Ready(written)
+    }
+
     /// Leaves the session. What there is to say goes out first, as far as
     /// that needs no waiting.
     fn leave(&mut self, local: &mut Local, stop: &Stop, cx: &mut Context<'_>) {
         let Some(mut link) = self.link.take() else {
             return;
         };
+        // What there is to say is not put off.
+        self.pace = None;
         let (core, now) = (&self.shared.core, self.shared.clock.now());
         match stop {
             Stop::Closed(close) => {

@@ -95,6 +95,10 @@ async fn read_connect<S: Stream>(
         );
         return Err(refusal(&connect, &close, core.session_settings()));
     }
+    if let Err(close) = core.check_memory(&connect) {
+        tracing::debug!(%peer, client = ?connect.client_id, why = %close.why, "CONNECT refused");
+        return Err(refusal(&connect, &close, core.session_settings()));
+    }
     let has_method = method_of(&connect).is_some();
     let who = match has_method {
         true => Authenticated::ANONYMOUS, // until the method knows better

@@ -9,8 +9,10 @@
 //! Public is what parses bytes from outside, to be tried with any bytes.
 
 mod connection;
+mod half_open;
 mod handshake;
 mod listen;
+mod pace;
 mod peer;
 pub mod proxy;
 mod tls;
@@ -18,6 +20,7 @@ mod transport;
 pub mod websocket;
 mod worker;
 
+use std::num::NonZeroU64;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,15 +28,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant as Moment;
+use tokio::time::{Instant as Moment, sleep_until};
 
 use connection::Connection;
+use half_open::{HalfOpen, Place};
 use handshake::{LINGER, within};
 use listen::Accepted;
 pub(crate) use listen::{Bound, Listening, SocketFile};
+use pace::{Pace, Scope, UserScopes};
 pub use peer::{Peer, PeerAddress, TlsPeer};
 pub(crate) use transport::Entrance;
 use transport::{Ready, Stream};
@@ -41,10 +47,15 @@ pub(crate) use worker::with_worker;
 
 use crate::authentication::Bans;
 use crate::broker::Core;
+use crate::bucket::Bucket;
 use crate::message::Time;
 
 /// After a failed accept, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Of the connections of a second, what may be accepted at once after a rest:
+/// a storm is let in steadily from its beginning.
+const ACCEPT_BURST: Duration = Duration::from_millis(100);
 
 /// What every connection shares.
 pub(crate) struct Shared {
@@ -57,6 +68,10 @@ pub(crate) struct Shared {
     // Tells this broker from others in the process.
     number: u64,
     connections: AtomicUsize,
+    half_open: Arc<HalfOpen>,
+    // Of all listeners; `None`: as many as come.
+    accepts: Option<Mutex<Bucket>>,
+    users: Arc<UserScopes>,
     // Turns true when the broker stops.
     stopping: watch::Receiver<bool>,
 }
@@ -94,7 +109,11 @@ impl Shared {
         stopping: watch::Receiver<bool>,
     ) -> Shared {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let limits = core.limits();
         Shared {
+            half_open: Arc::new(HalfOpen::new(limits.half_open_per_address_max)),
+            accepts: accepts(limits.connections_per_sec_max),
+            users: Arc::new(UserScopes::new(limits.user_rates.clone())),
             core,
             bans,
             clock,
@@ -111,22 +130,48 @@ impl Shared {
     }
 }
 
-/// Accepts connections until the broker stops.
+/// So many connections a second; 0: as many as come.
+fn accepts(per_sec: u64) -> Option<Mutex<Bucket>> {
+    let per_sec = NonZeroU64::new(per_sec)?;
+    Some(Mutex::new(Bucket::new(per_sec, ACCEPT_BURST)))
+}
+
+/// Accepts connections until the broker stops, and no faster than it may: the
+/// others wait in the system's backlog.
 pub(crate) async fn accept(listening: Listening, entrance: Arc<Entrance>, shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
+    let is_paced = entrance.accepts.is_some() || shared.accepts.is_some();
     loop {
         let accepted = tokio::select! {
             accepted = listening.accept() => accepted,
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         match accepted {
-            Ok((accepted, address)) => admit(accepted, address, &entrance, &shared),
+            Ok((accepted, address)) => {
+                admit(accepted, address, &entrance, &shared);
+                if is_paced && let Some(next) = next_accept(&entrance, &shared) {
+                    shared.core.counters().accepts_delayed.increment();
+                    tokio::select! {
+                        () = sleep_until(next) => {}
+                        _ = stopping.wait_for(|stopping| *stopping) => return,
+                    }
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+}
+
+/// One was accepted; when the next may be, if not at once.
+fn next_accept(entrance: &Entrance, shared: &Shared) -> Option<Moment> {
+    let now = shared.clock.now();
+    let buckets = [&entrance.accepts, &shared.accepts];
+    let next = (buckets.into_iter().flatten()).map(|bucket| bucket.lock().take(1, now));
+    let next = next.max().filter(|next| *next > now)?;
+    Some(shared.clock.instant(next))
 }
 
 fn admit(accepted: Accepted, address: PeerAddress, entrance: &Arc<Entrance>, shared: &Arc<Shared>) {
@@ -142,7 +187,27 @@ fn admit(accepted: Accepted, address: PeerAddress, entrance: &Arc<Entrance>, sha
     {
         return tracing::debug!(peer = %address, %error, "the connection is gone already");
     }
-    tokio::spawn(Serving::new(accepted, address, open));
+    // Whom a proxy speaks for, its header says.
+    let place = match entrance.trusts(address) {
+        true => Place::default(),
+        false => match enter(address, shared) {
+            Some(place) => place,
+            None => return,
+        },
+    };
+    tokio::spawn(Serving::new(accepted, (address, place), open));
+}
+
+/// A place among those of its address that are not through with CONNECT.
+fn enter(address: PeerAddress, shared: &Shared) -> Option<Place> {
+    let place = shared.half_open.enter(address);
+    if place.is_none() {
+        let counters = shared.core.counters();
+        counters.connections_refused.increment();
+        counters.refused_half_open.increment();
+        tracing::debug!(peer = %address, "refused: half_open_per_address_max of this address are not through with CONNECT");
+    }
+    place
 }
 
 /// One connection, from its first byte to its last. By hand, as an `async fn`
@@ -155,13 +220,13 @@ enum Serving {
 }
 
 impl Serving {
-    fn new(accepted: Accepted, address: PeerAddress, open: Open) -> Serving {
+    fn new(accepted: Accepted, (address, mut place): (PeerAddress, Place), open: Open) -> Serving {
         Serving::Opening(Box::pin(async move {
             let entrance = open.entrance.clone();
             // One deadline for all that comes before CONNACK: dribbling does
             // not extend it.
             let deadline = Moment::now() + entrance.door.limits.connect_timeout;
-            let ready = entrance.open(accepted, address, &open);
+            let ready = entrance.open(accepted, address, &mut place, &open);
             let (ready, peer) = within(deadline, address, &open, ready).await??;
             match ready {
                 Ready::Tcp(stream) => {
@@ -191,8 +256,22 @@ async fn connect<S: Stream>(
         _ = tokio::time::timeout(LINGER, stream.shutdown()).await;
         return None;
     };
-    stream.admit(entrance.door.limits.packet_bytes_max);
-    Some(Connection::new(stream, peer.address, open, link, rest))
+    let limits = &entrance.door.limits;
+    stream.admit(limits.packet_bytes_max);
+    let user = link.identity.user.as_ref();
+    let pace = Pace::new(
+        Scope::new(&limits.client_rates),
+        user.and_then(|user| open.users.of(user)),
+        entrance.scope.clone(),
+    );
+    Some(Connection::new(
+        stream,
+        peer.address,
+        open,
+        link,
+        rest,
+        pace,
+    ))
 }
 
 impl Future for Serving {
@@ -255,6 +334,6 @@ mod tests {
     fn the_future_of_a_connection_is_small() {
         let bytes = size_of::<Serving>();
         println!("a connection's future: {bytes} bytes");
-        assert!(bytes <= 320, "{bytes} bytes");
+        assert!(bytes <= 336, "{bytes} bytes");
     }
 }

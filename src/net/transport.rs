@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -14,9 +15,10 @@ use tokio_rustls::server::TlsStream;
 use super::listen::Accepted;
 use super::tls::{Tls, TlsError};
 use super::websocket::{self, WebSocket};
-use super::{Peer, PeerAddress, Shared, proxy};
+use super::{Peer, PeerAddress, Place, Scope, Shared, proxy};
 use crate::authentication::Chain;
 use crate::broker::Door;
+use crate::bucket::Bucket;
 use crate::config::{Config, Listener, Network, Protocol, WebSocketSettings};
 
 /// What a connection reads and writes MQTT on.
@@ -52,6 +54,10 @@ pub struct Entrance {
     proxy_trusted: Vec<Network>,
     pub tls: Option<Tls>,
     websocket: Option<WebSocketSettings>,
+    /// Connections a second; `None`: as many as come.
+    pub accepts: Option<Mutex<Bucket>>,
+    /// What all its clients share; `None`: they have no rates together.
+    pub scope: Option<Arc<Scope>>,
 }
 
 /// A stream that is ready for CONNECT: plain TCP as it is, what has more to it
@@ -75,15 +81,20 @@ impl Entrance {
                 Protocol::Mqtt => None,
                 Protocol::WebSocket => Some(listener.websocket.clone()),
             },
+            accepts: super::accepts(listener.connections_per_sec_max),
+            scope: Scope::new(&listener.rates),
         })
     }
 
     /// Goes through all that comes before MQTT; `None`: the client did not get
-    /// through, and was told so if there was a way to.
+    /// through, and was told so if there was a way to. `place`: among those that
+    /// are not through, which clients behind a proxy get when that has said who
+    /// they are.
     pub async fn open(
         &self,
         accepted: Accepted,
         address: PeerAddress,
+        place: &mut Place,
         shared: &Shared,
     ) -> Option<(Ready, Peer)> {
         let mut peer = Peer::new(address);
@@ -100,7 +111,10 @@ impl Entrance {
             Accepted::Tcp(mut stream) => {
                 if self.trusts(address) {
                     match proxy::read(&mut stream).await {
-                        Ok(header) => behind_proxy(&mut peer, &header),
+                        Ok(header) => {
+                            behind_proxy(&mut peer, &header);
+                            *place = super::enter(peer.address, shared)?;
+                        }
                         Err(error) => {
                             refused(address, "PROXY header refused", &error);
                             return None;
@@ -159,7 +173,7 @@ impl Entrance {
     }
 
     /// Whether who connects from there is a proxy of ours.
-    fn trusts(&self, address: PeerAddress) -> bool {
+    pub fn trusts(&self, address: PeerAddress) -> bool {
         match address {
             PeerAddress::Ip(address) => {
                 let mut networks = self.proxy_trusted.iter();

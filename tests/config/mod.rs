@@ -63,11 +63,11 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 2 at the top, 22 of a listener, 15 of authentication, 3 of access, 5 of the store, 23 limits,
+    // 3 at the top, 26 of a listener, 17 of authentication, 3 of access, 5 of the store, 35 limits,
     // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        2 + 22 + 15 + 3 + 5 + 23 + 10 + 27 + 2 + 26 + 3
+        3 + 26 + 17 + 3 + 5 + 35 + 10 + 27 + 2 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -103,15 +103,19 @@ fn every_bound_is_a_bound() {
             let (min, max) = range.split_once(" to ").unwrap();
             bounds = Some((min.parse::<u64>().unwrap(), max.parse::<u64>().unwrap()));
         } else if line.starts_with('#') && !line.starts_with("# ") {
-            bounds = None; // It is not set by default.
+            bounds = None; // of a key that is not set by default
         } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
             && let Some((min, max)) = bounds.take()
         {
-            let set = |number: i128| file(&format!("{section}\n{key} = {number}\n"));
+            let (table, address) = match &*section {
+                "[[listener]]" => ("listener[0]", "address = '127.0.0.1:1883'\n"),
+                section => (section.trim_matches(['[', ']']), ""),
+            };
+            let set = |number: i128| file(&format!("{section}\n{address}{key} = {number}\n"));
             for number in [i128::from(min), i128::from(max)] {
                 let effective = set(number).unwrap();
                 let shown = effective.to_toml();
-                let path = format!("{}.{key}", section.trim_matches(['[', ']']));
+                let path = format!("{table}.{key}");
                 let path = path.trim_start_matches('.');
                 assert_ne!(effective.origin(path), &Origin::Default, "{path}");
                 assert_eq!(file(&shown).unwrap().config, effective.config, "{path}");
@@ -129,7 +133,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 7 + 2 + 23 + 4 + 2 + 14);
+    assert_eq!(tried, 1 + 5 + 9 + 2 + 34 + 4 + 2 + 14);
 }
 
 #[test]
@@ -154,7 +158,9 @@ listener = [{ address = "0.0.0.0:1884", durability = "synced" }, { address = "[:
       proxy_trusted = ["10.0.0.0/8", "::1"], tls_client_user = "dn",
       authentication = ["scram", "certificate"], allow_anonymous = true, connections_max = 101,
       connect_timeout_ms = 102, packet_bytes_max = 128, subscriptions_per_client_max = 103,
-      keep_alive_secs_max = 0, mount_point = "site/1/" },
+      keep_alive_secs_max = 0, mount_point = "site/1/",
+      connections_per_sec_max = 50, messages_per_sec_in_max = 51, bytes_per_sec_in_max = 52,
+      messages_per_sec_out_max = 53, bytes_per_sec_out_max = 54 },
     { address = "unix:/run/mqtt.sock", unix_mode = "0600" }]
 
 [authentication]
@@ -172,6 +178,8 @@ jwt_require_expiry = false
 failures_per_address_max = 8
 failures_per_client_max = 9
 failures_within_secs = 10
+connects_per_client_max = 13
+connects_within_secs = 14
 ban_secs = 11
 
 [access]
@@ -210,6 +218,18 @@ retained_bytes_max = 11000
 queues_max = 12
 match_cache_bytes_max = 130000
 stop_timeout_ms = 14
+connections_per_sec_max = 60
+half_open_per_address_max = 61
+connections_per_user_max = 62
+messages_per_sec_in_max = 63
+bytes_per_sec_in_max = 64
+messages_per_sec_out_max = 65
+bytes_per_sec_out_max = 66
+user_messages_per_sec_in_max = 67
+user_bytes_per_sec_in_max = 68
+user_messages_per_sec_out_max = 69
+user_bytes_per_sec_out_max = 70
+memory_bytes_max = 71
 
 [session]
 full = "refuse"
@@ -283,6 +303,12 @@ fn each_option_sets_its_field() {
     let secs = Duration::from_secs;
     let millis = Duration::from_millis;
     let listener = |text: &str| Listener::new(text.parse().unwrap());
+    let rates = |first: u64| Rates {
+        messages_in: first,
+        bytes_in: first + 1,
+        messages_out: first + 2,
+        bytes_out: first + 3,
+    };
     let default = QueueSettings {
         name: String::new(),
         filters: vec![],
@@ -351,6 +377,8 @@ fn each_option_sets_its_field() {
                     subscriptions_per_client_max: Some(103),
                     keep_alive_secs_max: Some(0),
                 },
+                connections_per_sec_max: 50,
+                rates: rates(51),
                 ..listener("127.0.0.1:8883")
             },
             Listener {
@@ -377,6 +405,8 @@ fn each_option_sets_its_field() {
                 failures_per_address_max: 8,
                 failures_per_client_max: 9,
                 within: secs(10),
+                connects_per_client_max: 13,
+                connects_within: secs(14),
                 lasts: secs(11),
             },
         },
@@ -416,6 +446,12 @@ fn each_option_sets_its_field() {
             queues_max: 12,
             match_cache_bytes_max: 130_000,
             stop_timeout: millis(14),
+            connections_per_sec_max: 60,
+            half_open_per_address_max: 61,
+            connections_per_user_max: 62,
+            client_rates: rates(63),
+            user_rates: rates(67),
+            memory_bytes_max: Some(71),
         },
         session: SessionSettings {
             full: SessionFull::Refuse,

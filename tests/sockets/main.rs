@@ -13,6 +13,7 @@ mod commands;
 mod commands5;
 mod crowd;
 mod features;
+mod limits;
 mod listeners;
 mod memory;
 mod mqtt5;

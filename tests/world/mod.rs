@@ -10,6 +10,7 @@ mod belonging;
 mod bounds;
 mod connecting;
 mod dead;
+mod defence;
 mod delayed;
 mod delivery;
 mod durable;
@@ -310,6 +311,8 @@ impl World {
 
     fn seeded(seed: u64, configure: impl FnOnce(&mut Config)) -> World {
         let mut config = Config::default();
+        // The clock stands still: what is days for a client is a moment here.
+        config.authentication.ban.connects_per_client_max = 0;
         configure(&mut config);
         let core = Core::new(&config, seed);
         World {
@@ -424,6 +427,7 @@ impl World {
             .expect("whole");
         let door = Arc::new(Door::new(&self.config, &self.listener));
         let (who, now) = (self.who.clone(), self.now);
+        self.core.check_memory(&connect)?;
         let admission = (self.core).connect_as(&mut self.worker, &connect, &who, &door, now);
         self.worker.effects.wake_all();
         match admission? {

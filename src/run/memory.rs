@@ -1,0 +1,142 @@
+//! How much memory there is, and how much of it the broker has.
+//!
+//! Owns where the system says so. What follows from it is the broker's.
+//!
+//! It is resident memory, and no account of our own, that gets a process killed.
+//! What the allocator gives back of what was freed, and when, is another matter:
+//! of a session of 80 MiB that is emptied 30 MiB at once, of such a queue
+//! sometimes next to nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::{fs, io};
+
+use crate::net::Shared;
+
+/// How often it is looked, as long as there is plenty;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// and when three quarters of it are used.
+const LOOK_EVERY_NEAR: Duration = Duration::from_millis(10);
+
+/// Looks how much memory is resident, until it is dropped, and tells the broker.
+///
+/// On a thread of its own: when memory runs out, those of the runtime have
+/// much to do.
+pub struct Watch {
+    // `None` once it is to end.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// `None`: there is no ceiling.
+    ///
+    /// # Errors
+    /// The thread cannot be made.
+    pub fn start(shared: &Arc<Shared>) -> io::Result<Option<Watch>> {
+        let Some(bytes_max) = shared.core.memory().bytes_max() else {
+            return Ok(None);
+        };
+        let shared = shared.clone();
+        let (stop, stopped) = channel();
+        let thread = thread::Builder::new().name("rotamq-memory".into());
+        let thread = thread.spawn(move || watch(&shared, bytes_max, &stopped))?;
+        Ok(Some(Watch {
+            stop: Some(stop),
+            thread: Some(thread),
+        }))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that looks at the memory has panicked");
+        }
+    }
+}
+
+fn watch(shared: &Shared, bytes_max: u64, stopped: &Receiver<()>) {
+    loop {
+        let Some(resident) = read_kib(Path::new("/proc/self/status"), "VmRSS:") else {
+            return tracing::warn!(
+                "the system does not say how much memory the broker has: there is no memory_bytes_max"
+            );
+        };
+        shared.core.note_memory(resident, shared.clock.now());
+        let next = match resident > bytes_max / 4 * 3 {
+            true => LOOK_EVERY_NEAR,
+            false => LOOK_EVERY,
+        };
+        if stopped.recv_timeout(next) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+    }
+}
+
+/// The ceiling where none is set, in bytes: four fifths of what the machine and
+/// the process's control groups allow, for the rest is the system's, and what
+/// comes between two looks. 0: the system does not say.
+pub fn default_ceiling() -> u64 {
+    let total = read_kib(Path::new("/proc/meminfo"), "MemTotal:");
+    let least = group_limits().chain(total).min();
+    least.map_or(0, |bytes| bytes / 5 * 4)
+}
+
+/// What limits the process's group and those around it (cgroup v2).
+fn group_limits() -> impl Iterator<Item = u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let group = group.map(|group| Path::new("/sys/fs/cgroup").join(group));
+    let around = group.as_deref().map(Path::ancestors);
+    let files: Vec<PathBuf> = (around.into_iter().flatten())
+        .map(|folder| folder.join("memory.max"))
+        .collect();
+    let limits = (files.into_iter()).filter_map(|file| fs::read_to_string(file).ok());
+    // "max": none.
+    limits.filter_map(|text| text.trim().parse().ok())
+}
+
+/// The number behind `name` in a file of lines such as `VmRSS:  1024 kB`, in
+/// bytes.
+fn read_kib(file: &Path, name: &str) -> Option<u64> {
+    find_kib(&fs::read_to_string(file).ok()?, name)
+}
+
+fn find_kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib = line.trim().strip_suffix("kB")?.trim_end();
+    kib.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_is_read() {
+        let status = "Name:\trotamq\nVmHWM:\t   12345 kB\nVmRSS:\t    9876 kB\nThreads:\t3\n";
+        assert_eq!(find_kib(status, "VmRSS:"), Some(9876 << 10));
+        for text in [
+            "",
+            "VmRSS:\n",
+            "VmRSS: 1\n",
+            "VmRSS: x kB\n",
+            "VmRSS: -1 kB\n",
+            "VmRSS: 99999999999999999999 kB\n",
+            "VmRSS: 18446744073709551615 kB\n",
+        ] {
+            assert_eq!(find_kib(text, "VmRSS:"), None, "{text:?}");
+        }
+        let resident = read_kib(Path::new("/proc/self/status"), "VmRSS:");
+        let total = read_kib(Path::new("/proc/meminfo"), "MemTotal:");
+        assert!(resident > Some(0) && resident < total);
+        assert!(default_ceiling() > 0 && Some(default_ceiling()) < total);
+    }
+}
