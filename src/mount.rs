@@ -139,6 +139,7 @@ fn with_response_topic(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::TopicFilter;
 
     fn mount() -> Mount {
         Mount::new("a/b/").expect("it is one")
@@ -226,6 +227,46 @@ mod tests {
         ] {
             assert_eq!(mount().holds(topic.as_bytes()), is_seen, "{topic}");
         }
+    }
+
+    /// A filter means below the mount point what it means elsewhere.
+    #[test]
+    fn filters_match_what_they_would_without() {
+        let texts = |levels: &[&str]| -> Vec<String> {
+            let mut all: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
+            let mut last = all.clone();
+            for _ in 0..2 {
+                let longer = |text: &String| {
+                    let text = text.clone();
+                    levels.iter().map(move |level| format!("{text}/{level}"))
+                };
+                last = last.iter().flat_map(longer).collect();
+                all.extend(last.iter().cloned());
+            }
+            all
+        };
+        let filters = texts(&["a", "b", "", "+", "#", "$x"]);
+        let topics = texts(&["a", "b", "", "$x"]);
+        let mut matched = 0;
+        for filter in &filters {
+            let Ok(meant) = TopicFilter::parse(filter, TopicLimits::NONE) else {
+                continue;
+            };
+            let entered = mount().enter_filter(filter);
+            assert_eq!(entered.is_none(), filter.starts_with('$'), "{filter}");
+            let Some(entered) = entered else { continue };
+            let entered = TopicFilter::parse(&entered, TopicLimits::NONE).expect(filter);
+            for topic in &topics {
+                let full = format!("{}{topic}", mount().as_str());
+                let comes =
+                    mount().holds(full.as_bytes()) && entered.matches(TopicName::of_valid(&full));
+                let topic = TopicName::parse(topic, TopicLimits::NONE);
+                let expected = topic.is_ok_and(|topic| meant.matches(topic));
+                assert_eq!(comes, expected, "{filter} {full}");
+                matched += u32::from(comes);
+            }
+        }
+        assert!(matched > 500, "{matched}");
     }
 
     #[test]

@@ -472,3 +472,27 @@ fn rights_are_asked_for_the_whole_topic() {
         }
     });
 }
+
+/// What a member had in hand is told in the same words by the next broker.
+#[test]
+fn a_job_in_hand_comes_again_as_it_came() {
+    in_mqtt_5(
+        |_| (),
+        |mut world| {
+            if world.disk.is_none() {
+                return;
+            }
+            let (inside, outside) = in_and_out(&mut world);
+            world.subscribe(inside, "$queue/jobs", 2);
+            world.publish(outside, "$queue/site1/jobs", "job", 2);
+            let job = world.messages(inside).remove(0);
+            world.restart();
+            by(&mut world, SITE);
+            let inside = world.connect("inside").clean(false).go();
+            let again = world.messages(inside).remove(0);
+            let expected = Message { dup: true, ..job };
+            assert_eq!(again, expected);
+            world.acknowledge(inside, &again);
+        },
+    );
+}
