@@ -35,6 +35,7 @@ use handshake::{LINGER, within};
 use listen::Accepted;
 pub(crate) use listen::{Listening, SocketFile};
 pub use peer::{Peer, PeerAddress, TlsPeer};
+pub(crate) use tls::{read_certificates, read_identity};
 pub(crate) use transport::Entrance;
 use transport::{Ready, Stream};
 pub(crate) use worker::with_worker;

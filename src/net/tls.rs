@@ -1,7 +1,8 @@
 //! TLS of a listener: its certificates, checked when they are read, and the
 //! handshakes.
 //!
-//! Owns the files' form and what can be wrong with them. What a client's
+//! Owns the files' form and what can be wrong with them, also where a client of
+//! ours reads them. What a client's
 //! certificate is worth beyond being valid is decided where clients are known.
 
 use std::fmt;
@@ -184,9 +185,7 @@ impl Loaded {
         protocol: Protocol,
     ) -> Result<Loaded, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let chain = read_certificates(certificate)?;
-        let expires = check_validity(certificate, &chain, &provider)?;
-        let key = certified_key(certificate, chain, key, &provider)?;
+        let (key, expires) = read_identity(certificate, key, &provider)?;
         let verifier = client_verifier(settings, &provider)?;
         let failed = |error: Error| TlsError(format!("TLS cannot be set up: {error}"));
         let versions = match settings.version_min {
@@ -252,8 +251,28 @@ fn read_parts<P: PemObject>(what: &str, label: &str, path: &Path) -> Result<Vec<
     }
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates of a PEM file, at least one.
+///
+/// # Errors
+/// The file cannot be read, or has none.
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     read_parts("certificate", "CERTIFICATE", path)
+}
+
+/// A certificate, with those between it and its authority, and its key; and when
+/// the first of them ends, in seconds since 1970.
+///
+/// # Errors
+/// A file cannot be read or has not in it what it should, a certificate is not
+/// valid now, or the key is another one's.
+pub(crate) fn read_identity(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<(CertifiedKey, u64), TlsError> {
+    let chain = read_certificates(certificate)?;
+    let expires = check_validity(certificate, &chain, provider)?;
+    Ok((certified_key(certificate, chain, key, provider)?, expires))
 }
 
 /// When the first of the certificates ends, in seconds since 1970; all have
@@ -342,7 +361,7 @@ fn certified_key(
         let label = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
         TlsError(match error {
             _ if bytes.windows(label.len()).any(|bytes| bytes == label) => format!(
-                "the key {shown} is encrypted, and the broker cannot ask for its password: \
+                "the key {shown} is encrypted, and nobody is asked for its password here: \
                  openssl pkey -in {shown} -out FILE writes it without one"
             ),
             pem::Error::NoItemsFound => {
