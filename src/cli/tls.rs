@@ -19,7 +19,6 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use super::Failure;
 use crate::net::{read_certificates, read_identity};
 
 /// How to speak TLS; without `--cafile`, not at all.
@@ -49,23 +48,26 @@ impl TlsArguments {
     ///
     /// # Errors
     /// A file cannot be read, or has not in it what it should.
-    pub fn read(&self) -> Result<Option<ClientConfig>, Failure> {
+    pub fn read(&self) -> Result<Option<ClientConfig>, String> {
         let Some(cafile) = &self.cafile else {
             return Ok(None);
         };
         let provider = Arc::new(default_provider());
         let mut roots = RootCertStore::empty();
         // Of the many that a system has, some may be too old in form.
-        if let (0, _) = roots.add_parsable_certificates(read_certificates(cafile)?) {
+        let certificates = read_certificates(cafile).map_err(|error| error.to_string())?;
+        if let (0, _) = roots.add_parsable_certificates(certificates) {
             let shown = cafile.display();
-            let text = format!("no certificate in {shown} can be used as an authority");
-            return Err(Failure::new(text));
+            return Err(format!(
+                "no certificate in {shown} can be used as an authority"
+            ));
         }
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        let verifier = verifier.build()?;
+        let verifier = verifier.build().map_err(|error| error.to_string())?;
         let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()?;
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
         let builder = match self.insecure {
             false => builder.with_webpki_verifier(verifier),
             true => {
@@ -74,7 +76,8 @@ impl TlsArguments {
         };
         Ok(Some(match (&self.cert, &self.key) {
             (Some(certificate), Some(key)) => {
-                let (identity, _) = read_identity(certificate, key, &provider)?;
+                let (identity, _) = read_identity(certificate, key, &provider)
+                    .map_err(|error| error.to_string())?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
             }
             _ => builder.with_no_client_auth(),
@@ -86,12 +89,9 @@ impl TlsArguments {
 ///
 /// # Errors
 /// No certificate can be for it.
-pub fn server_name(host: &str) -> Result<ServerName<'static>, Failure> {
-    ServerName::try_from(host.to_owned()).map_err(|_| {
-        Failure::new(format!(
-            "{host:?} is no host's name or address, which a certificate could be for"
-        ))
-    })
+pub fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(host.to_owned())
+        .map_err(|_| format!("{host:?} is no host's name or address, as a certificate has"))
 }
 
 /// What TLS has against a connection, and what to do; `None`: it is not TLS that
