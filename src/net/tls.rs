@@ -5,17 +5,20 @@
 //! ours reads them. What a client's
 //! certificate is worth beyond being valid is decided where clients are known.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -133,9 +136,10 @@ impl Tls {
         &self,
         stream: Box<dyn Stream>,
         turns: &Arc<Semaphore>,
-    ) -> io::Result<(TlsStream<Box<dyn Stream>>, TlsPeer)> {
+    ) -> io::Result<(TlsStream<ReadAhead>, TlsPeer)> {
         let config = self.loaded.read().config.clone();
-        let stream = in_turns(TlsAcceptor::from(config).accept(stream), turns).await?;
+        let accept = TlsAcceptor::from(config).accept(ReadAhead::new(stream));
+        let stream = in_turns(accept, turns).await?;
         let (_, connection) = stream.get_ref();
         let chain = connection.peer_certificates().unwrap_or_default();
         let certificate = chain
@@ -149,9 +153,9 @@ impl Tls {
 /// millisecond, in turns with all other handshakes: between two of them everybody
 /// else who has something to do gets to it.
 async fn in_turns(
-    mut handshake: Accept<Box<dyn Stream>>,
+    mut handshake: Accept<ReadAhead>,
     turns: &Arc<Semaphore>,
-) -> io::Result<TlsStream<Box<dyn Stream>>> {
+) -> io::Result<TlsStream<ReadAhead>> {
     loop {
         let turn = turns.clone().acquire_owned().await;
         let step = poll_fn(|cx| Poll::Ready(Pin::new(&mut handshake).poll(cx))).await;
@@ -175,6 +179,99 @@ async fn woken() {
         false => Poll::Pending,
     })
     .await;
+}
+
+/// What TLS reads from: it asks for 4 KiB at a time, and gets them from a longer
+/// read, so that a busy connection needs few system calls.
+pub struct ReadAhead {
+    stream: Box<dyn Stream>,
+    // Of the buffer, what was read and not asked for yet; an idle connection owns
+    // none.
+    ahead: Range<usize>,
+    buffer: Vec<u8>,
+}
+
+/// Two records of TLS, or a little less.
+const AHEAD_BYTES: usize = 32 << 10;
+
+thread_local! {
+    // The buffer that the thread's connections read into, while none holds it.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl ReadAhead {
+    fn new(stream: Box<dyn Stream>) -> ReadAhead {
+        ReadAhead {
+            stream,
+            ahead: 0..0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Reads once, into the thread's buffer, which stays here if there was
+    /// anything to read.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut buffer = SPARE.take();
+        buffer.resize(AHEAD_BYTES, 0);
+        let mut free = ReadBuf::new(&mut buffer);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut free);
+        self.ahead = 0..free.filled().len();
+        match self.ahead.is_empty() {
+            true => SPARE.set(buffer),
+            false => self.buffer = buffer,
+        }
+        read
+    }
+}
+
+impl AsyncRead for ReadAhead {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            ready!(self.fill(cx))?;
+        }
+        let Range { start, end } = self.ahead;
+        let count = (end - start).min(out.remaining());
+        out.put_slice(&self.buffer[start..start + count]);
+        self.ahead.start += count;
+        if self.ahead.is_empty() && !self.buffer.is_empty() {
+            SPARE.set(std::mem::take(&mut self.buffer));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ReadAhead {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 impl Loaded {
