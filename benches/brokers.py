@@ -118,11 +118,11 @@ class Broker:
         """
         row = (rows or BROKERS)[name]
         self.name = name
-        self.port, port2, port3 = free_ports(3)
+        self.port, self.port2, port3 = free_ports(3)
         words = {
             "{folder}": str(folder),
             "{port}": str(self.port),
-            "{port2}": str(port2),
+            "{port2}": str(self.port2),
             "{port3}": str(port3),
         }
 
@@ -294,12 +294,13 @@ def apt_install(*packages):
         )
 
 
-def bench(arguments, broker, seconds_max):
+def bench(arguments, broker, seconds_max, port=None):
     """What `rotamq bench` reports of the broker, as a dictionary.
 
-    Raises OSError, with what it says, where it fails.
+    `port`: another one than its first. Raises OSError, with what it says, where it fails.
     """
-    command = [ROTAMQ, "bench", *arguments.split(), "--address", broker.address, "--json"]
+    address = f"127.0.0.1:{port or broker.port}"
+    command = [ROTAMQ, "bench", *arguments.split(), "--address", address, "--json"]
     for pid in broker.pids():
         command += ["--pid", str(pid)]
     try:

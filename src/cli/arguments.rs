@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Failure;
 use super::client::open;
 use super::property::{self, FIELD_BYTES_MAX, GivenProperties, PropertyArguments};
+use super::tls::TlsArguments;
 use crate::message::Qos;
 use crate::protocol::{PacketType, Property, Version};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
@@ -21,9 +22,14 @@ pub struct ConnectArguments {
     /// The broker's host
     #[arg(short = 'h', long, default_value = "localhost")]
     pub(super) host: String,
-    /// The broker's port
-    #[arg(short, long, default_value_t = 1883)]
-    pub(super) port: u16,
+    /// The broker's port [default: 1883, and 8883 with --cafile]
+    #[arg(short, long)]
+    port: Option<u16>,
+    /// The broker's Unix socket, in place of host and port
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
+    pub(super) unix: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) tls: TlsArguments,
     /// The client identifier; made up if not given
     #[arg(short, long, value_parser = field)]
     pub(super) id: Option<String>,
@@ -80,6 +86,23 @@ pub struct ConnectArguments {
 }
 
 impl ConnectArguments {
+    /// The port that was asked for, or the one that brokers have by custom.
+    pub fn port(&self) -> u16 {
+        let of_custom = match self.tls.is_asked_for() {
+            true => 8883,
+            false => 1883,
+        };
+        self.port.unwrap_or(of_custom)
+    }
+
+    /// Where the broker is, in words.
+    pub fn place(&self) -> String {
+        match &self.unix {
+            Some(path) => path.display().to_string(),
+            None => format!("{}:{}", self.host, self.port()),
+        }
+    }
+
     /// The properties of `packets`, those that the command at hand sends, and
     /// of the will.
     ///

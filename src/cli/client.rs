@@ -13,19 +13,20 @@ use std::num::NonZeroU16;
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
 
 use super::arguments::{ConnectArguments, field};
 use super::property::GivenProperties;
-use super::{Failure, Outcome, describe};
+use super::{Failure, Outcome, describe, tls};
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
     Connack, Connect, Disconnect, Packet, PacketType, Property, Publish, REMAINING_BYTES_MAX,
@@ -36,7 +37,7 @@ use crate::protocol::{
 pub use super::arguments::{qos, version};
 pub use super::describe::words;
 
-/// For the TCP connection, and then for CONNACK.
+/// For the connection, the handshake of TLS with it, and then for CONNACK.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the broker to close after DISCONNECT [MQTT-3.14.4-1].
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,6 +45,11 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PACKET_BYTES_MAX: usize = 5 + REMAINING_BYTES_MAX;
 /// Read at once.
 const READ_BYTES: usize = 64 << 10;
+
+/// TCP or a Unix socket, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 /// Connects, does `work`, and disconnects; so it does at once when the process
 /// is told to stop, which is no failure.
@@ -151,7 +157,7 @@ pub struct Client {
 
 /// What comes from the broker.
 pub struct Receiver {
-    stream: OwnedReadHalf,
+    stream: ReadHalf<Box<dyn Stream>>,
     bytes: Vec<u8>,
     /// Of `bytes`, what was given out.
     taken: usize,
@@ -166,11 +172,13 @@ pub struct Receiver {
     /// What our DISCONNECT is to say; `None`: the broker has sent one, and
     /// reads nothing more (3.14.4).
     farewell: Option<ReasonCode>,
+    /// TLS has said why there is no connection.
+    refused_by_tls: bool,
 }
 
 /// What goes to the broker.
 pub struct Sender {
-    stream: OwnedWriteHalf,
+    stream: WriteHalf<Box<dyn Stream>>,
     bytes: Vec<u8>,
     /// Of `bytes`, what was written.
     written: usize,
@@ -241,21 +249,16 @@ impl Client {
         arguments: &ConnectArguments,
         properties: &GivenProperties,
     ) -> Result<Client, Failure> {
-        let place = format!("{}:{}", arguments.host, arguments.port);
-        let connected = TcpStream::connect((arguments.host.as_str(), arguments.port));
-        let stream = match timeout(CONNECT_TIMEOUT, connected).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                return Err(Failure::new(format!("cannot connect to {place}: {error}")));
-            }
+        let place = arguments.place();
+        let stream = match timeout(CONNECT_TIMEOUT, connect(arguments)).await {
+            Ok(connected) => connected?,
             Err(_) => {
                 let secs = CONNECT_TIMEOUT.as_secs();
                 let text = format!("cannot connect to {place}: no answer within {secs} seconds");
                 return Err(Failure::new(text));
             }
         };
-        stream.set_nodelay(true)?;
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = split(stream);
         let version = arguments.protocol_version;
         let keep_alive = Duration::from_secs(arguments.keepalive.into());
         let mut receiver = Receiver {
@@ -268,6 +271,7 @@ impl Client {
             topic_alias_max: 0,
             aliases: HashMap::new(),
             farewell: Some(ReasonCode::Success),
+            refused_by_tls: false,
         };
         for property in properties.of(PacketType::Connect).iter() {
             match property {
@@ -292,6 +296,9 @@ impl Client {
         client.send_connect(arguments, properties)?;
         match timeout(CONNECT_TIMEOUT, client.connack()).await {
             Ok(Ok(())) => Ok(client),
+            Ok(Err(_)) if client.speaks_tls() => {
+                Err(Failure::new(format!("{place} speaks TLS: add --cafile")))
+            }
             Ok(Err(failure)) if client.does_not_speak_5() => {
                 Err(failure.and("if it does not speak MQTT 5, add -V 3.1.1"))
             }
@@ -337,7 +344,8 @@ impl Client {
 
     /// Waits until the broker has accepted the connection.
     async fn connack(&mut self) -> Result<(), Failure> {
-        self.sender.flush().await?;
+        // If it is closed already, what is to be read may say why.
+        _ = self.sender.flush().await;
         loop {
             match self.receiver.packet()? {
                 None => {}
@@ -356,7 +364,7 @@ impl Client {
     /// Whether what kept from connecting looks like a broker that knows no
     /// MQTT 5: it closes, answers in the old form, or says so (3.1.2.2).
     fn does_not_speak_5(&self) -> bool {
-        if self.receiver.version != Version::V5 {
+        if self.receiver.version != Version::V5 || self.receiver.refused_by_tls {
             return false;
         }
         let answer = &self.receiver.bytes;
@@ -368,6 +376,11 @@ impl Client {
             _ => matches!(decoded(Version::V3_1_1), Ok(Some((Packet::Connack(_), _)))),
         };
         answer.is_empty() || says_so
+    }
+
+    /// Whether the answer is TLS's: an alert (RFC 8446, 5.1), as MQTT was none.
+    fn speaks_tls(&self) -> bool {
+        self.receiver.bytes.starts_with(&[21, 3])
     }
 
     /// Says good-bye and waits a moment for the broker to have read it: closed
@@ -388,6 +401,39 @@ impl Client {
         };
         // However it goes, the connection is over then.
         _ = timeout(DISCONNECT_TIMEOUT, closed).await;
+    }
+}
+
+/// Connects to the broker, and shakes hands where TLS is asked for.
+async fn connect(arguments: &ConnectArguments) -> Result<Box<dyn Stream>, Failure> {
+    let place = arguments.place();
+    let failed = |why: &str| Failure::new(format!("cannot connect to {place}: {why}"));
+    let host = arguments.host.as_str();
+    let tls = match arguments.tls.read()? {
+        Some(config) => Some((
+            TlsConnector::from(Arc::new(config)),
+            tls::server_name(host)?,
+        )),
+        None => None,
+    };
+    let connected: io::Result<Box<dyn Stream>> = match &arguments.unix {
+        Some(path) => UnixStream::connect(path)
+            .await
+            .map(|stream| Box::new(stream) as _),
+        None => match TcpStream::connect((host, arguments.port())).await {
+            Ok(stream) => stream.set_nodelay(true).map(|()| Box::new(stream) as _),
+            Err(error) => Err(error),
+        },
+    };
+    let stream = connected.map_err(|error| failed(&error.to_string()))?;
+    let Some((connector, name)) = tls else {
+        return Ok(stream);
+    };
+    match connector.connect(name, stream).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => Err(failed(&tls::explain(&error).unwrap_or_else(|| {
+            format!("no handshake of TLS ({error}): does the broker speak it there?")
+        }))),
     }
 }
 
@@ -442,7 +488,10 @@ impl Receiver {
         match self.stream.read_buf(&mut self.bytes).await {
             Ok(0) => Err(Failure::new("the broker closed the connection")),
             Ok(_) => Ok(()),
-            Err(error) => Err(lost(&error)),
+            Err(error) => {
+                self.refused_by_tls = tls::explain(&error).is_some();
+                Err(lost(&error))
+            }
         }
     }
 }
@@ -486,7 +535,8 @@ fn resolve<'a>(
 }
 
 fn lost(error: &io::Error) -> Failure {
-    Failure::new(format!("the connection to the broker is lost: {error}"))
+    let why = tls::explain(error).unwrap_or_else(|| error.to_string());
+    Failure::new(format!("the connection to the broker is lost: {why}"))
 }
 
 impl Sender {

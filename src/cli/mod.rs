@@ -19,6 +19,7 @@ pub mod serve;
 pub mod store;
 mod strftime;
 pub mod subscribe;
+mod tls;
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -41,6 +41,7 @@ use listen::Accepted;
 pub(crate) use listen::{Bound, Listening, SocketFile};
 use pace::{Pace, Scope, UserScopes};
 pub use peer::{Peer, PeerAddress, TlsPeer};
+pub(crate) use tls::{read_certificates, read_identity};
 pub(crate) use transport::Entrance;
 use transport::{Ready, Stream};
 pub(crate) use worker::with_worker;

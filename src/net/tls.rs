@@ -1,20 +1,24 @@
 //! TLS of a listener: its certificates, checked when they are read, and the
 //! handshakes.
 //!
-//! Owns the files' form and what can be wrong with them. What a client's
+//! Owns the files' form and what can be wrong with them, also where a client of
+//! ours reads them. What a client's
 //! certificate is worth beyond being valid is decided where clients are known.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -132,9 +136,10 @@ impl Tls {
         &self,
         stream: Box<dyn Stream>,
         turns: &Arc<Semaphore>,
-    ) -> io::Result<(TlsStream<Box<dyn Stream>>, TlsPeer)> {
+    ) -> io::Result<(TlsStream<ReadAhead>, TlsPeer)> {
         let config = self.loaded.read().config.clone();
-        let stream = in_turns(TlsAcceptor::from(config).accept(stream), turns).await?;
+        let accept = TlsAcceptor::from(config).accept(ReadAhead::new(stream));
+        let stream = in_turns(accept, turns).await?;
         let (_, connection) = stream.get_ref();
         let chain = connection.peer_certificates().unwrap_or_default();
         let certificate = chain
@@ -148,9 +153,9 @@ impl Tls {
 /// millisecond, in turns with all other handshakes: between two of them everybody
 /// else who has something to do gets to it.
 async fn in_turns(
-    mut handshake: Accept<Box<dyn Stream>>,
+    mut handshake: Accept<ReadAhead>,
     turns: &Arc<Semaphore>,
-) -> io::Result<TlsStream<Box<dyn Stream>>> {
+) -> io::Result<TlsStream<ReadAhead>> {
     loop {
         let turn = turns.clone().acquire_owned().await;
         let step = poll_fn(|cx| Poll::Ready(Pin::new(&mut handshake).poll(cx))).await;
@@ -176,6 +181,99 @@ async fn woken() {
     .await;
 }
 
+/// What TLS reads from: it asks for 4 KiB at a time, and gets them from a longer
+/// read, so that a busy connection needs few system calls.
+pub struct ReadAhead {
+    stream: Box<dyn Stream>,
+    // Of the buffer, what was read and not asked for yet; an idle connection owns
+    // none.
+    ahead: Range<usize>,
+    buffer: Vec<u8>,
+}
+
+/// Two records of TLS, or a little less.
+const AHEAD_BYTES: usize = 32 << 10;
+
+thread_local! {
+    // The buffer that the thread's connections read into, while none holds it.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl ReadAhead {
+    fn new(stream: Box<dyn Stream>) -> ReadAhead {
+        ReadAhead {
+            stream,
+            ahead: 0..0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Reads once, into the thread's buffer, which stays here if there was
+    /// anything to read.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut buffer = SPARE.take();
+        buffer.resize(AHEAD_BYTES, 0);
+        let mut free = ReadBuf::new(&mut buffer);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut free);
+        self.ahead = 0..free.filled().len();
+        match self.ahead.is_empty() {
+            true => SPARE.set(buffer),
+            false => self.buffer = buffer,
+        }
+        read
+    }
+}
+
+impl AsyncRead for ReadAhead {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            ready!(self.fill(cx))?;
+        }
+        let Range { start, end } = self.ahead;
+        let count = (end - start).min(out.remaining());
+        out.put_slice(&self.buffer[start..start + count]);
+        self.ahead.start += count;
+        if self.ahead.is_empty() && !self.buffer.is_empty() {
+            SPARE.set(std::mem::take(&mut self.buffer));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ReadAhead {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 impl Loaded {
     fn read(
         settings: &TlsSettings,
@@ -184,9 +282,7 @@ impl Loaded {
         protocol: Protocol,
     ) -> Result<Loaded, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let chain = read_certificates(certificate)?;
-        let expires = check_validity(certificate, &chain, &provider)?;
-        let key = certified_key(certificate, chain, key, &provider)?;
+        let (key, expires) = read_identity(certificate, key, &provider)?;
         let verifier = client_verifier(settings, &provider)?;
         let failed = |error: Error| TlsError(format!("TLS cannot be set up: {error}"));
         let versions = match settings.version_min {
@@ -252,8 +348,28 @@ fn read_parts<P: PemObject>(what: &str, label: &str, path: &Path) -> Result<Vec<
     }
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates of a PEM file, at least one.
+///
+/// # Errors
+/// The file cannot be read, or has none.
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     read_parts("certificate", "CERTIFICATE", path)
+}
+
+/// A certificate, with those between it and its authority, and its key; and when
+/// the first of them ends, in seconds since 1970.
+///
+/// # Errors
+/// A file cannot be read or has not in it what it should, a certificate is not
+/// valid now, or the key is another one's.
+pub(crate) fn read_identity(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<(CertifiedKey, u64), TlsError> {
+    let chain = read_certificates(certificate)?;
+    let expires = check_validity(certificate, &chain, provider)?;
+    Ok((certified_key(certificate, chain, key, provider)?, expires))
 }
 
 /// When the first of the certificates ends, in seconds since 1970; all have
@@ -342,7 +458,7 @@ fn certified_key(
         let label = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
         TlsError(match error {
             _ if bytes.windows(label.len()).any(|bytes| bytes == label) => format!(
-                "the key {shown} is encrypted, and the broker cannot ask for its password: \
+                "the key {shown} is encrypted, and nobody is asked for its password here: \
                  openssl pkey -in {shown} -out FILE writes it without one"
             ),
             pem::Error::NoItemsFound => {

@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::listen::Accepted;
-use super::tls::{Tls, TlsError};
+use super::tls::{ReadAhead, Tls, TlsError};
 use super::websocket::{self, WebSocket};
 use super::{Peer, PeerAddress, Place, Scope, Shared, proxy};
 use crate::authentication::Chain;
@@ -29,7 +29,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
 
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
-impl Stream for TlsStream<Box<dyn Stream>> {}
+impl Stream for TlsStream<ReadAhead> {}
 
 impl Stream for Box<dyn Stream> {
     fn admit(&mut self, packet_bytes_max: usize) {

@@ -11,6 +11,7 @@ mod certificates;
 mod clients;
 mod commands;
 mod commands5;
+mod commands_tls;
 mod crowd;
 mod features;
 mod limits;

@@ -594,4 +594,17 @@ fn the_commands_of_the_docs_work() {
     let ca = folder.join("ca.pem");
     let said = mosquitto_pub(program.address, &[Path::new("--cafile"), &ca]);
     assert!(said.status.success(), "{said:?}");
+    let line = docs.lines().find(|line| line.contains("    rotamq sub "));
+    let line = line.expect("it shows our own client").replace('\'', "");
+    let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+    let port = program.address.port().to_string();
+    let mut command = crate::process::rotamq(&words);
+    let said = command
+        .args(["-p", &port, "-E"])
+        .current_dir(&folder)
+        .output();
+    assert!(
+        said.as_ref().is_ok_and(|said| said.status.success()),
+        "{said:?}"
+    );
 }

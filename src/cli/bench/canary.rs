@@ -27,6 +27,7 @@ use super::net::{Client, Net, Silence};
 use super::publication::{Form, Stamp, Template};
 use super::report::Report;
 use super::retained::{Retained, with_retained};
+use super::storm::{Passed, Storm};
 use super::{Beside, Job, latency, traffic};
 use crate::message::Qos;
 use crate::protocol::Version;
@@ -48,9 +49,15 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         match job.beside {
             Beside::Retained => with_retained(job, |retained| {
                 retained.put(|_| ())?;
-                watch(job, course, Some(retained))
+                watch(job, course, Own::Retained(retained))
             }),
-            _ => watch(job, course, None),
+            Beside::Reconnect => {
+                let mut storm = Storm::gather(job)?;
+                let seen = watch(job, course, Own::Storm(&mut storm))?;
+                storm.disperse()?;
+                Ok(seen)
+            }
+            _ => watch(job, course, Own::Nothing),
         }
     };
     let plans = plan(job).into_iter().collect();
@@ -75,6 +82,15 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
         report.add("canary_nice", "canary's niceness", nice, "");
     }
     let (before, after) = (&seen.before, &seen.after);
+    if let Some(passed) = &seen.passed {
+        let took_secs = passed.took.as_secs_f64();
+        report.add_number("all_back_s", "all are back after", took_secs, "s");
+        report.add_quantiles("back", "a client is back after", &passed.back);
+        report.add("turned_away", "not let in", passed.turned_away, "times");
+        report.add_cpu("reconnect", before, after, passed.back.len());
+        report.add_resident("", "broker's resident memory", after);
+        return Ok(());
+    }
     if job.beside != Beside::None {
         traffic::add_rates(report, "", before, after);
         report.add("lost", "the load's lost", seen.balance.lost, "deliveries");
@@ -88,7 +104,7 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
 /// The load, as far as it is steady traffic.
 fn plan(job: &Job) -> Option<Plan> {
     let (copies, rate) = match job.beside {
-        Beside::None | Beside::Retained => return None,
+        Beside::None | Beside::Retained | Beside::Reconnect => return None,
         Beside::Flood => (1, 0.0),
         Beside::FanOut => (job.subscribers, BURSTS_PER_SECOND),
     };
@@ -106,6 +122,13 @@ fn plan(job: &Job) -> Option<Plan> {
     })
 }
 
+/// A load that is no steady traffic.
+enum Own<'a, 'b> {
+    Nothing,
+    Retained(&'a mut Retained<'b>),
+    Storm(&'a mut Storm<'b>),
+}
+
 /// What came of it all.
 struct Seen {
     /// In nanoseconds.
@@ -117,14 +140,12 @@ struct Seen {
     before: Sample,
     after: Sample,
     balance: Balance,
+    /// Of a storm.
+    passed: Option<Passed>,
 }
 
 /// Watches the canary, alone and then beside the load; the load is connected.
-fn watch(
-    job: &Job,
-    course: &Course<'_>,
-    retained: Option<&mut Retained<'_>>,
-) -> Result<Seen, String> {
+fn watch(job: &Job, course: &Course<'_>, own: Own<'_, '_>) -> Result<Seen, String> {
     let canary = Canary::connect(job)?;
     let ended = AtomicBool::new(false);
     let came = AtomicU64::new(0);
@@ -133,7 +154,7 @@ fn watch(
         let sender = scope.spawn(|| canary.send(stopped));
         let reader = scope.spawn(|| canary.read(&ended, &came));
         let alive = || !sender.is_finished() && !reader.is_finished();
-        let led = lead(job, course, retained, canary.start, alive);
+        let led = lead(job, course, own, canary.start, alive);
         drop::<Sender<()>>(stop);
         let sent = sender.join();
         let deadline = Instant::now() + SETTLE;
@@ -160,6 +181,7 @@ fn watch(
         before: led.before,
         after: led.after,
         balance: led.balance,
+        passed: led.passed,
     })
 }
 
@@ -171,13 +193,14 @@ struct Led {
     before: Sample,
     after: Sample,
     balance: Balance,
+    passed: Option<Passed>,
 }
 
 /// Leads the load through its phases while the canary is `alive`.
 fn lead(
     job: &Job,
     course: &Course<'_>,
-    retained: Option<&mut Retained<'_>>,
+    own: Own<'_, '_>,
     start: Instant,
     alive: impl Fn() -> bool,
 ) -> Result<Led, String> {
@@ -185,6 +208,22 @@ fn lead(
     let calm_from = start.elapsed();
     course.stay_with(Phase::Connect, job.duration, &alive)?;
     let calm = calm_from..start.elapsed();
+    let retained = match own {
+        Own::Nothing => None,
+        Own::Retained(retained) => Some(retained),
+        Own::Storm(storm) => {
+            let (from, before) = (start.elapsed(), course.sample()?);
+            let passed = storm.strike(alive)?;
+            return Ok(Led {
+                calm,
+                during: from..start.elapsed(),
+                before,
+                after: course.sample()?,
+                balance: course.settle()?,
+                passed: Some(passed),
+            });
+        }
+    };
     let ended = AtomicBool::new(false);
     let read = AtomicU64::new(0);
     let sample = || {
@@ -224,6 +263,7 @@ fn lead(
             before,
             after,
             balance: course.settle()?,
+            passed: None,
         })
     })
 }

@@ -7,15 +7,18 @@
 //! the way of a message.
 //!
 //! In reading order: `publication`, `asks`, `digits` and `frame` are what goes
-//! out and comes in, `latency` how long it took, `net` the sockets, `flow` and
-//! `fill` the traffic of one thread, `course` the run from start to end, then a
-//! file a kind of scenario, `churn` beside them, and `report`.
+//! out and comes in, `latency` how long it took, `wire` a socket and `net` all of
+//! them, `dial` those of clients that come and go, `flow` and `fill` the traffic
+//! of one thread, `course` the run from start to end, then a file a kind of
+//! scenario, `churn` and `storm` beside them, and `report`.
 
 mod asks;
 mod backlog;
 mod canary;
 mod churn;
+mod connect;
 mod course;
+mod dial;
 mod digits;
 mod drain;
 mod fill;
@@ -28,14 +31,17 @@ mod publication;
 mod report;
 mod retained;
 mod stall;
+mod storm;
 mod traffic;
 mod usage;
+mod wire;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 
+use super::tls::TlsArguments;
 use super::{Outcome, client, print};
 use crate::message::Qos;
 use crate::protocol::{PropertiesBuf, Property, Version};
@@ -44,6 +50,7 @@ use flow::Load;
 use net::{Client, Target};
 use publication::{Form, Stamp};
 use report::Report;
+use wire::Secure;
 
 /// What `rotamq bench` is told.
 #[derive(Clone, Debug, clap::Args)]
@@ -55,6 +62,13 @@ pub struct BenchArguments {
     /// The broker's address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
     pub address: String,
+
+    #[command(flatten)]
+    pub tls: TlsArguments,
+
+    /// Resume no sessions of TLS: each connection has a full handshake
+    #[arg(long, requires = "cafile")]
+    pub full_handshakes: bool,
 
     /// MQTT's version: 3.1, 3.1.1 or 5
     #[arg(short = 'V', long, value_name = "VERSION", default_value = "5", value_parser = client::version)]
@@ -78,11 +92,12 @@ pub struct BenchArguments {
     /// Messages a second of all publishers together, whatever comes back; 0:
     /// as many as the window allows. In stall: of the publisher to the
     /// stalled subscriber. In canary: of the canary [default: 0; stall: 50000,
-    /// canary: 10]
+    /// canary: 10, and 200 beside reconnect]
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pub rate: Option<u32>,
 
     /// How long is measured; in canary: without the load, and then beside it
+    /// (beside reconnect: until all are back)
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = parse_seconds)]
     pub seconds: f64,
 
@@ -116,7 +131,9 @@ pub struct BenchArguments {
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub subscribers: Option<usize>,
 
-    /// Clients that are idle, or absent [default: idle 1000, drain 100]
+    /// Clients that are idle, or absent; in connect: those that connect at one
+    /// time; in canary beside reconnect: those that come back [default: idle
+    /// 1000, drain 100, connect 50, canary 15000]
     #[arg(long, value_name = "COUNT", value_parser = parse_count)]
     pub clients: Option<usize>,
 
@@ -228,6 +245,8 @@ pub enum Scenario {
     Share,
     /// Clients that connect and do nothing
     Idle,
+    /// Clients that connect and disconnect, again and again
+    Connect,
     /// Persistent sessions: messages are queued for them, then they come back
     Drain,
     /// Pairs, beside a subscriber that stops reading what it is sent
@@ -250,6 +269,9 @@ pub enum Beside {
     FanOut,
     /// Retained --messages, sent to a new subscriber again and again
     Retained,
+    /// So many --clients with sessions, which are cut off all at once, and come
+    /// back all at once
+    Reconnect,
 }
 
 impl Beside {
@@ -259,6 +281,7 @@ impl Beside {
             Beside::Flood => "flood",
             Beside::FanOut => "fan-out",
             Beside::Retained => "retained",
+            Beside::Reconnect => "reconnect",
         }
     }
 }
@@ -274,6 +297,7 @@ impl Scenario {
             Scenario::Take => "take",
             Scenario::Share => "share",
             Scenario::Idle => "idle",
+            Scenario::Connect => "connect",
             Scenario::Drain => "drain",
             Scenario::Stall => "stall",
             Scenario::Retained => "retained",
@@ -294,6 +318,7 @@ pub fn run(args: &BenchArguments) -> Outcome {
     job.describe(args, &mut report);
     match job.scenario {
         Scenario::Idle => idle::run(&job, &mut report)?,
+        Scenario::Connect => connect::run(&job, &mut report)?,
         Scenario::Drain => drain::run(&job, &mut report)?,
         Scenario::Put => backlog::put(&job, &mut report)?,
         Scenario::Take => backlog::take(&job, &mut report)?,
@@ -313,6 +338,7 @@ pub fn run(args: &BenchArguments) -> Outcome {
 struct Job {
     scenario: Scenario,
     target: Target,
+    full_handshakes: bool,
     /// In topics and client identifiers, so that runs do not meet.
     run: String,
     form: Form,
@@ -362,7 +388,8 @@ impl Job {
         let mut subscribers = vec![(FanOut, 100), (FanIn, 2), (Queue, 10), (Share, 10)];
         subscribers.extend([(Take, 10), (Canary, 10_000)]);
         let subscribers = count("--subscribers", args.subscribers, &subscribers)?;
-        let clients = count("--clients", args.clients, &[(Idle, 1000), (Drain, 100)])?;
+        let clients = [(Idle, 1000), (Drain, 100), (Connect, 50), (Canary, 15_000)];
+        let clients = count("--clients", args.clients, &clients)?;
         let mut messages = vec![(Drain, 1000), (Stall, 1_000_000)];
         messages.extend([(Put, 10_000), (Take, 10_000)]);
         messages.extend([(Retained, 1_000_000), (Canary, 1_000_000)]);
@@ -373,13 +400,14 @@ impl Job {
         }
         let beside = args.beside.unwrap_or(Beside::None);
         // Of the canary's loads each has its own.
-        let (publishers, subscribers, messages) = match (scenario, beside) {
-            (Canary, Beside::None) => (0, 0, 0),
-            (Canary, Beside::Flood) => (1, 1, 0),
-            (Canary, Beside::FanOut) => (1, subscribers, 0),
-            (Canary, Beside::Retained) => (0, 0, messages),
-            (FanOut, _) => (1, subscribers, messages),
-            _ => (pairs + publishers, subscribers, messages),
+        let (publishers, subscribers, clients, messages) = match (scenario, beside) {
+            (Canary, Beside::None) => (0, 0, 0, 0),
+            (Canary, Beside::Flood) => (1, 1, 0, 0),
+            (Canary, Beside::FanOut) => (1, subscribers, 0, 0),
+            (Canary, Beside::Retained) => (0, 0, 0, messages),
+            (Canary, Beside::Reconnect) => (0, 0, clients, 0),
+            (FanOut, _) => (1, subscribers, 0, messages),
+            _ => (pairs + publishers, subscribers, clients, messages),
         };
         if publishers > Stamp::PUBLISHERS_MAX {
             return Err(format!(
@@ -423,16 +451,18 @@ impl Job {
         }
         let rate = args.rate.unwrap_or(match scenario {
             Stall => 50_000,
+            // A storm may be over in a second.
+            Canary if beside == Beside::Reconnect => 200,
             Canary => 10,
             _ => 0,
         });
         if matches!(scenario, Stall | Canary) && rate == 0 {
             return Err(format!("{} needs a --rate above 0", scenario.name()));
         }
-        if rate > 0 && matches!(scenario, Idle | Drain | Put | Take | Retained) {
+        if rate > 0 && matches!(scenario, Idle | Connect | Drain | Put | Take | Retained) {
             return Err(format!("{} has no --rate", scenario.name()));
         }
-        let own_sessions = matches!(scenario, Idle | Drain | Stall | Put | Take);
+        let own_sessions = matches!(scenario, Idle | Connect | Drain | Stall | Put | Take);
         if args.persistent && (own_sessions || matches!(scenario, Retained | Canary)) {
             return Err(format!("{} has no --persistent", scenario.name()));
         }
@@ -450,6 +480,12 @@ impl Job {
                 scenario.name()
             ));
         }
+        if args.tls.is_asked_for() && scenario == Canary {
+            let text = "the canary waits in bare reads, without TLS: run it by itself, beside \
+                        another rotamq bench that speaks it";
+            return Err(text.into());
+        }
+        let (address, host) = resolve(&args.address)?;
         let run = run_id();
         let queue = match (&args.queue, scenario) {
             (Some(name), _) => name.clone(),
@@ -470,20 +506,22 @@ impl Job {
         if needs_v5 && args.version != Version::V5 {
             return Err("only MQTT 5 has properties and topic aliases: leave -V out".into());
         }
-        let many_topics = matches!(scenario, Idle | Drain | Put | Take | Retained);
+        let many_topics = matches!(scenario, Idle | Connect | Drain | Put | Take | Retained);
         if form.topic_alias && (many_topics || scenario == Canary) {
             return Err(format!("{} has no --use-topic-alias", scenario.name()));
         }
         Ok(Job {
             scenario,
             target: Target {
-                address: resolve(&args.address)?,
+                address,
+                tls: Secure::new(&args.tls, host, !args.full_handshakes)?,
                 version: args.version,
                 username: args.username.clone(),
                 password: args.password.clone(),
                 topic_alias_max: args.topic_alias_maximum,
                 keep_alive_secs: args.keep_alive,
             },
+            full_handshakes: args.full_handshakes,
             run,
             form,
             persistent: args.persistent,
@@ -573,6 +611,13 @@ impl Job {
             Version::V5 => "5",
         };
         report.add("version", "MQTT", version, "");
+        if self.target.tls.is_some() {
+            let handshakes = match self.full_handshakes {
+                true => "full handshakes",
+                false => "sessions resumed",
+            };
+            report.add("tls", "TLS", handshakes, "");
+        }
         if self.scenario == Scenario::Canary {
             report.add("beside", "beside the canary", self.beside.name(), "");
             report.add_number("canary_rate", "canary", self.rate, "messages/s");
@@ -605,7 +650,7 @@ impl Job {
                 report.add(key, label, asked, unit);
             }
         }
-        if self.scenario != Scenario::Idle {
+        if !matches!(self.scenario, Scenario::Idle | Scenario::Connect) {
             report.add("qos", "QoS", self.form.qos as u8, "");
             report.add("size_bytes", "payload", self.form.payload_bytes, "bytes");
             let properties_bytes = self.form.properties.as_properties().as_bytes().len();
@@ -648,13 +693,16 @@ fn run_id() -> String {
     format!("{:08x}", (mixed ^ mixed >> 32) as u32)
 }
 
-fn resolve(address: &str) -> Result<SocketAddr, String> {
+/// Where to connect, and the host's name in it.
+fn resolve(address: &str) -> Result<(SocketAddr, &str), String> {
     let mut found = address.to_socket_addrs().map_err(|error| {
         format!("{address} is not HOST:PORT, for instance 127.0.0.1:1883: {error}")
     })?;
-    found
-        .next()
-        .ok_or_else(|| format!("{address} has no address"))
+    let (host, _) = address.rsplit_once(':').unwrap_or((address, ""));
+    match found.next() {
+        Some(found) => Ok((found, host.trim_matches(['[', ']']))),
+        None => Err(format!("{address} has no address")),
+    }
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
@@ -883,15 +931,119 @@ mod tests {
     #[test]
     fn a_canary_has_the_clients_and_messages_of_its_load_alone() {
         for (beside, expected) in [
-            ("none", (0, 0, 0)),
-            ("flood", (1, 1, 0)),
-            ("fan-out", (1, 10_000, 0)),
-            ("retained", (0, 0, 1_000_000)),
+            ("none", (0, 0, 0, 0, 10.0)),
+            ("flood", (1, 1, 0, 0, 10.0)),
+            ("fan-out", (1, 10_000, 0, 0, 10.0)),
+            ("retained", (0, 0, 0, 1_000_000, 10.0)),
+            ("reconnect", (0, 0, 15_000, 0, 200.0)),
         ] {
             let job = job(&format!("canary --beside {beside}")).unwrap();
-            let seen = (job.publishers, job.subscribers, job.messages);
-            assert_eq!((seen, job.rate, job.window), (expected, 10.0, 1000));
+            let counts = (job.publishers, job.subscribers, job.clients);
+            let seen = (counts.0, counts.1, counts.2, job.messages, job.rate);
+            assert_eq!((seen, job.window), (expected, 1000));
         }
+    }
+
+    /// A broker that speaks TLS, and the option to speak it.
+    fn broker_with_tls(folder: &str) -> (Broker, String) {
+        let folder = std::env::temp_dir().join(format!("rotamq-{}-{folder}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let [certificate, key] = ["cert.pem", "key.pem"].map(|name| folder.join(name));
+        std::fs::write(&certificate, certified.cert.pem()).unwrap();
+        std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+        let broker = broker_with(|config| {
+            config.listeners[0].tls.certificate = Some(certificate.clone());
+            config.listeners[0].tls.key = Some(key);
+        });
+        (broker, format!("--cafile {}", certificate.display()))
+    }
+
+    #[test]
+    fn speaks_tls_in_every_kind_of_traffic() {
+        let (broker, tls) = broker_with_tls("traffic");
+        let address = broker.address();
+        for line in [
+            "pairs --pairs 3 --qos 0 --size 4096 --threads 2",
+            "pairs --pairs 3 --qos 2 --size 100000 --full-handshakes",
+            "queue --publishers 3",
+        ] {
+            let line = format!("{line} --messages 200 {tls} --address {address}");
+            let mut report = Report::default();
+            traffic::run(&job(&line).unwrap(), &mut report).unwrap();
+            let report = report.to_json();
+            let seen = ["published", "lost", "duplicates"].map(|key| &report[key]);
+            assert_eq!(seen, [&json!(600), &json!(0), &json!(0)], "{line}");
+        }
+        let line = format!("idle --clients 20 --seconds 0 {tls} --address {address}");
+        idle::run(&job(&line).unwrap(), &mut Report::default()).unwrap();
+        // Whose certificate is not believed.
+        let (other, others) = broker_with_tls("other");
+        let line = format!("idle {others} --address {address}");
+        let error = idle::run(&job(&line).unwrap(), &mut Report::default()).unwrap_err();
+        assert!(
+            error.contains("not signed by an authority in --cafile"),
+            "{error}"
+        );
+        other.stop();
+        broker.stop();
+    }
+
+    #[test]
+    fn clients_connect_and_go_again_and_again() {
+        let (with_tls, tls) = broker_with_tls("connect");
+        let plain = broker();
+        let tls = format!("{tls} --address {}", with_tls.address());
+        for (options, resumes) in [
+            (format!("--address {}", plain.address()), None),
+            (format!("--address {} -V 3.1", plain.address()), None),
+            (tls.clone(), Some(true)),
+            (format!("{tls} --full-handshakes"), Some(false)),
+        ] {
+            let pid = std::process::id();
+            let line =
+                format!("connect --clients 7 --seconds 0.3 --warmup 0.1 --pid {pid} {options}");
+            let mut report = Report::default();
+            connect::run(&job(&line).unwrap(), &mut report).unwrap();
+            let report = report.to_json();
+            for key in [
+                "connects_per_second",
+                "connack_p99_us",
+                "broker_cpu_us_per_connect",
+            ] {
+                assert!(
+                    report[key].as_f64() > Some(0.0),
+                    "{line}: {key} in {report}"
+                );
+            }
+            let resumed = report["resumed"].as_u64().map(|resumed| resumed > 0);
+            assert_eq!(resumed, resumes, "{line}: {report}");
+        }
+        plain.stop();
+        with_tls.stop();
+    }
+
+    #[test]
+    fn watches_a_canary_while_all_come_back_at_once() {
+        // A second run would not fit beside what the first one left.
+        let broker = broker_with(|config| config.limits.sessions_max = 320);
+        let address = broker.address();
+        for version in VERSIONS {
+            let line = format!(
+                "canary --beside reconnect --clients 300 --rate 1000 --seconds 0.2 --warmup 0.1 \
+                 --address {address} -V {version}"
+            );
+            let mut report = Report::default();
+            canary::run(&job(&line).unwrap(), &mut report).unwrap();
+            let report = report.to_json();
+            for key in ["calm_p99_us", "all_back_s", "back_max_us"] {
+                assert!(
+                    report[key].as_f64() > Some(0.0),
+                    "{line}: {key} in {report}"
+                );
+            }
+        }
+        broker.stop();
     }
 
     #[test]
@@ -992,6 +1144,13 @@ mod tests {
             ("pairs --beside flood", "pairs has no --beside"),
             ("canary --rate 0", "canary needs a --rate"),
             ("canary --persistent", "canary has no --persistent"),
+            ("canary --cafile ca.pem", "without TLS: run it by itself"),
+            (
+                "connect --cafile /no.pem",
+                "cannot read the certificate /no.pem",
+            ),
+            ("connect --rate 3", "connect has no --rate"),
+            ("pairs --clients 3", "pairs has no --clients"),
             ("retained --rate 3", "retained has no --rate"),
             (
                 "retained --use-topic-alias",

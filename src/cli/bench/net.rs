@@ -1,10 +1,10 @@
 //! The sockets of one thread: many clients, one poll, one buffer to read
-//! into and one to answer from.
+//! into and one to answer from. With TLS they are what a socket is without.
 //!
 //! Connects clients and subscribes them; everything after that is the
 //! [`Conversation`]'s. A connection that lies idle owns no buffer.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -15,7 +15,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::frame::{DISCONNECT, Frame, PINGREQ, PINGRESP, Scanner};
 use super::publication::Template;
+use super::wire::{Input, Secure, Wire, is_closed};
 use crate::cli::client::words;
+use crate::cli::tls;
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
     self, Connect, Packet, Properties, PropertiesBuf, Property, ReasonCode, Subscribe,
@@ -28,7 +30,6 @@ const OPENING_MAX: usize = 64;
 /// Of 28,000 ports that an address has.
 const CONNECTIONS_PER_SOURCE_MAX: usize = 25_000;
 const SOURCES_MAX: usize = 8;
-const INPUT_BYTES: usize = 256 * 1024;
 const FILTERS_PER_SUBSCRIBE: usize = 100;
 /// After so many full reads of one connection the others have their turn.
 const READS_PER_TURN: usize = 4;
@@ -41,6 +42,8 @@ const WAKE: Token = Token(usize::MAX);
 #[derive(Clone, Debug)]
 pub struct Target {
     pub address: SocketAddr,
+    /// Whether TLS is spoken, and how.
+    pub tls: Option<Secure>,
     pub version: Version,
     pub username: Option<String>,
     pub password: Option<String>,
@@ -51,6 +54,28 @@ pub struct Target {
 }
 
 impl Target {
+    /// Appends the CONNECT of a client.
+    pub fn append_connect(&self, client: &Client, out: &mut Vec<u8>) {
+        let mut properties = PropertiesBuf::new();
+        if self.version == Version::V5 && !client.clean {
+            properties.push(Property::SessionExpiryInterval(SESSION_EXPIRY_SECS));
+        }
+        if self.topic_alias_max > 0 {
+            properties.push(Property::TopicAliasMaximum(self.topic_alias_max));
+        }
+        let connect = Connect {
+            version: self.version,
+            clean_start: client.clean,
+            keep_alive_secs: self.keep_alive_secs,
+            properties: properties.as_properties(),
+            client_id: &client.id,
+            will: None,
+            user_name: self.username.as_deref(),
+            password: self.password.as_deref().map(str::as_bytes),
+        };
+        protocol::encode(&Packet::Connect(connect), self.version, out);
+    }
+
     /// How often a client pings.
     fn ping_period(&self) -> Option<Duration> {
         let keep_alive = Duration::from_secs(self.keep_alive_secs.into());
@@ -158,7 +183,7 @@ pub struct Net {
     poll: Poll,
     events: Events,
     links: Vec<Link>,
-    input: Box<[u8]>,
+    input: Input,
     output: Vec<u8>,
     /// Links with more to read than one turn allows.
     unfinished: Vec<usize>,
@@ -167,8 +192,7 @@ pub struct Net {
     ping_period: Option<Duration>,
     pinged_at: Instant,
     opening: usize,
-    /// How many clients connected, which spreads them over source addresses.
-    connects: usize,
+    sources: Sources,
 }
 
 impl Net {
@@ -180,13 +204,13 @@ impl Net {
             poll: Poll::new().map_err(|error| format!("cannot poll sockets: {error}"))?,
             events: Events::with_capacity(1024),
             links: Vec::new(),
-            input: vec![0; INPUT_BYTES].into_boxed_slice(),
+            input: Input::new(),
             output: Vec::new(),
             unfinished: Vec::new(),
             ping_period: target.ping_period(),
             pinged_at: Instant::now(),
             opening: 0,
-            connects: connects_before,
+            sources: Sources::new(connects_before),
         })
     }
 
@@ -266,10 +290,14 @@ impl Net {
                 continue;
             }
             let link = &mut self.links[index];
-            if event.is_writable() && !link.pending.is_empty() {
-                link.flush()
-                    .map_err(|error| link.failure(&self.target, &error))?;
-                if link.pending.is_empty() {
+            if event.is_writable()
+                && let Some(wire) = &mut link.wire
+                && wire.pending_bytes() > 0
+            {
+                let flushed = wire.flush(link.state == State::Open);
+                let is_empty = wire.pending_bytes() == 0;
+                flushed.map_err(|error| link.failure(&self.target, &error))?;
+                if is_empty {
                     conversation.writable(index);
                 }
             }
@@ -290,7 +318,8 @@ impl Net {
 
     /// How many bytes wait for the link's socket, which is full.
     pub fn pending_bytes(&self, index: usize) -> usize {
-        self.links[index].pending.len()
+        let wire = self.links[index].wire.as_ref();
+        wire.map_or(0, Wire::pending_bytes)
     }
 
     pub fn demands(&self, index: usize) -> &Demands {
@@ -300,7 +329,7 @@ impl Net {
     /// Asks the broker for a sign of life, if the link is open.
     pub fn ping(&mut self, index: usize) -> Result<(), String> {
         let link = &mut self.links[index];
-        if link.socket.is_none() || link.state != State::Open {
+        if link.wire.is_none() || link.state != State::Open {
             return Ok(());
         }
         link.pings += 1;
@@ -317,13 +346,13 @@ impl Net {
         self.ping_period
     }
 
-    /// Hands the socket of an open link over, which blocks from now on; the
+    /// Hands the socket of an open link without TLS over, which blocks from now on; the
     /// link is as good as closed.
     pub fn take_socket(&mut self, index: usize) -> Result<std::net::TcpStream, String> {
         self.stop_reading(index)?;
         let link = &mut self.links[index];
-        let socket = link.socket.take().ok_or("the link is closed")?;
-        let socket = std::net::TcpStream::from(socket);
+        let wire = link.wire.take().ok_or("the link is closed")?;
+        let socket = std::net::TcpStream::from(wire.into_socket());
         let blocking = socket.set_nonblocking(false);
         blocking.map_err(|error| link.failure(&self.target, &error))?;
         Ok(socket)
@@ -332,11 +361,11 @@ impl Net {
     /// Nothing more is read from a link, whatever the broker sends.
     pub fn stop_reading(&mut self, index: usize) -> Result<(), String> {
         let link = &mut self.links[index];
-        match &mut link.socket {
-            Some(socket) => self
+        match &mut link.wire {
+            Some(wire) => self
                 .poll
                 .registry()
-                .deregister(socket)
+                .deregister(wire.socket())
                 .map_err(|error| format!("cannot poll sockets: {error}")),
             None => Ok(()),
         }
@@ -345,70 +374,50 @@ impl Net {
     /// Says goodbye as far as the sockets take it, and closes them all.
     pub fn disconnect(&mut self, links: Range<usize>) {
         for link in &mut self.links[links] {
-            if link.pending.is_empty() {
+            if let Some(mut wire) = link.wire.take()
+                && wire.pending_bytes() == 0
+            {
                 // The broker learns of the end by the close at the latest.
-                let _ = link.write(&DISCONNECT);
+                _ = wire.write(&DISCONNECT).and_then(|()| wire.end());
             }
-            link.socket = None;
-            link.pending = Vec::new();
         }
+    }
+
+    /// Closes connections without a word, all at once.
+    pub fn cut(&mut self, links: Range<usize>) -> Result<(), String> {
+        for link in &mut self.links[links] {
+            if let Some(wire) = link.wire.take() {
+                let cut = wire.cut();
+                cut.map_err(|error| format!("cannot cut a connection: {error}"))?;
+            }
+        }
+        Ok(())
     }
 
     fn open(&mut self, client: Client) -> Result<(), String> {
         let address = self.target.address;
-        let mut socket = loop {
-            let source = self.connects / CONNECTIONS_PER_SOURCE_MAX;
-            match start_connecting(address, source) {
-                Ok(socket) => break socket,
-                Err(error)
-                    if error.kind() == io::ErrorKind::AddrNotAvailable
-                        && is_loopback(address)
-                        && source < SOURCES_MAX =>
-                {
-                    // Others use this address too, or did just now.
-                    self.connects = (source + 1) * CONNECTIONS_PER_SOURCE_MAX;
-                }
-                Err(error) => return Err(format!("cannot connect to {address}: {error}")),
-            }
-        };
-        self.connects += 1;
+        let socket = self.sources.connect(address);
+        let socket = socket.map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        let mut wire = Wire::new(socket, self.target.tls.as_ref())?;
         let registered = self.poll.registry().register(
-            &mut socket,
+            wire.socket(),
             Token(self.links.len()),
             Interest::READABLE | Interest::WRITABLE,
         );
         registered.map_err(|error| format!("cannot poll sockets: {error}"))?;
+        let mut connect = Vec::new();
+        self.target.append_connect(&client, &mut connect);
         let mut link = Link {
-            socket: Some(socket),
+            wire: None,
             scanner: Scanner::default(),
-            pending: Vec::new(),
             state: State::Connack(self.subscribes(&client)),
             demands: Demands::NONE,
             pings: 0,
             client_id: client.id.into(),
         };
-        let mut properties = PropertiesBuf::new();
-        if self.target.version == Version::V5 && !client.clean {
-            properties.push(Property::SessionExpiryInterval(SESSION_EXPIRY_SECS));
-        }
-        if self.target.topic_alias_max > 0 {
-            properties.push(Property::TopicAliasMaximum(self.target.topic_alias_max));
-        }
-        let connect = Connect {
-            version: self.target.version,
-            clean_start: client.clean,
-            keep_alive_secs: self.target.keep_alive_secs,
-            properties: properties.as_properties(),
-            client_id: &link.client_id,
-            will: None,
-            user_name: self.target.username.as_deref(),
-            password: self.target.password.as_deref().map(str::as_bytes),
-        };
-        protocol::encode(
-            &Packet::Connect(connect),
-            self.target.version,
-            &mut link.pending,
-        );
+        let queued = wire.queue(&connect);
+        queued.map_err(|error| link.failure(&self.target, &error))?;
+        link.wire = Some(wire);
         self.links.push(link);
         self.opening += 1;
         Ok(())
@@ -452,20 +461,20 @@ impl Net {
         } = self;
         let link = &mut links[index];
         for _ in 0..READS_PER_TURN {
-            let Some(socket) = &mut link.socket else {
+            let Some(wire) = &mut link.wire else {
                 return Ok(());
             };
-            let read = match socket.read(input) {
-                Ok(0) => return Err(link.failure(target, &io::ErrorKind::UnexpectedEof.into())),
-                Ok(read) => read,
+            let arrived = match wire.read(input) {
+                Ok(arrived) => arrived,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(link.failure(target, &error)),
             };
+            let is_full = arrived.is_full;
             conversation.begin(index);
             let properties = target.version == Version::V5;
             let mut scanner = std::mem::take(&mut link.scanner);
-            scanner.scan(&input[..read], properties, |frame| match frame {
+            scanner.scan(arrived.bytes, properties, |frame| match frame {
                 Frame::Other(packet) if matches!(packet[0] & 0xF0, 0x40..=0x70 | 0xE0) => {
                     Err(link.refusal(packet, target.version))
                 }
@@ -492,7 +501,7 @@ impl Net {
                 written.map_err(|error| link.failure(target, &error))?;
             }
             // A short read has emptied the socket (epoll(7)), but for the end.
-            if read < input.len() && !closed {
+            if !is_full && !closed {
                 return Ok(());
             }
         }
@@ -503,10 +512,8 @@ impl Net {
 
 struct Link {
     /// `None` once it is closed.
-    socket: Option<TcpStream>,
+    wire: Option<Wire>,
     scanner: Scanner,
-    /// What the socket has not taken yet.
-    pending: Vec<u8>,
     state: State,
     demands: Demands,
     /// Not answered yet.
@@ -532,33 +539,11 @@ struct Subscribes {
 }
 
 impl Link {
-    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let Some(socket) = &mut self.socket else {
-            return Ok(());
-        };
-        while self.pending.is_empty() && !bytes.is_empty() {
-            match socket.write(bytes) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What is still to be read may say why.
-                Err(error) if is_closed(&error) => bytes = &[],
-                Err(error) => return Err(error),
-            }
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.wire {
+            Some(wire) => wire.write(bytes),
+            None => Ok(()),
         }
-        self.pending.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let pending = std::mem::take(&mut self.pending);
-        self.write(&pending)?;
-        if self.pending.is_empty() && matches!(self.state, State::Open) {
-            // Keeps its room for the next time.
-            self.pending = pending;
-            self.pending.clear();
-        }
-        Ok(())
     }
 
     /// A packet before the client is subscribed; how long it may at most be
@@ -652,8 +637,11 @@ impl Link {
     fn failure(&self, target: &Target, error: &io::Error) -> String {
         let address = target.address;
         let client = &self.client_id;
+        if let Some(why) = tls::explain(error) {
+            return format!("client {client} and the broker at {address}: {why}");
+        }
         match error.kind() {
-            _ if is_closed(error) || error.kind() == io::ErrorKind::UnexpectedEof => {
+            _ if is_closed(error) => {
                 let when = match self.state {
                     State::Connack(_) => " before its CONNACK",
                     _ => "",
@@ -706,7 +694,7 @@ fn check_granted(reasons: &[ReasonCode], properties: Properties<'_>) -> Result<(
 }
 
 /// A reason, and what the broker adds to it.
-fn explain(reason: ReasonCode, properties: Properties<'_>) -> String {
+pub fn explain(reason: ReasonCode, properties: Properties<'_>) -> String {
     let mut text = words(reason);
     for property in properties.iter() {
         match property {
@@ -718,12 +706,48 @@ fn explain(reason: ReasonCode, properties: Properties<'_>) -> String {
     text
 }
 
-/// Whether the other side has closed.
-fn is_closed(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    )
+/// Where connections come from: one address has too few ports for all.
+#[derive(Debug)]
+pub struct Sources {
+    /// So many connections there are, each address filled before the next.
+    connects: usize,
+}
+
+impl Sources {
+    /// `connects_before`: how many connections others make from the first
+    /// address on.
+    pub fn new(connects_before: usize) -> Sources {
+        Sources {
+            connects: connects_before,
+        }
+    }
+
+    /// A socket that connects, without waiting for it.
+    pub fn connect(&mut self, address: SocketAddr) -> io::Result<TcpStream> {
+        loop {
+            let source = self.connects / CONNECTIONS_PER_SOURCE_MAX;
+            match start_connecting(address, source) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrNotAvailable
+                        && is_loopback(address)
+                        && source < SOURCES_MAX =>
+                {
+                    // Others use this address too, or did just now.
+                    self.connects = (source + 1) * CONNECTIONS_PER_SOURCE_MAX;
+                }
+                Err(error) => return Err(error),
+                Ok(socket) => {
+                    self.connects += 1;
+                    return Ok(socket);
+                }
+            }
+        }
+    }
+
+    /// A connection is no more, and its port is free.
+    pub fn release(&mut self) {
+        self.connects = self.connects.saturating_sub(1);
+    }
 }
 
 /// A socket that connects without waiting, from the `source`th address.
@@ -776,6 +800,7 @@ pub fn allow_connections(connections: usize) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread;
 
@@ -798,6 +823,7 @@ mod tests {
     fn target(address: SocketAddr, version: Version) -> Target {
         Target {
             address,
+            tls: None,
             version,
             username: None,
             password: None,
