@@ -5,12 +5,16 @@
 mod access;
 mod authentication;
 mod bad_input;
+#[path = "../bytes.rs"]
+mod bytes;
 mod certificates;
 mod clients;
 mod commands;
 mod commands5;
 mod crowd;
 mod features;
+#[path = "../hostile.rs"]
+mod hostile;
 mod memory;
 mod mqtt5;
 mod process;
