@@ -5,6 +5,7 @@ mod bytes;
 mod cli;
 mod codec;
 mod config;
+mod documents;
 mod hostile;
 mod queue;
 mod router;
