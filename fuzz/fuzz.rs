@@ -56,6 +56,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     TARGET(bytes);
 });
 
+/// Case B16 of docs/security.md.
 #[cfg(not(fuzzing))]
 #[test]
 fn the_kept_corpus_still_holds() {

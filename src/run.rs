@@ -190,7 +190,8 @@ impl Broker {
             addresses.push(address);
             runtime.spawn(net::accept(listening, entrance.clone(), shared.clone()));
         }
-        runtime.spawn(keep_time(shared.clone()));
+        let timed = shared.clone();
+        runtime.spawn(keep_running("timed work", move || keep_time(timed.clone())));
         let memory = memory::Watch::start(&shared)
             .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
         Ok(Broker {
@@ -515,6 +516,18 @@ fn stop_signal() -> Result<impl Future<Output = &'static str>, ServeError> {
     })
 }
 
+/// Runs a task that is not to end; with a fault of its own it begins again.
+async fn keep_running<F>(what: &str, mut task: impl FnMut() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Err(error) = tokio::spawn(task()).await
+        && error.is_panic()
+    {
+        tracing::error!("a fault in {what}, which goes on without what it was at");
+    }
+}
+
 /// Does what is due, and sleeps until the next is.
 async fn keep_time(shared: Arc<Shared>) {
     let mut sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
@@ -534,4 +547,23 @@ async fn keep_time(shared: Arc<Shared>) {
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C17: what is not to end goes on after faults of its own.
+    #[test]
+    fn a_task_that_is_to_be_kept_running_begins_again_after_a_fault() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let mut runs = 0;
+        let kept = keep_running("a test", || {
+            runs += 1;
+            let run = runs;
+            async move { assert!(run > 2, "a fault") }
+        });
+        runtime.expect("a runtime").block_on(kept);
+        assert_eq!(runs, 3);
+    }
 }

@@ -274,6 +274,7 @@ mod tests {
     }
 
     /// A flood of others takes no more memory, and a ban outlives most of them.
+    /// Case C56 of docs/security.md.
     #[test]
     fn the_table_does_not_grow() {
         let bans = bans(3, 0);

@@ -103,6 +103,7 @@ mod tests {
         Arc::new(Stored::parse(text).unwrap())
     }
 
+    /// Case C56 of docs/security.md.
     #[test]
     fn too_many_are_too_busy_and_who_is_gone_costs_nothing() {
         // Nobody checks anything yet.

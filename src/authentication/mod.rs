@@ -245,6 +245,7 @@ mod tests {
         (found, asked.sum())
     }
 
+    /// Case B17 of docs/security.md.
     #[test]
     fn the_first_who_knows_decides() {
         const NAMED: (Option<&str>, Option<&[u8]>) = (Some("ann"), Some(b"secret"));
@@ -266,6 +267,7 @@ mod tests {
     }
 
     /// B11 and the like: half a name is no anonymity.
+    /// Case B10 of docs/security.md.
     #[test]
     fn who_is_anonymous() {
         let not_authorized = Err(ReasonCode::NotAuthorized);
@@ -291,6 +293,7 @@ mod tests {
         }
     }
 
+    /// Case L07 of docs/security.md.
     #[test]
     fn what_is_shown_knows_no_password() {
         let credentials = Credentials {

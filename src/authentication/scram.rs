@@ -293,6 +293,7 @@ mod tests {
         }
     }
 
+    /// Case B14 of docs/security.md.
     #[test]
     fn whoever_has_no_keys_looks_like_somebody_who_has() {
         let argon2 = "ann:$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ\

@@ -361,12 +361,13 @@ impl Core {
         if topic == "$queue"
             || topic == "$settles"
             || topic == "$delayed"
+            || topic == CONTROL_TOPIC // A request is not put off, and no will.
             || topic.starts_with("$delayed/")
             || topic.starts_with("$settles/")
             || topic.starts_with("$share/")
             || topic.starts_with("$dead/")
         {
-            let why = "clients do not publish to $queue, $settles, $delayed, $share/ or $dead/; $queue/NAME is a queue";
+            let why = "clients do not publish to $queue, $settles, $delayed, $share/ or $dead/, nor requests by a detour; $queue/NAME is a queue";
             return invalid(why);
         }
         if name.len() < topic.len() {

@@ -14,9 +14,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 impl Core {
     /// Does what is due at `now`. When the next is due, [`super::Timers::sleep`] tells.
     pub fn handle_timeout(&self, worker: &mut Worker, now: Time) {
-        let mut due = Vec::new();
-        self.timers.take_due(now, &mut due);
-        for timer in due {
+        for timer in self.timers.take_due(now) {
             self.pinned(worker, |worker| self.handle_timer(worker, timer, now));
             worker.effects.wake_all();
         }

@@ -75,13 +75,19 @@ impl Timers {
     }
 
     /// Takes out what is due at `now`.
-    pub fn take_due(&self, now: Time, due: &mut Vec<Timer>) {
+    pub fn take_due(&self, now: Time) -> Due<'_> {
         let tick = now.as_micros() / TICK.as_micros() as u64;
+        let mut due = Vec::new();
         let mut wheel = self.wheel.lock();
         while let Some(entry) = wheel.ticks.first_entry()
             && *entry.key() <= tick
         {
             due.append(&mut entry.remove());
+        }
+        Due {
+            timers: self,
+            now,
+            left: due.into_iter(),
         }
     }
 
@@ -91,5 +97,57 @@ impl Timers {
         let first = wheel.ticks.keys().next().copied();
         wheel.sleeper = Some((first.unwrap_or(u64::MAX), waker.clone()));
         first.map(|tick| Time::from_micros(tick.saturating_mul(TICK.as_micros() as u64)))
+    }
+}
+
+/// What is due, to be done one after the other. What was not come to waits
+/// again: a fault in the doing of one costs that one.
+pub struct Due<'t> {
+    timers: &'t Timers,
+    now: Time,
+    left: std::vec::IntoIter<Timer>,
+}
+
+impl Iterator for Due<'_> {
+    type Item = Timer;
+
+    fn next(&mut self) -> Option<Timer> {
+        self.left.next()
+    }
+}
+
+impl Drop for Due<'_> {
+    fn drop(&mut self) {
+        for timer in self.left.by_ref() {
+            self.timers.schedule(self.now, timer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// C17: one that cannot be done stops no other.
+    #[test]
+    fn a_fault_in_one_timers_work_costs_that_one() {
+        let timers = Timers::default();
+        for number in 0..4 {
+            timers.schedule(Time::ZERO, Timer::Move(number));
+        }
+        let now = Time::ZERO + TICK;
+        let mut done = Vec::new();
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            for timer in timers.take_due(now) {
+                assert!(timer != Timer::Move(1), "a fault");
+                done.push(timer);
+            }
+        }));
+        ended.expect_err("it was cut short");
+        done.extend(timers.take_due(now + TICK));
+        assert_eq!(done, [0, 2, 3].map(Timer::Move));
+        assert_eq!(timers.count(), 0);
     }
 }

@@ -373,6 +373,7 @@ mod tests {
         Some(of(cache.matches(found)))
     }
 
+    /// Case C55 of docs/security.md.
     #[test]
     fn many_topics_stay_within_the_bound_and_one_in_use_stays() {
         let mut cache = MatchCache::new(BYTES_MAX);

@@ -169,6 +169,7 @@ mod tests {
         Time::ZERO + 56 * YEAR
     }
 
+    /// Case K13 of docs/security.md.
     #[test]
     fn time_goes_on_while_the_broker_is_off() {
         let first = Calendar::starting_at(begin(), None);
@@ -187,6 +188,7 @@ mod tests {
         assert!(next.shown() <= begin() + HOUR);
     }
 
+    /// Case K13 of docs/security.md.
     #[test]
     fn ten_years_back_or_ahead_are_none_for_deadlines() {
         let record = Calendar::starting_at(begin(), None).record();

@@ -129,6 +129,7 @@ mod tests {
     use super::*;
 
     /// What a client would make of it, whatever comes in which order.
+    /// Case A29 of docs/security.md.
     #[test]
     fn an_alias_always_stands_for_the_topic_it_was_sent_with() {
         for max in [1, 2, 3, 7, 300] {

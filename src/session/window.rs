@@ -342,6 +342,7 @@ mod tests {
         packet_id.get()
     }
 
+    /// Case D04 of docs/security.md.
     #[test]
     fn ids_go_round_and_pass_over_those_in_use() {
         let mut window = Window::new(3, PacketId::new(65_534).unwrap());
@@ -361,6 +362,7 @@ mod tests {
         assert!(window.acknowledge(PacketId::new(stuck).unwrap()).is_some());
     }
 
+    /// Case D13 of docs/security.md.
     #[test]
     fn a_full_window_of_all_ids_is_no_endless_loop() {
         let mut window = Window::new(u16::MAX, PacketId::MIN);

@@ -1152,6 +1152,7 @@ mod tests {
         }
     }
 
+    /// Case C11 of docs/security.md.
     #[test]
     fn what_is_dead_gives_its_room_back_graves_too() {
         let disk = Twin::new();
@@ -1328,6 +1329,7 @@ mod tests {
         );
     }
 
+    /// Case K10 of docs/security.md.
     #[test]
     fn a_cut_at_any_operation_leaves_all_that_was_applied_and_no_half_of_a_batch() {
         for seed in 0..2 {
@@ -1397,6 +1399,7 @@ mod tests {
         assert_eq!(base.get(b"k00").unwrap(), None);
     }
 
+    /// Case K02 of docs/security.md.
     #[test]
     fn a_flipped_byte_is_noticed_and_costs_its_record_at_most() {
         let disk = Twin::new();

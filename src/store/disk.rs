@@ -224,6 +224,7 @@ mod tests {
         }
     }
 
+    /// Case K08 of docs/security.md.
     #[test]
     fn files_are_made_filled_and_kept_for_this_user_alone() {
         let place = Place::new("files");
@@ -255,6 +256,7 @@ mod tests {
         assert_ne!(folder.salt(), folder.salt());
     }
 
+    /// Case K50 of docs/security.md.
     #[test]
     fn a_folder_that_a_broker_has_is_refused_to_another() {
         let place = Place::new("lock");

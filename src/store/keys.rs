@@ -155,6 +155,7 @@ fn numbers(out: &mut Vec<u8>, tag: u8, id: u64, row: u64) {
 mod tests {
     use super::*;
 
+    /// Case F04 of docs/security.md.
     #[test]
     fn each_key_is_read_as_it_was_written() {
         let list = ListId(258);

@@ -1102,6 +1102,7 @@ mod tests {
         );
     }
 
+    /// Case K10 of docs/security.md.
     #[test]
     fn a_cut_at_any_operation_leaves_whole_batches_up_to_the_last_synced_one_or_later() {
         for seed in 0..6 {
@@ -1185,6 +1186,7 @@ mod tests {
         assert_eq!(disk.operations(), before);
     }
 
+    /// Case K04 of docs/security.md.
     #[test]
     fn what_a_failed_sync_left_in_memory_is_synced_before_it_is_relied_on() {
         let disk = Twin::new();
@@ -1203,6 +1205,7 @@ mod tests {
         assert_eq!(found.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
     }
 
+    /// Case K02 of docs/security.md.
     #[test]
     fn a_flipped_byte_is_noticed_and_costs_its_record_at_most() {
         let disk = Twin::new();
@@ -1262,6 +1265,7 @@ mod tests {
         assert!(lost_in_all > 3 * 1000);
     }
 
+    /// Case K02 of docs/security.md.
     #[test]
     fn what_is_damaged_is_copied_aside_and_the_rest_of_its_batch_is_read() {
         let disk = Twin::new();
@@ -1378,6 +1382,7 @@ mod tests {
         assert!(damage.iter().any(|damage| damage.range == (8192..12288)));
     }
 
+    /// Case K14 of docs/security.md.
     #[test]
     fn another_version_is_refused_with_what_to_do() {
         let disk = Twin::new();

@@ -614,6 +614,7 @@ fn a_killed_process_leaves_all_that_was_written() {
     }
 }
 
+/// Case K04 of docs/security.md.
 #[test]
 fn after_a_failure_nothing_is_stored_and_nobody_gets_a_receipt() {
     for seed in 0..100 {
@@ -830,6 +831,7 @@ fn a_deep_list_is_read_in_order_and_its_room_given_back() {
     assert!(index.lists[&list].chunks.is_empty() && index.lists[&list].rows.is_empty());
 }
 
+/// Case K07 of docs/security.md.
 #[test]
 fn threads_commit_move_and_read_at_once() {
     let (store, _) = open(&Twin::new());

@@ -179,6 +179,7 @@ fn entries_from_elsewhere_are_as_a_role() {
 }
 
 /// What is remembered answers as the rules do.
+/// Case E20 of docs/security.md.
 #[test]
 fn what_was_allowed_is_remembered_and_nothing_else() {
     let rules = form(EXAMPLE);

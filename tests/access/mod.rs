@@ -236,6 +236,7 @@ fn the_documented_examples_hold() {
 }
 
 /// CVE-2018-12550: no line is a rule, and nothing is allowed.
+/// Case M01 of docs/security.md.
 #[test]
 fn rules_without_a_rule_deny_everything() {
     for rules in [acl(""), acl("# nothing\n\n"), form(""), Rules::default()] {
@@ -255,6 +256,7 @@ fn rules_without_a_rule_deny_everything() {
 }
 
 /// Their depth is the rules' and no client's.
+/// Case C01 of docs/security.md.
 #[test]
 fn the_deepest_filters_take_no_stack() {
     let deepest = "/".repeat(65_535);

@@ -28,6 +28,7 @@ const LIST_WORDS: [&str; 7] = [
     "steer",
 ];
 
+/// Case E11 of docs/security.md.
 #[test]
 fn rules_say_what_their_text_says() {
     compare(20_000);

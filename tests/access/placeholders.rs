@@ -84,6 +84,7 @@ fn e02_names_are_no_expressions() {
 }
 
 /// A ban is about every name that it could mean.
+/// Case E01 of docs/security.md.
 #[test]
 fn no_name_escapes_a_ban() {
     let acl = acl("pattern read #\npattern deny own/%c/secret\npattern deny x-%c/a\n");

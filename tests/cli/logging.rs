@@ -43,6 +43,7 @@ fn log_hostile() {
     tracing::info!(client = ?hostile, user = hostile, shown = %hostile, "{hostile}");
 }
 
+/// Case F08 of docs/security.md.
 #[test]
 fn no_control_character_of_a_client_gets_into_a_log() {
     for format in [LogFormat::Text, LogFormat::Json] {

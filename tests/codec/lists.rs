@@ -7,6 +7,7 @@ use rotamq::protocol::*;
 use super::BYTES_MAX;
 use super::table::ALL;
 
+/// Case A54 of docs/security.md.
 #[test]
 fn first_bytes() {
     for &version in ALL {
@@ -67,6 +68,7 @@ pub fn reasons(packet: PacketType) -> &'static [u8] {
     row.expect("the packet has a reason code").codes
 }
 
+/// Case A56 of docs/security.md.
 #[test]
 fn reason_codes() {
     for &Reasons {
@@ -148,6 +150,7 @@ fn value(id: u8) -> Option<&'static [u8]> {
     })
 }
 
+/// Cases A16 and A50 of docs/security.md.
 #[test]
 fn properties() {
     for &(packet, ids) in PROPERTIES {

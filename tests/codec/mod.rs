@@ -93,6 +93,7 @@ fn encoding_appends() {
     }
 }
 
+/// Cases A01 and A20 of docs/security.md.
 #[test]
 fn a_part_of_a_packet_is_incomplete_until_it_is_refused() {
     for (name, version, bytes, expect) in cases() {
@@ -127,6 +128,7 @@ fn packets_are_read_one_after_the_other() {
     }
 }
 
+/// Cases A20 and A34 of docs/security.md.
 #[test]
 fn the_limit_is_on_the_whole_packet_and_seen_at_its_length() {
     for (name, version, bytes, packet) in valid_cases() {
@@ -175,6 +177,7 @@ fn a_connection_begins_with_a_connect_that_says_its_version() {
     }
 }
 
+/// Case A11 of docs/security.md.
 #[test]
 fn another_first_packet_is_refused_at_its_first_byte() {
     for first in (0..=u8::MAX).filter(|&first| first != 0x10) {
@@ -186,6 +189,7 @@ fn another_first_packet_is_refused_at_its_first_byte() {
     assert_eq!(decode_connect(&[0x10], BYTES_MAX), Ok(None));
 }
 
+/// Case B04 of docs/security.md.
 #[test]
 fn a_first_packet_that_is_too_large_is_refused_at_its_length() {
     let error = decode_connect(&[0x10, 0x81, 0x80, 0x04], 1 << 16).expect_err("it is too large");
@@ -195,6 +199,7 @@ fn a_first_packet_that_is_too_large_is_refused_at_its_length() {
     decode_connect(&[0x10, 0x80, 0x80, 0x80, 0x80], 1 << 16).expect_err("it has a fifth byte");
 }
 
+/// Case B22 of docs/security.md.
 #[test]
 fn a_refused_client_is_told_in_a_form_that_it_can_read() {
     let unsupported = ReasonCode::UnsupportedProtocolVersion;
@@ -409,6 +414,7 @@ fn a_head_at_qos_0_has_no_packet_identifier() {
     }
 }
 
+/// Case A02 of docs/security.md.
 #[test]
 fn lengths_take_as_many_bytes_as_they_need() {
     for (payload_len, length) in [
@@ -440,6 +446,7 @@ fn lengths_take_as_many_bytes_as_they_need() {
     }
 }
 
+/// Case A19 of docs/security.md.
 #[test]
 fn a_packet_of_nothing_but_user_properties_is_read() {
     let mut properties = PropertiesBuf::new();

@@ -5,13 +5,7 @@ use rotamq::protocol::*;
 use rotamq::topic::{TopicLimits, TopicName};
 
 use super::leak;
-
-pub const ALL: &[Version] = &[Version::V3_1, Version::V3_1_1, Version::V5];
-pub const BEFORE_5: &[Version] = &[Version::V3_1, Version::V3_1_1];
-pub const SINCE_3_1_1: &[Version] = &[Version::V3_1_1, Version::V5];
-pub const ONLY_3_1: &[Version] = &[Version::V3_1];
-pub const ONLY_3_1_1: &[Version] = &[Version::V3_1_1];
-pub const ONLY_5: &[Version] = &[Version::V5];
+pub use crate::bytes::{ALL, BEFORE_5, ONLY_3_1, ONLY_3_1_1, ONLY_5, SINCE_3_1_1, wire};
 
 /// One kind of case. Where the versions differ only in what [`wire`] knows,
 /// one row stands for all of them.
@@ -38,42 +32,6 @@ pub enum Expect {
 pub enum Seen {
     Bytes(usize),
     Whole,
-}
-
-/// The bytes that a row writes as hexadecimal pairs and 'text'. `#` is the
-/// remaining length of what follows; `P` stands for empty properties, which
-/// only MQTT 5 has; `N` is the protocol's name and level.
-pub fn wire(text: &str, version: Version) -> Vec<u8> {
-    let mut bytes = vec![];
-    let mut body_at = None;
-    for token in text.split_whitespace() {
-        match (token, version) {
-            ("#", _) => body_at = Some(bytes.len()),
-            ("P", Version::V5) => bytes.push(0),
-            ("P", _) => {}
-            ("N", Version::V3_1) => bytes.extend_from_slice(b"\0\x06MQIsdp\x03"),
-            ("N", Version::V3_1_1) => bytes.extend_from_slice(b"\0\x04MQTT\x04"),
-            ("N", Version::V5) => bytes.extend_from_slice(b"\0\x04MQTT\x05"),
-            (token, _) => match token.strip_prefix('\'') {
-                Some(text) => bytes.extend_from_slice(text.trim_end_matches('\'').as_bytes()),
-                None => bytes.extend(token.as_bytes().chunks(2).map(|pair| {
-                    let pair = std::str::from_utf8(pair).expect("a row is ASCII");
-                    u8::from_str_radix(pair, 16).expect("a row has hexadecimal pairs")
-                })),
-            },
-        }
-    }
-    if let Some(body_at) = body_at {
-        let mut remaining = bytes.len() - body_at;
-        let mut length = vec![];
-        while remaining >= 0x80 {
-            length.push(remaining as u8 | 0x80);
-            remaining >>= 7;
-        }
-        length.push(remaining as u8);
-        bytes.splice(body_at..body_at, length);
-    }
-    bytes
 }
 
 pub fn id(id: u16) -> PacketId {

@@ -43,6 +43,7 @@ fn is_text_naively(bytes: &[u8]) -> bool {
     })
 }
 
+/// Case A22 of docs/security.md.
 #[test]
 fn every_byte_at_every_place_of_strings_of_every_small_length() {
     for filler in ["a", "\u{E9}", "\u{20AC}", "\u{1F600}"] {
@@ -59,6 +60,7 @@ fn every_byte_at_every_place_of_strings_of_every_small_length() {
     }
 }
 
+/// Case A22 of docs/security.md.
 #[test]
 fn every_character_at_every_place() {
     let characters = ('\0'..='\u{800}').chain(['\u{FEFF}', '\u{FFFF}', '\u{10FFFF}']);

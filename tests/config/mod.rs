@@ -89,6 +89,7 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     }
 }
 
+/// Case C25 of docs/security.md.
 #[test]
 fn every_bound_is_a_bound() {
     let text = example();
@@ -761,6 +762,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Case E04 of docs/security.md.
 #[test]
 fn all_that_is_wrong_with_a_file_is_told_at_once() {
     for (text, expected) in ERRORS {
@@ -948,6 +950,7 @@ fn how_tokens_are_signed_has_to_be_said() {
     assert!(said.contains("jwt_user_claim: is empty"), "{said}");
 }
 
+/// Case M01 of docs/security.md.
 #[test]
 fn anyone_may_come_from_elsewhere_only_if_somebody_said_so() {
     let open = "[[listener]]\naddress = '192.0.2.1:1883'";
@@ -1036,6 +1039,7 @@ fn a_network_is_the_addresses_that_begin_with_its_bits() {
     }
 }
 
+/// Case E05 of docs/security.md.
 #[test]
 fn files_that_cannot_be_read_are_named() {
     let missing = Source::read(Path::new("/nonexistent/rotamq.toml")).unwrap_err();

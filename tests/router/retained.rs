@@ -157,6 +157,7 @@ fn key(text: &str) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
+    /// Case C04 of docs/security.md.
     #[test]
     fn pages_have_what_stays_once_and_nothing_else(
         before in changes(80),
@@ -213,6 +214,7 @@ proptest! {
 }
 
 /// At its last moment a message is still there.
+/// Case H07 of docs/security.md.
 #[test]
 fn what_has_expired_goes_oldest_first_and_a_few_at_a_time() {
     let store = unbounded();
@@ -353,6 +355,7 @@ fn a_full_store_says_which_bound_and_still_replaces_and_removes() {
     );
 }
 
+/// Case C01 of docs/security.md.
 #[test]
 fn the_deepest_topics_are_retained_without_stack() {
     on_a_small_stack(|| {

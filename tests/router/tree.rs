@@ -337,6 +337,7 @@ fn many_filters_come_and_go() {
     }
 }
 
+/// Case C01 of docs/security.md.
 #[test]
 fn the_deepest_topics_take_no_stack() {
     on_a_small_stack(|| {

@@ -6,7 +6,10 @@ use rotamq::authentication::{Authenticated, Conversation, Method, Step};
 use rotamq::config::Config;
 use rotamq::message::Identity;
 
-use crate::raw::Raw;
+use crate::bytes::wire;
+use crate::clients::Version;
+use crate::raw::{self, Raw};
+use crate::wait::until;
 
 /// Asks for one more than the number that the client says, three times.
 struct Counting;
@@ -140,5 +143,72 @@ fn whoever_counts_wrong_is_told_and_closed() {
         assert_eq!(raw.read(), None);
     }
     assert_eq!(broker.sessions_len(), 0);
+    broker.stop();
+}
+
+/// A method with a fault.
+struct Faulty;
+
+impl Method for Faulty {
+    fn name(&self) -> &str {
+        "FAULTY"
+    }
+
+    fn begin(&self) -> Box<dyn Conversation> {
+        Box::new(Faulty)
+    }
+}
+
+impl Conversation for Faulty {
+    fn step(&mut self, _: &Identity, data: &[u8]) -> Step {
+        assert_ne!(data, b"!", "the fault");
+        Step::Accept {
+            who: Authenticated::as_user("faulty"),
+            data: Vec::new(),
+        }
+    }
+}
+
+/// C16: a fault while a packet is handled, or a CONNECT, ends that connection; its
+/// thread serves all others as before, and its session is left in order.
+#[test]
+fn a_panic_closes_the_connection_that_it_happens_on() {
+    let mut config = Config::default();
+    config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+    config.store.ephemeral = true;
+    config.allow_anonymous = true;
+    config.threads = 1;
+    let broker = rotamq::Broker::start_with(config, vec![Arc::new(Faulty)]).unwrap();
+    let mut canary = Raw::connect(broker.address(), Version::V311, "canary");
+    canary.send(&raw::subscribe(1, "wills", 0));
+    assert_eq!(canary.packet(), [0x90, 3, 0, 1, 0]);
+    let connect = |data: &str| {
+        let text = format!(
+            "10 # N 06 0000 0D 15 0006 'FAULTY' 16 0001 '{data}' 0001 'f' 00 0005 'wills' 0004 'gone'"
+        );
+        wire(&text, rotamq::protocol::Version::V5)
+    };
+    for _ in 0..3 {
+        let mut refused = Raw::open(broker.address());
+        refused.send(&connect("!"));
+        assert_eq!(refused.read(), None);
+
+        let mut client = Raw::open(broker.address());
+        client.send(&connect("?"));
+        assert_eq!(client.packet()[3], 0);
+        client.send(&[0xC0, 0]);
+        let again = "F0 # 19 0D 15 0006 'FAULTY' 16 0001 '!'";
+        client.send(&wire(again, rotamq::protocol::Version::V5));
+        assert!(
+            client
+                .until_closed()
+                .iter()
+                .all(|packet| packet == &[0xD0, 0])
+        );
+        assert_eq!(canary.packet(), raw::publish("wills", b"gone", 0, 0));
+        assert!(canary.fence().is_empty());
+    }
+    until("they are gone", || broker.connections_len() == 1);
+    assert_eq!(broker.sessions_len(), 1);
     broker.stop();
 }

@@ -558,6 +558,7 @@ fn a_disconnect_of_the_broker_is_told() {
     }
 }
 
+/// Case A28 of docs/security.md.
 #[test]
 fn sub_knows_the_topics_behind_aliases() {
     let arguments = "sub -t # -C 5 -F %t|%A -D connect topic-alias-maximum 2";
@@ -594,6 +595,7 @@ fn sub_knows_the_topics_behind_aliases() {
         .failed("the broker sent topic alias 1; it may use at most 0");
 }
 
+/// Cases A25 and A28 of docs/security.md.
 #[test]
 fn invalid_packets_are_answered_with_the_reason() {
     let mut scene = Scene::connected(&["sub", "-t", "a"], "", &[]);

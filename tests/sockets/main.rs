@@ -7,6 +7,8 @@ mod access;
 mod authentication;
 mod bad_input;
 mod browser;
+#[path = "../bytes.rs"]
+mod bytes;
 mod certificates;
 mod clients;
 mod commands;
@@ -14,6 +16,8 @@ mod commands5;
 mod commands_tls;
 mod crowd;
 mod features;
+#[path = "../hostile.rs"]
+mod hostile;
 mod limits;
 mod listeners;
 mod memory;

@@ -87,6 +87,7 @@ fn subscribe(address: SocketAddr, id: &str, clean: bool, qos: u8) -> Raw {
     client
 }
 
+/// Case C05 of docs/security.md.
 #[test]
 fn a_subscriber_that_stops_reading_at_qos_0() {
     let program = serve("memory_qos0.toml", "end");
@@ -101,6 +102,7 @@ fn a_subscriber_that_stops_reading_at_qos_0() {
     assert_eq!(first, [0x30]);
 }
 
+/// Case C05 of docs/security.md.
 #[test]
 fn a_subscriber_that_stops_reading_at_qos_1_loses_its_session() {
     for clean in [true, false] {
@@ -119,6 +121,7 @@ fn a_subscriber_that_stops_reading_at_qos_1_loses_its_session() {
     }
 }
 
+/// Case C05 of docs/security.md.
 #[test]
 fn a_subscriber_that_acknowledges_nothing_loses_its_session() {
     let mut program = serve("memory_unacknowledged.toml", "end");
@@ -149,6 +152,7 @@ fn an_absent_subscriber_whose_oldest_messages_are_dropped() {
 }
 
 /// Answers are not read either: no more requests are.
+/// Case C05 of docs/security.md.
 #[test]
 fn a_client_that_asks_and_does_not_listen() {
     let program = serve("memory_answers.toml", "end");

@@ -270,6 +270,7 @@ fn stopping_has_a_bound() {
 
 /// Client ids that would write into the log what they like: a line of their
 /// own, colours, a field, text from right to left.
+/// Cases F07 and F08 of docs/security.md.
 #[test]
 fn a_client_id_cannot_leave_its_place_in_the_log() {
     let refused = "\n2026-01-01T00:00:00Z  INFO all is well\r\x1b[31m\x07\u{9b}31m";
@@ -317,6 +318,7 @@ fn no_line_a_message_at_the_default_level() {
 
 /// A full disk under the log, or a reader of it that is gone, is no reason to
 /// stop serving.
+/// Case M50 of docs/security.md.
 #[test]
 fn a_log_that_cannot_be_written_ends_nothing() {
     // An address of its own: no other test takes the port in between.

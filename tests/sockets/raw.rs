@@ -6,8 +6,10 @@ use std::net::{SocketAddr, TcpStream};
 use crate::clients::Version;
 use crate::wait::DEADLINE;
 
-pub struct Raw {
-    pub stream: TcpStream,
+pub struct Raw<S = TcpStream> {
+    pub stream: S,
+    /// Closed with bytes of the client's unread: what was said before may be lost.
+    pub was_reset: bool,
     // Read, and not yet a whole packet.
     begun: Vec<u8>,
 }
@@ -19,10 +21,7 @@ impl Raw {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        Raw {
-            stream,
-            begun: Vec::new(),
-        }
+        Raw::over(stream)
     }
 
     /// With a clean session, its CONNACK read.
@@ -31,6 +30,25 @@ impl Raw {
         raw.send(&connect(version, id, true, 0));
         assert_eq!(raw.packet(), [0x20, 2, 0, 0], "{version:?}");
         raw
+    }
+}
+
+impl<S: Read + Write> Raw<S> {
+    pub fn over(stream: S) -> Raw<S> {
+        Raw {
+            stream,
+            was_reset: false,
+            begun: Vec::new(),
+        }
+    }
+
+    /// In pieces of so many bytes; the broker may close before the last.
+    pub fn send_in_pieces(&mut self, bytes: &[u8], len: usize) {
+        for piece in bytes.chunks(len) {
+            if self.stream.write_all(piece).is_err() {
+                return;
+            }
+        }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -53,7 +71,10 @@ impl Raw {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
                 Ok(count) => self.begun.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if is_reset(&error) => {
+                    self.was_reset = true;
+                    return None;
+                }
                 Err(error) => panic!("the broker neither says anything nor closes: {error}"),
             }
         }
@@ -76,6 +97,15 @@ impl Raw {
             }
         }
     }
+}
+
+/// Closed before all was read that the client had sent; TLS finds it out when it
+/// has something to say to what it reads.
+pub fn is_reset(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
 }
 
 fn packet_len(bytes: &[u8]) -> Option<usize> {

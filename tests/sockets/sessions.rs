@@ -135,6 +135,7 @@ fn a_qos_2_message_is_delivered_once_whatever_connections_are_lost() {
     }
 }
 
+/// Case F05 of docs/security.md.
 #[test]
 fn the_younger_connection_takes_the_session_over() {
     let broker = broker();

@@ -161,6 +161,7 @@ fn a_key_of_openssls_that_comes_later() {
 }
 
 /// Whether it came as password or by AUTH.
+/// Case F50 of docs/security.md.
 #[test]
 fn the_connection_ends_with_the_token() {
     let (program, _) = serve("tokens_end", "jwt_leeway_secs = 0");

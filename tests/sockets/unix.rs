@@ -25,6 +25,7 @@ fn options(path: &Path, id: &str) -> Options {
     Options::clean("127.0.0.1:1".parse().unwrap(), id).over(&over)
 }
 
+/// Case J51 of docs/security.md.
 #[test]
 fn clients_connect_by_the_socket_s_file() {
     let path = path("clients.sock");
@@ -51,6 +52,7 @@ fn clients_connect_by_the_socket_s_file() {
 }
 
 /// A file that a killed broker left is nobody's; that of a live one is not ours.
+/// Case J51 of docs/security.md.
 #[test]
 fn a_stale_file_is_replaced_and_a_live_one_is_not() {
     let path = path("stale.sock");

@@ -134,6 +134,7 @@ fn connect(id: u8, user: &str) -> Vec<u8> {
 }
 
 /// A check that takes long holds up nobody else, and is over with its client.
+/// Case C56 of docs/security.md.
 #[test]
 fn who_is_slow_to_be_checked_holds_up_nobody() {
     let broker = broker(&file("slow.passwd", SLOW), |config| {
@@ -179,6 +180,7 @@ fn being_checked_counts_for_the_deadline() {
 }
 
 /// Whoever guesses is not asked any more, whatever is guessed.
+/// Case C56 of docs/security.md.
 #[test]
 fn who_fails_too_often_is_banned() {
     let broker = broker(&file("banned.passwd", MOSQUITTOS), |config| {

@@ -1,6 +1,6 @@
 //! MQTT over WebSocket: MQTT.js and paho, and frames by hand.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websock
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n";
 
 /// The head of the answer to a request, and what came behind it.
-fn ask(stream: &mut TcpStream, request: &str) -> (String, Vec<u8>) {
+fn ask(stream: &mut (impl Read + Write), request: &str) -> (String, Vec<u8>) {
     // It may be closed before the last byte of a long one.
     _ = stream.write_all(request.as_bytes());
     let mut answer = Vec::new();
@@ -88,8 +88,9 @@ fn ask(stream: &mut TcpStream, request: &str) -> (String, Vec<u8>) {
 }
 
 /// A client of frames.
-pub struct Framed {
-    stream: TcpStream,
+pub struct Framed<S = TcpStream> {
+    stream: S,
+    was_reset: bool,
     begun: Vec<u8>,
 }
 
@@ -126,10 +127,7 @@ const PONG: u8 = 0x8A;
 
 impl Framed {
     pub fn open(address: SocketAddr) -> Framed {
-        let mut stream = Raw::open(address).stream;
-        let (answer, begun) = ask(&mut stream, &format!("{REQUEST}\r\n"));
-        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-        Framed { stream, begun }
+        Framed::over(Raw::open(address).stream)
     }
 
     /// With a clean session, its CONNACK read.
@@ -142,6 +140,24 @@ impl Framed {
         assert_eq!(client.next(), Some((BINARY, vec![0x20, 2, 0, 0])));
         client
     }
+}
+
+impl<S: Read + Write> Framed<S> {
+    /// Upgraded.
+    pub fn over(mut stream: S) -> Framed<S> {
+        let (answer, begun) = ask(&mut stream, &format!("{REQUEST}\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        Framed::behind(stream, begun)
+    }
+
+    /// Upgraded already; what came behind the answer to that.
+    fn behind(stream: S, begun: Vec<u8>) -> Framed<S> {
+        Framed {
+            stream,
+            was_reset: false,
+            begun,
+        }
+    }
 
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
@@ -153,7 +169,10 @@ impl Framed {
             match self.stream.read(&mut buffer) {
                 Ok(count @ 1..) => self.begun.extend_from_slice(&buffer[..count]),
                 Ok(0) => return false,
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return false,
+                Err(error) if raw::is_reset(&error) => {
+                    self.was_reset = true;
+                    return false;
+                }
                 Err(error) => panic!("the broker neither says anything nor closes: {error}"),
             }
         }
@@ -199,6 +218,50 @@ impl Framed {
     }
 }
 
+/// The stream of bytes that frames carry: each write is one.
+pub struct Unframed<S> {
+    framed: Framed<S>,
+    came: Vec<u8>,
+}
+
+impl<S: Read + Write> Unframed<S> {
+    pub fn over(stream: S) -> Unframed<S> {
+        Unframed {
+            framed: Framed::over(stream),
+            came: Vec::new(),
+        }
+    }
+}
+
+impl<S: Read + Write> Read for Unframed<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.came.is_empty() {
+            match self.framed.next() {
+                Some((BINARY, payload)) => self.came = payload,
+                Some((CLOSE, _)) => {}
+                Some(other) => panic!("nobody asked for {other:?}"),
+                None if self.framed.was_reset => return Err(ErrorKind::ConnectionReset.into()),
+                None => return Ok(0),
+            }
+        }
+        let count = self.came.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.came[..count]);
+        self.came.drain(..count);
+        Ok(count)
+    }
+}
+
+impl<S: Read + Write> Write for Unframed<S> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.framed.stream.write_all(&frame(BINARY, bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.framed.stream.flush()
+    }
+}
+
 /// The answer to the example of RFC 6455 is the one that it says; J01:
 /// compression is not agreed to, whoever asks for it.
 #[test]
@@ -220,6 +283,7 @@ fn an_upgrade_is_granted_without_compression() {
 }
 
 /// Each refusal has a status and a sentence; B19 among them: another path.
+/// Case J50 of docs/security.md.
 #[test]
 fn other_requests_are_refused() {
     let (broker, address) = broker(|config| {
@@ -377,7 +441,7 @@ fn packets_are_split_and_joined_in_any_way() {
         }
         let mut stream = stream;
         let (_, begun) = ask(&mut stream, "");
-        let mut client = Framed { stream, begun };
+        let mut client = Framed::behind(stream, begun);
         let mut came = Vec::new();
         let mut pongs = 0;
         while came.len() < expected {
@@ -518,6 +582,7 @@ fn a_message_has_a_limit_that_connect_raises() {
 }
 
 /// A page that a browser on this machine shows is not who sits at it.
+/// Case J50 of docs/security.md.
 #[test]
 fn pages_of_a_browser_do_not_steer_queues() {
     let (_broker, address) = broker(|_| ());
@@ -525,7 +590,7 @@ fn pages_of_a_browser_do_not_steer_queues() {
     for (origin, may) in [("", true), ("Origin: https://evil.example\r\n", false)] {
         let mut stream = Raw::open(address).stream;
         let (_, begun) = ask(&mut stream, &format!("{REQUEST}{origin}\r\n"));
-        let mut client = Framed { stream, begun };
+        let mut client = Framed::behind(stream, begun);
         for (packet, answer) in [
             (
                 raw::connect(Version::V311, "page", true, 0),

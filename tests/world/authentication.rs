@@ -221,6 +221,7 @@ fn a_client_proves_itself_again() {
     assert!(world.is_open(a));
 }
 
+/// Case F50 of docs/security.md.
 #[test]
 fn who_fails_to_prove_itself_again_is_out() {
     let (ann, friend) = (
@@ -316,6 +317,7 @@ fn bearer(name: &str, lasts: Duration) -> Authenticated {
 }
 
 /// The connection ends as its token does, and the session stays.
+/// Case F50 of docs/security.md.
 #[test]
 fn a_connection_ends_with_its_token() {
     in_each_version(|mut world| {

@@ -15,6 +15,7 @@ fn pairs() -> Vec<(Authenticated, Authenticated)> {
         .collect()
 }
 
+/// Cases B17, F01 and F02 of docs/security.md.
 #[test]
 fn another_user_touches_neither_session_nor_connection() {
     in_each_version(|mut world| {

@@ -163,6 +163,7 @@ fn what_somebody_else_has_by_now_is_not_sent_again() {
 
 // ---- members
 
+/// Case M07 of docs/security.md.
 #[test]
 fn user_properties_mean_something_to_queues_alone() {
     let mut world = world(|_| ());
@@ -176,6 +177,7 @@ fn user_properties_mean_something_to_queues_alone() {
     }
 }
 
+/// Case C25 of docs/security.md.
 #[test]
 fn an_ack_timeout_of_0_is_none() {
     let mut world = world(|_| ());
@@ -246,6 +248,7 @@ fn identifiers_count_for_what_a_session_may_keep() {
     assert_eq!(world.counts().sessions_overflowed, 1);
 }
 
+/// Case D11 of docs/security.md.
 #[test]
 fn what_has_expired_stops_no_publisher() {
     let mut world = world(|config| {
@@ -291,6 +294,7 @@ fn a_full_session_does_not_stop_what_it_would_not_get() {
     world.publish(a, "t", "own", 1);
 }
 
+/// Case D14 of docs/security.md.
 #[test]
 fn what_waits_for_a_subscription_comes_as_that_is_now() {
     let mut world = world(|config| config.limits.inflight_max = 1);
@@ -402,6 +406,7 @@ fn each_refusal_counts_once() {
     }
 }
 
+/// Case A51 of docs/security.md.
 #[test]
 fn an_alias_of_a_topic_that_is_too_long_stays_too_long() {
     let mut world = world(|config| config.limits.topic_bytes_max = 100);

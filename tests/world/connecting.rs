@@ -69,6 +69,7 @@ fn the_session_of_a_client_that_stays_away_ends() {
     });
 }
 
+/// Case F05 of docs/security.md.
 #[test]
 fn a_second_connection_takes_over() {
     in_each_version(|mut world| {
@@ -99,6 +100,7 @@ fn a_second_connection_takes_over() {
 
 /// What the old connection had sent before it learnt of its end is nothing to
 /// the new one.
+/// Case F05 of docs/security.md.
 #[test]
 fn a_connection_that_was_taken_over_changes_nothing() {
     in_each_version(|mut world| {
@@ -152,6 +154,7 @@ fn a_connection_that_was_taken_over_changes_nothing() {
     });
 }
 
+/// Case C22 of docs/security.md.
 #[test]
 fn keep_alive_ends_a_connection_after_one_and_a_half_times() {
     in_each_version(|mut world| {
@@ -175,6 +178,7 @@ fn keep_alive_ends_a_connection_after_one_and_a_half_times() {
     });
 }
 
+/// Case C22 of docs/security.md.
 #[test]
 fn a_long_keep_alive_is_kept_too() {
     let mut world = World::new();
@@ -205,6 +209,7 @@ fn any_packet_keeps_a_connection_alive() {
     assert!(world.is_open(a));
 }
 
+/// Case B07 of docs/security.md.
 #[test]
 fn a_client_without_an_id_gets_one() {
     let mut world = World::new();
@@ -219,6 +224,7 @@ fn a_client_without_an_id_gets_one() {
     assert_eq!(reason, ReasonCode::ClientIdentifierNotValid);
 }
 
+/// Case B08 of docs/security.md.
 #[test]
 fn a_second_connect_ends_the_connection() {
     in_each_version(|mut world| {
@@ -233,6 +239,7 @@ fn a_second_connect_ends_the_connection() {
 }
 
 /// A device that reconnects all day leaves no timers behind but for a while.
+/// Case C14 of docs/security.md.
 #[test]
 fn connecting_again_and_again_costs_nothing() {
     let mut world = World::new();

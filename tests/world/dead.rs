@@ -191,6 +191,7 @@ fn each_way_to_die_has_its_word() {
     }
 }
 
+/// Cases H51 and M07 of docs/security.md.
 #[test]
 fn what_clients_say_of_deaths_harms_nobody() {
     in_mqtt_5(

@@ -104,6 +104,7 @@ fn more_than_memory_has_is_put_off_and_comes_in_time() {
     assert_eq!(seen, COUNT);
 }
 
+/// Case E52 of docs/security.md.
 #[test]
 fn what_cannot_be_put_off() {
     for topic in [
@@ -114,6 +115,7 @@ fn what_cannot_be_put_off() {
         "$delayed/10/",
         "$delayed/10/$delayed/10/news",
         "$delayed/10/$SYS/x",
+        "$delayed/0/$CONTROL/rotamq/v1",
         "$settles/1/$delayed/10/news",
     ] {
         in_each_version(|mut world| {

@@ -170,6 +170,7 @@ fn qos_2_to_a_client_is_taken_up_where_it_was() {
     });
 }
 
+/// Case D01 of docs/security.md.
 #[test]
 fn qos_2_from_a_client_is_routed_once() {
     in_each_version(|mut world| {
@@ -255,6 +256,7 @@ fn all_that_is_said_to_a_packet_is_among_its_answers() {
     }
 }
 
+/// Case D08 of docs/security.md.
 #[test]
 fn an_answer_of_the_wrong_kind_ends_the_connection() {
     let mut world = World::new();
@@ -277,6 +279,7 @@ fn an_answer_of_the_wrong_kind_ends_the_connection() {
 }
 
 /// Ids go round: an acknowledgement that comes late means nothing else.
+/// Case D04 of docs/security.md.
 #[test]
 fn packet_ids_go_round_and_pass_over_those_in_use() {
     let mut world = World::new();
@@ -391,4 +394,37 @@ fn a_batch_wakes_each_receiver_once() {
         assert_eq!(world.messages(*client).len(), 10);
     }
     assert_eq!(world.wakes(elsewhere), 0);
+}
+
+/// D07: acknowledgements of what was never sent, or was acknowledged before, make
+/// no room for more than the client takes.
+#[test]
+fn acknowledgements_of_nothing_make_no_room() {
+    let configure = |config: &mut Config| config.limits.inflight_max = 2;
+    in_each_version_with(configure, |mut world| {
+        let a = world.connect("a").go();
+        let p = world.connect("p").go();
+        world.subscribe(a, "t", 1);
+        for n in 0..6 {
+            world.publish(p, "t", &n.to_string(), 1);
+        }
+        let first = world.messages(a);
+        assert_eq!(first.len(), 2);
+        for id in [500, 501, 65_535] {
+            for stray in [puback(id), pubcomp(id), pubrec(id), puback(id)] {
+                world.send(a, &stray);
+            }
+        }
+        let came = world.receive(a);
+        assert!(
+            came.iter().all(|got| matches!(got, Got::Pubrel(_))),
+            "{came:?}"
+        );
+        // One place, however often it is given back.
+        for _ in 0..5 {
+            world.send(a, &puback(first[0].id));
+        }
+        assert_eq!(world.payloads(a), ["2"]);
+        assert!(world.is_open(a));
+    });
 }

@@ -36,6 +36,7 @@ fn each_message_goes_to_one_member_in_turn() {
     });
 }
 
+/// Case E22 of docs/security.md.
 #[test]
 fn groups_and_filters_are_told_apart() {
     let mut world = World::new();
@@ -103,6 +104,7 @@ fn nothing_waits_behind_an_absent_member_and_messages_wait_for_one() {
     });
 }
 
+/// Case H02 of docs/security.md.
 #[test]
 fn a_group_ends_with_its_last_member() {
     let ends: [fn(&mut World, C); 3] = [

@@ -7,6 +7,7 @@ fn inflight(max: u16) -> impl Fn(&mut Config) {
     move |config: &mut Config| config.limits.inflight_max = max
 }
 
+/// Case D13 of docs/security.md.
 #[test]
 fn the_window_holds_what_inflight_max_says() {
     for max in [1, 2, 100] {
@@ -60,6 +61,7 @@ fn waiting(max: usize, full: SessionFull) -> impl Fn(&mut Config) {
     }
 }
 
+/// Case C08 of docs/security.md.
 #[test]
 fn a_full_session_ends() {
     for max in [1, 2, 10] {
@@ -121,6 +123,7 @@ fn a_full_session_drops_its_oldest_where_it_is_told_to() {
 }
 
 /// The publisher waits, and others do not.
+/// Case C08 of docs/security.md.
 #[test]
 fn a_full_session_holds_the_publisher_back_where_it_is_told_to() {
     for max in [1, 2, 10] {
@@ -209,6 +212,7 @@ fn the_account_of_bytes_does_not_drift() {
     assert_eq!(world.counts().sessions_overflowed, 0);
 }
 
+/// Case C02 of docs/security.md.
 #[test]
 fn a_client_has_no_more_subscriptions_than_allowed() {
     let mut world = World::with(|config| config.limits.subscriptions_per_client_max = 3);
@@ -229,6 +233,7 @@ fn a_client_has_no_more_subscriptions_than_allowed() {
     assert_eq!(world.try_subscribe(b, &filters), [0, 0, 0, 0x80]);
 }
 
+/// Case C51 of docs/security.md.
 #[test]
 fn there_are_no_more_sessions_than_allowed() {
     let mut world = World::with(|config| config.limits.sessions_max = 2);
@@ -242,6 +247,7 @@ fn there_are_no_more_sessions_than_allowed() {
     world.connect("c").go();
 }
 
+/// Case F07 of docs/security.md.
 #[test]
 fn topics_and_client_ids_have_limits() {
     let mut world = World::with(|config| {
@@ -267,6 +273,7 @@ fn topics_and_client_ids_have_limits() {
     }
 }
 
+/// Case C07 of docs/security.md.
 #[test]
 fn who_does_not_read_loses_qos_0_and_only_that() {
     in_each_version_with(
@@ -295,6 +302,7 @@ fn who_does_not_read_loses_qos_0_and_only_that() {
 }
 
 /// A session that neither reads nor acknowledges, at QoS 1: others go on.
+/// Case C05 of docs/security.md.
 #[test]
 fn who_does_not_read_costs_no_more_than_allowed() {
     let mut world = World::with(waiting(1000, SessionFull::End));
@@ -310,4 +318,43 @@ fn who_does_not_read_costs_no_more_than_allowed() {
     }
     assert_eq!(world.closed(slow), Some(ReasonCode::QuotaExceeded));
     assert_eq!(world.core.sessions_len(), 2);
+}
+
+/// C07: a client that does not read loses messages, and no answer.
+#[test]
+fn answers_come_however_full_the_outbox_is() {
+    let configure = |config: &mut Config| config.limits.outbox_bytes_max = 10_000;
+    in_each_version_with(configure, |mut world| {
+        let slow = world.connect("slow").go();
+        let p = world.connect("p").go();
+        world.subscribe(slow, "t", 1);
+        world.clog(slow, true);
+        let payload = "x".repeat(1000);
+        for _ in 0..50 {
+            world.publish(p, "t", &payload, 0);
+        }
+        let dropped = world.counts().dropped_slow;
+        assert!(dropped > 0);
+        let asked = [
+            subscribe(7, &[("u", 1)]),
+            unsubscribe(8, &["u"]),
+            publish("v", "m", 1, 9),
+            publish("v", "m", 2, 10),
+            Packet::Pingreq,
+        ];
+        for packet in &asked {
+            world.send(slow, packet);
+        }
+        world.clog(slow, false);
+        for answer in [
+            Got::Suback(7, vec![1]),
+            Got::Unsuback(8),
+            Got::Puback(9),
+            Got::Pubrec(10),
+            Got::Pingresp,
+        ] {
+            world.expect(slow, answer);
+        }
+        assert_eq!(world.messages(slow).len() as u64, 50 - dropped);
+    });
 }

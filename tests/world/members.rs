@@ -441,6 +441,7 @@ fn refusing_rejecting_and_extending() {
     });
 }
 
+/// Cases E16 and H50 of docs/security.md.
 #[test]
 fn what_control_topics_do_not_take() {
     for (topic, payload) in [

@@ -9,6 +9,7 @@ mod authentication;
 mod belonging;
 mod bounds;
 mod connecting;
+mod costs;
 mod dead;
 mod defence;
 mod delayed;
@@ -16,6 +17,7 @@ mod delivery;
 mod durable;
 mod expiry;
 mod groups;
+mod hostile;
 mod limits;
 mod members;
 mod model;
@@ -425,10 +427,15 @@ impl World {
         let (connect, _) = decode_connect(&bytes, usize::MAX)
             .expect("valid")
             .expect("whole");
+        self.let_in(&connect)
+    }
+
+    /// The broker gets a CONNECT.
+    fn let_in(&mut self, connect: &Connect<'_>) -> Result<C, Close> {
         let door = Arc::new(Door::new(&self.config, &self.listener));
         let (who, now) = (self.who.clone(), self.now);
-        self.core.check_memory(&connect)?;
-        let admission = (self.core).connect_as(&mut self.worker, &connect, &who, &door, now);
+        self.core.check_memory(connect)?;
+        let admission = (self.core).connect_as(&mut self.worker, connect, &who, &door, now);
         self.worker.effects.wake_all();
         match admission? {
             Admission::Admitted(link) => Ok(self.add(link)),
@@ -517,13 +524,8 @@ impl World {
 
     /// All that one read brings.
     fn send_all(&mut self, client: C, packets: &[Packet<'_>]) {
-        let stop = self.handle(client, packets).err();
-        self.worker.effects.wake_all();
-        match stop {
-            Some(stop) => self.leave(client, stop),
-            None => self.turn(client, true),
-        }
-        self.drive();
+        let handled = self.handle(client, packets);
+        self.go_on(client, handled);
     }
 
     /// The packets reach the broker, which has not looked any further yet.
@@ -533,19 +535,48 @@ impl World {
         for packet in packets {
             encode(packet, version, &mut bytes);
         }
-        let link = self.clients[client.0].link.as_mut().expect("open");
-        let mut rest = &bytes[..];
-        let mut handled = Ok(());
-        self.core.begin_read(&mut self.worker);
-        while handled.is_ok()
-            && let Some((packet, len)) = decode(rest, version, usize::MAX).expect("valid")
-        {
-            rest = &rest[len..];
-            handled = (self.core).handle(&mut self.worker, link, &packet, self.now);
-        }
-        self.core.end_read(&mut self.worker, link, self.now);
-        assert!(rest.is_empty() || handled.is_err());
+        let (done, handled) = self.handle_bytes(client, &bytes, usize::MAX);
+        assert!(done == bytes.len() || handled.is_err());
         handled
+    }
+
+    /// All whole packets, until one ends the connection; how many bytes they
+    /// were.
+    fn handle_bytes(
+        &mut self,
+        client: C,
+        bytes: &[u8],
+        packet_bytes_max: usize,
+    ) -> (usize, Result<(), Stop>) {
+        let version = self.clients[client.0].version;
+        let link = self.clients[client.0].link.as_mut().expect("open");
+        let mut done = 0;
+        self.core.begin_read(&mut self.worker);
+        let handled = loop {
+            match decode(&bytes[done..], version, packet_bytes_max) {
+                Ok(None) => break Ok(()),
+                Ok(Some((packet, len))) => {
+                    done += len;
+                    let handled = (self.core).handle(&mut self.worker, link, &packet, self.now);
+                    if handled.is_err() {
+                        break handled;
+                    }
+                }
+                Err(error) => break Err(Stop::Closed(Close::new(error.reason, error.what))),
+            }
+        };
+        self.core.end_read(&mut self.worker, link, self.now);
+        (done, handled)
+    }
+
+    /// What comes of what was handled: the connection goes on, or ends.
+    fn go_on(&mut self, client: C, handled: Result<(), Stop>) {
+        self.worker.effects.wake_all();
+        match handled {
+            Err(stop) => self.leave(client, stop),
+            Ok(()) => self.turn(client, true),
+        }
+        self.drive();
     }
 
     // ---- what `net` and `run` do

@@ -123,6 +123,7 @@ fn a_message_lives_no_longer_than_its_publisher_says() {
     });
 }
 
+/// Case D11 of docs/security.md.
 #[test]
 fn what_is_under_way_to_a_client_expires_no_more() {
     for qos in [1, 2] {
@@ -421,6 +422,7 @@ fn what_is_sent_again_keeps_within_what_the_client_takes_now() {
     });
 }
 
+/// Case C54 of docs/security.md.
 #[test]
 fn no_more_qos_2_is_under_way_to_the_broker_than_it_takes() {
     in_mqtt_5(
@@ -442,6 +444,7 @@ fn no_more_qos_2_is_under_way_to_the_broker_than_it_takes() {
     );
 }
 
+/// Case A34 of docs/security.md.
 #[test]
 fn what_is_too_large_for_one_client_is_skipped_for_that_one() {
     for qos in 0..=2 {
@@ -497,6 +500,7 @@ fn a_job_that_is_too_large_for_one_member_goes_to_another() {
 
 // ---- queues
 
+/// Case M07 of docs/security.md.
 #[test]
 fn a_member_is_told_about_its_job() {
     in_mqtt_5(nothing, |mut world| {

@@ -103,6 +103,7 @@ fn a_member_sees_the_topic_that_its_queue_is_set_to() {
     );
 }
 
+/// Case H50 of docs/security.md.
 #[test]
 fn which_names_a_queue_may_have() {
     let configure = |config: &mut Config| {
@@ -161,6 +162,7 @@ fn queues_that_must_be_configured() {
     assert_eq!(world.closed(a), Some(ReasonCode::NotAuthorized));
 }
 
+/// Case C50 of docs/security.md.
 #[test]
 fn a_queue_that_nobody_uses_goes() {
     let day = secs(24 * 60 * 60);
@@ -195,6 +197,7 @@ fn a_queue_that_nobody_uses_goes() {
 
 // ---- a full queue
 
+/// Case C08 of docs/security.md.
 #[test]
 fn a_full_queue_holds_a_publish_back_and_nothing_else() {
     for max in [1, 2, 5] {
@@ -391,6 +394,7 @@ fn a_publisher_that_waits_for_another_queue_leaves_the_line() {
     assert!(world.has_got(one, &Got::Puback(id)));
 }
 
+/// Case C53 of docs/security.md.
 #[test]
 fn what_is_held_back_for_too_long_costs_the_connection() {
     let configure = |config: &mut Config| {
@@ -421,6 +425,7 @@ fn what_is_held_back_for_too_long_costs_the_connection() {
     });
 }
 
+/// Case C53 of docs/security.md.
 #[test]
 fn no_more_is_held_back_than_allowed() {
     let configure = |config: &mut Config| {

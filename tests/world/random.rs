@@ -101,6 +101,7 @@ struct Play {
     rejected: BTreeSet<Job>,
 }
 
+/// Case C13 of docs/security.md.
 #[test]
 fn whatever_clients_do_nothing_is_lost_or_with_two() {
     for seed in seeds() {

@@ -220,6 +220,7 @@ fn a_receipt_may_go_into_a_queue_and_makes_no_other() {
     });
 }
 
+/// Case E50 of docs/security.md.
 #[test]
 fn a_receipt_goes_nowhere_where_its_producer_may_not_publish() {
     in_each_version(|mut world| {

@@ -284,6 +284,7 @@ fn the_first_settlement_wins() {
     });
 }
 
+/// Case E51 of docs/security.md.
 #[test]
 fn who_has_no_such_delivery_settles_none() {
     in_each_version(|mut world| {
@@ -303,6 +304,7 @@ fn who_has_no_such_delivery_settles_none() {
     });
 }
 
+/// Case E51 of docs/security.md.
 #[test]
 fn a_job_that_somebody_else_has_by_now_is_not_settled() {
     in_each_version(|mut world| {
@@ -321,6 +323,7 @@ fn a_job_that_somebody_else_has_by_now_is_not_settled() {
     });
 }
 
+/// Case E51 of docs/security.md.
 #[test]
 fn a_delivery_of_an_earlier_connection_is_not_settled() {
     in_each_version(|mut world| {

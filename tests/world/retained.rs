@@ -61,6 +61,7 @@ fn groups_and_queues_get_no_retained_messages() {
 
 /// More than a page, more than the window, with the connection lost in the
 /// middle: each comes, in order.
+/// Cases C04 and H05 of docs/security.md.
 #[test]
 fn a_long_backlog_is_sent_as_the_client_acknowledges() {
     const TOPICS: usize = 700;
@@ -141,6 +142,7 @@ fn a_backlog_ends_with_its_subscription() {
 
 /// A client with a full window subscribes to the same again and again: what is
 /// kept for it stays one backlog.
+/// Case C04 of docs/security.md.
 #[test]
 fn subscribing_again_and_again_keeps_one_backlog() {
     let mut world = World::with(|config| config.limits.inflight_max = 1);
@@ -160,6 +162,7 @@ fn subscribing_again_and_again_keeps_one_backlog() {
     assert_eq!(world.core.subscriptions_len(), 1);
 }
 
+/// Case C51 of docs/security.md.
 #[test]
 fn there_are_no_more_retained_messages_than_allowed() {
     let mut world = World::with(|config| config.limits.retained_messages_max = 2);

@@ -130,6 +130,7 @@ fn a_subscription_that_is_refused_brings_nothing() {
     });
 }
 
+/// Case D10 of docs/security.md.
 #[test]
 fn who_may_not_publish_is_told_and_nobody_gets_it() {
     in_each_version(|mut world| {
@@ -149,6 +150,7 @@ fn who_may_not_publish_is_told_and_nobody_gets_it() {
 }
 
 /// G01, G02: a will is decided at CONNECT, and again when it is published.
+/// Case G05 of docs/security.md.
 #[test]
 fn a_will_is_decided_twice() {
     in_each_version(|mut world| {
@@ -195,6 +197,7 @@ fn what_lost_its_right_does_not_come_any_more() {
     });
 }
 
+/// Case E20 of docs/security.md.
 #[test]
 fn rules_bind_who_subscribed_before_them_and_let_go_again() {
     in_each_version(|mut world| {
@@ -211,6 +214,7 @@ fn rules_bind_who_subscribed_before_them_and_let_go_again() {
     });
 }
 
+/// Case E50 of docs/security.md.
 #[test]
 fn queues_are_put_into_joined_and_made_by_right() {
     const JOBS: &str = r#"
@@ -261,6 +265,7 @@ fn queues_are_put_into_joined_and_made_by_right() {
     );
 }
 
+/// Case G05 of docs/security.md.
 #[test]
 fn a_bound_on_qos_holds_for_both_ways() {
     const LOW: &str = r##"
@@ -287,6 +292,7 @@ fn a_bound_on_qos_holds_for_both_ways() {
 }
 
 /// With rules the right to steer counts, wherever the client is.
+/// Case E50 of docs/security.md.
 #[test]
 fn queues_are_steered_by_right() {
     const OPS: &str = r##"
@@ -336,6 +342,7 @@ fn queues_are_steered_by_right() {
 
 /// What was sent, or waits, does not come any more when it may not be read any
 /// more, also where its subscription is gone.
+/// Case E11 of docs/security.md.
 #[test]
 fn what_is_left_of_a_subscription_is_asked_for_too() {
     in_each_version(|mut world| {
@@ -354,6 +361,7 @@ fn what_is_left_of_a_subscription_is_asked_for_too() {
 
 /// A worker of dead letters needs the right to what their queue had, and a
 /// member of a share group that lost its right is none any more.
+/// Case E50 of docs/security.md.
 #[test]
 fn who_shares_may_read_all_of_it() {
     in_each_version(|mut world| {

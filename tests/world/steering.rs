@@ -18,7 +18,7 @@ impl World {
         answer.map(|answer| serde_json::to_value(answer).expect("JSON"))
     }
 
-    fn steer(&mut self, request: Value) -> Value {
+    pub(super) fn steer(&mut self, request: Value) -> Value {
         self.try_steer(request).expect("it is done")
     }
 
@@ -366,6 +366,7 @@ fn a_living_queue_is_given_other_settings() {
     });
 }
 
+/// Case C20 of docs/security.md.
 #[test]
 fn settings_that_are_not_valid_change_nothing() {
     let mut world = World::new();
@@ -397,6 +398,7 @@ fn settings_that_are_not_valid_change_nothing() {
     );
 }
 
+/// Case M04 of docs/security.md.
 #[test]
 fn a_request_that_is_none_is_not_understood() {
     for request in [
@@ -968,6 +970,7 @@ fn an_answer_comes_with_its_correlation_data() {
     );
 }
 
+/// Case E50 of docs/security.md.
 #[test]
 fn only_the_brokers_own_machine_may_ask() {
     in_each_version(|mut world| {
@@ -1134,4 +1137,61 @@ fn purging_gives_nothing_out() {
     while world.steer(json!({"op": "purge", "queue": "jobs"}))["left"] != 0 {}
     assert_eq!(world.payloads(a), [""; 0]);
     assert_eq!(world.state("jobs"), [0; 4]);
+}
+
+/// C20, M04: numbers beyond all measure are as good as the largest that there may
+/// be, or no numbers; and JSON that is none, or goes too deep, is no request.
+#[test]
+fn requests_without_measure_harm_nobody() {
+    let mut world = World::new();
+    world.version = Version::V5;
+    world.fill("q", 0..3);
+    for number in [0, 1, u64::from(u32::MAX), u64::MAX] {
+        let rate = number.min(u32::MAX.into());
+        for request in [
+            json!({"op": "list", "limit": number}),
+            json!({"op": "list", "after": "\u{10FFFF}", "limit": number}),
+            json!({"op": "peek", "queue": "q", "count": number}),
+            json!({"op": "peek", "queue": "q", "payload_bytes_max": number}),
+            json!({"op": "tail", "queue": "q", "after": number, "count": number}),
+        ] {
+            world.steer(request);
+        }
+        // Whatever it says to this, it says something.
+        _ = world.try_steer(json!({
+            "op": "move", "queue": "q", "to": "r", "count": number, "rate": rate,
+        }));
+        _ = world.try_steer(json!({"op": "redrive", "queue": "q", "count": number, "rate": rate}));
+    }
+    let nested = "[".repeat(100_000);
+    for text in [
+        "",
+        "{",
+        "null",
+        "[]",
+        "\"list\"",
+        "{\"op\":\"list\",\"limit\":-1}",
+        "{\"op\":\"list\",\"limit\":1e999}",
+        "{\"op\":\"list\",\"limit\":18446744073709551616}",
+        "{\"op\":\"list\",\"limit\":1.5}",
+        "{\"op\":\"show\",\"queue\":\"\\ud800\"}",
+        &nested,
+    ] {
+        serde_json::from_str::<Request>(text).expect_err(text.get(..60).unwrap_or(text));
+        let a = world.local("a");
+        world.subscribe(a, "answers", 0);
+        let id = world.send_publish(a, CONTROL, text, 1, false);
+        let got = world.take(a);
+        assert!(
+            matches!(got, Some(Got::Refused(refused, _)) if refused == id),
+            "{got:?}"
+        );
+        world.disconnect(a);
+    }
+    assert_eq!(
+        world.steer(json!({"op": "list"}))["queues"]
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
 }

@@ -48,6 +48,7 @@ fn a_will_is_published_unless_the_client_says_goodbye() {
     });
 }
 
+/// Case G08 of docs/security.md.
 #[test]
 fn a_will_is_the_last_connections_own() {
     let mut world = World::new();
@@ -86,6 +87,7 @@ fn a_will_may_be_retained_or_go_into_a_queue() {
     });
 }
 
+/// Case G04 of docs/security.md.
 #[test]
 fn a_will_to_where_clients_cannot_publish_is_refused() {
     let mut world = World::new();
@@ -98,6 +100,7 @@ fn a_will_to_where_clients_cannot_publish_is_refused() {
         "a/+",
         "#",
         "$SYS/x",
+        "$CONTROL/rotamq/v1",
         "",
     ] {
         world.connect("a").will(topic, "m", 0, false).refused();
@@ -107,6 +110,7 @@ fn a_will_to_where_clients_cannot_publish_is_refused() {
 
 /// A will that ends a session whose will ends a session, and so on: as many
 /// as there are clients.
+/// Case G50 of docs/security.md.
 #[test]
 fn wills_that_end_each_other_s_sessions_take_no_stack() {
     let mut world = World::with(|config| {

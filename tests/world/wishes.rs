@@ -92,6 +92,7 @@ fn a_topic_that_says_nothing_sensible_is_refused() {
     }
 }
 
+/// Case E52 of docs/security.md.
 #[test]
 fn a_will_is_no_result_and_asks_for_nothing_in_its_topic() {
     in_each_version(|mut world| {

@@ -288,6 +288,7 @@ fn shorten(mut steps: Vec<Step>, fails: impl Fn(&[Step]) -> bool, seed: u64, hal
     panic!("history {seed}, {halt:?}");
 }
 
+/// Cases D05 and K01 of docs/security.md.
 #[test]
 fn a_power_cut_at_any_moment_breaks_no_promise() {
     tell_all(0..60, Durability::Synced, |_, nth| {
@@ -302,6 +303,7 @@ fn a_power_cut_that_leaves_some_of_what_was_not_synced_breaks_no_promise() {
     });
 }
 
+/// Case K11 of docs/security.md.
 #[test]
 fn a_killed_process_breaks_no_promise() {
     for durability in [Durability::Flushed, Durability::Synced] {
@@ -311,6 +313,7 @@ fn a_killed_process_breaks_no_promise() {
     }
 }
 
+/// Case K05 of docs/security.md.
 #[test]
 fn an_operation_of_the_disk_that_fails_breaks_no_promise() {
     for fault in [Fault::Failed, Fault::Full] {

@@ -184,6 +184,7 @@ fn what_is_in_flight_comes_again_with_its_packet_id() {
     });
 }
 
+/// Case D05 of docs/security.md.
 #[test]
 fn pubrels_come_again_in_the_order_of_the_pubrecs() {
     through_each_end(|mut world, end| {
@@ -214,6 +215,7 @@ fn pubrels_come_again_in_the_order_of_the_pubrecs() {
     });
 }
 
+/// Case D05 of docs/security.md.
 #[test]
 fn a_qos_2_message_that_was_received_is_not_routed_again() {
     through_each_end(|mut world, end| {
@@ -303,6 +305,7 @@ fn a_session_that_expired_while_the_broker_was_down_is_over() {
     );
 }
 
+/// Cases C10 and C11 of docs/security.md.
 #[test]
 fn what_is_over_leaves_nothing_behind() {
     type Over = fn(&mut World, C);
@@ -457,6 +460,7 @@ fn a_message_expires_also_while_the_broker_is_away() {
     );
 }
 
+/// Case H07 of docs/security.md.
 #[test]
 fn retained_messages_are_there_again() {
     through_each_end(|mut world, end| {

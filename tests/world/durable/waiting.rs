@@ -103,6 +103,7 @@ const SENDS: [Case; 14] = [
     ),
 ];
 
+/// Case K01 of docs/security.md.
 #[test]
 fn an_acknowledgement_waits_until_all_is_stored_that_it_speaks_of() {
     for version in VERSIONS {
@@ -363,6 +364,7 @@ fn what_is_only_handed_to_the_system_is_synced_with_the_next_round() {
     assert_eq!(world.payloads(a), ["m"]);
 }
 
+/// Case K05 of docs/security.md.
 #[test]
 fn after_a_failed_write_nothing_is_acknowledged() {
     use rotamq::store::twin::Fault;
@@ -390,6 +392,7 @@ fn after_a_failed_write_nothing_is_acknowledged() {
     }
 }
 
+/// Case K51 of docs/security.md.
 #[test]
 fn a_disk_that_is_nearly_full_refuses_what_would_be_stored_and_settling_works_on() {
     let mut world = World::new();

@@ -22,6 +22,7 @@ fn wills(world: &mut World) -> Vec<String> {
     payloads
 }
 
+/// Case G08 of docs/security.md.
 #[test]
 fn a_will_is_published_once_if_the_client_stays_away() {
     through_each_end(|mut world, end| {
@@ -72,6 +73,7 @@ fn a_will_is_not_published_if_the_client_is_back() {
     });
 }
 
+/// Case G08 of docs/security.md.
 #[test]
 fn a_will_that_is_settled_is_settled() {
     through_each_end(|mut world, end| {

@@ -1,0 +1,140 @@
+//! What the documents say of the code is so.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn text(path: &str) -> String {
+    let path = Path::new(ROOT).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All Rust files in this folder and below.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("it is a folder") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Each test of the repository by its name: its comment and all that it does.
+fn tests() -> BTreeMap<String, String> {
+    let mut files = Vec::new();
+    for folder in ["tests", "src", "fuzz"] {
+        sources(&Path::new(ROOT).join(folder), &mut files);
+    }
+    let mut tests = BTreeMap::<String, String>::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("it is text");
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            if line.trim() != "#[test]" {
+                continue;
+            }
+            let is_above =
+                |line: &&&str| line.trim().starts_with("///") || line.trim().starts_with("#[");
+            let above = lines[..at].iter().rev().take_while(is_above).count();
+            let end = format!("{}}}", line.split('#').next().expect("its indentation"));
+            let below = lines[at..].iter().position(|line| *line == end);
+            let whole = &lines[at - above..at + below.expect("it ends")];
+            let name = whole
+                .iter()
+                .find_map(|line| line.trim().strip_prefix("fn "));
+            let name = name.and_then(|rest| rest.split('(').next());
+            let name = name.expect("a test is a function").to_owned();
+            // Two of a name stand for each other.
+            tests.entry(name).or_default().push_str(&whole.join("\n"));
+        }
+    }
+    tests
+}
+
+/// A row of docs/security.md: its case, and what its last column says.
+fn rows(document: &str) -> impl Iterator<Item = (&str, &str)> {
+    document.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let id = cells.first()?.strip_prefix("| ")?;
+        let is_case = id.len() == 3 && id.as_bytes()[1..].iter().all(u8::is_ascii_digit);
+        is_case.then(|| {
+            (
+                id,
+                cells.last().map_or("", |last| last.trim_end_matches(" |")),
+            )
+        })
+    })
+}
+
+/// What stands between backquotes.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// Every case has tests which say that they are of it, or a reason why none can be;
+/// none is there twice, and no case that tests or rows name is missing.
+#[test]
+fn every_case_of_the_security_document_has_its_tests() {
+    let document = text("docs/security.md");
+    let tests = tests();
+    let mut complaints = Vec::new();
+    let mut ids = Vec::new();
+    for (id, cell) in rows(&document) {
+        if ids.contains(&id) {
+            complaints.push(format!("{id} is there twice"));
+        }
+        ids.push(id);
+        if cell.starts_with("none: ") {
+            continue;
+        }
+        let mut names = quoted(cell).peekable();
+        if names.peek().is_none() {
+            complaints.push(format!(
+                "{id} has neither a test nor \"none: \" and a reason"
+            ));
+        }
+        for name in names {
+            // A scenario of tests/security is named behind it.
+            let (file, scenario) = name.split_once(' ').unwrap_or((name, ""));
+            let says_so = match tests.get(name) {
+                Some(test) => {
+                    test.contains(id) || test.contains(&format!("fn {}_", id.to_lowercase()))
+                }
+                None if file == "tests/security" => {
+                    text(file).contains(&format!("\"{scenario}\": ")) && text(file).contains(id)
+                }
+                None if file.ends_with(".rs") => text(file).contains(&format!("\"{id}\"")),
+                None => {
+                    complaints.push(format!("{id}: there is no test {name}"));
+                    continue;
+                }
+            };
+            if !says_so {
+                complaints.push(format!("{id}: {name} does not say that it is of this case"));
+            }
+        }
+    }
+    for (case, _) in crate::hostile::cases() {
+        if !ids.contains(&case.id) {
+            complaints.push(format!(
+                "{} of tests/hostile.rs is not in the table",
+                case.id
+            ));
+        }
+    }
+    assert!(ids.len() > 100, "the table is found");
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+/// J19: a sum that overflows is a panic in releases too, which ends one connection
+/// and not the process.
+#[test]
+fn releases_check_sums() {
+    let manifest: toml::Table = text("Cargo.toml").parse().expect("it is valid");
+    let release = &manifest["profile"]["release"];
+    assert_eq!(release["overflow-checks"].as_bool(), Some(true));
+    assert_eq!(release["panic"].as_str(), Some("unwind"));
+}
