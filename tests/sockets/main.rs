@@ -15,6 +15,7 @@ mod commands;
 mod commands5;
 mod commands_tls;
 mod crowd;
+mod daemon;
 mod features;
 #[path = "../hostile.rs"]
 mod hostile;
@@ -31,7 +32,7 @@ mod raw;
 mod results;
 #[path = "../root.rs"]
 mod root;
-mod service;
+
 mod sessions;
 mod steering;
 mod store;
