@@ -21,11 +21,12 @@ use crate::access;
 use crate::access::rules::Rules;
 use crate::authentication::tokens::TokenMethod;
 use crate::authentication::{
-    Authenticator, Bans, Chain, Hashing, Method, PasswordFile, Scram, Tokens,
+    Authenticator, Bans, Chain, Hashing, Method, PasswordFile, Scram, Service, Tokens,
 };
 use crate::broker::{Core, Counts, Worker};
 use crate::config::{
-    AccessSettings, Address, AuthenticationSettings, Config, Listener, Protocol, TokenSettings,
+    AccessSettings, Address, AuthenticationSettings, Config, KeysAt, Listener, Protocol,
+    TokenSettings,
 };
 use crate::net::{self, Clock, Entrance, Listening, Shared, SocketFile, with_worker};
 use crate::protocol::ReasonCode;
@@ -70,6 +71,7 @@ pub struct Broker {
     shared: Arc<Shared>,
     passwords: Option<Arc<PasswordFile>>,
     tokens: Option<Arc<Tokens>>,
+    service: Option<Arc<Service>>,
     access: AccessSettings,
     stopping: watch::Sender<bool>,
     storage: Threads,
@@ -117,6 +119,9 @@ impl Broker {
     ) -> Result<Broker, ServeError> {
         let passwords = open_passwords(&config.authentication)?;
         let tokens = open_tokens(&config.authentication.tokens)?;
+        let service = Service::open(&config.authentication.http);
+        let service = service.map_err(|error| ServeError(error.to_string()))?;
+        let service = service.map(Arc::new);
         let rules = rules_of(&config.access)?;
         let entrance = |listener| Entrance::new(listener).map(Arc::new);
         let entrances: Result<Vec<_>, _> = config.listeners.iter().map(entrance).collect();
@@ -160,7 +165,8 @@ impl Broker {
             .iter()
             .map(|tokens| tokens.clone() as Arc<dyn Authenticator>);
         let by_password = passwords.iter().map(|file| file.clone() as _);
-        let authenticators = by_token.chain(by_password).collect();
+        let by_service = service.iter().map(|service| service.clone() as _);
+        let authenticators = by_token.chain(by_password).chain(by_service).collect();
         let chain = Chain::new(authenticators, config.allow_anonymous);
         let bans = Bans::new(config.authentication.ban.clone());
         let shared = Arc::new(Shared::new(core, chain, bans, clock, threads, stopped));
@@ -186,6 +192,13 @@ impl Broker {
             runtime.spawn(net::accept(listening, entrance.clone(), shared.clone()));
         }
         runtime.spawn(keep_time(shared.clone()));
+        if let Some(tokens) = tokens.clone() {
+            let shared = shared.clone();
+            runtime.spawn(async move {
+                let failed = || shared.core.counters().keys_not_fetched.increment();
+                tokens.keep_fetching(failed).await;
+            });
+        }
         Ok(Broker {
             addresses,
             entrances,
@@ -194,6 +207,7 @@ impl Broker {
             shared,
             passwords,
             tokens,
+            service,
             access: config.access.clone(),
             stopping,
             storage,
@@ -202,7 +216,8 @@ impl Broker {
     }
 
     /// Reads again what may be changed while it runs: certificates, the password
-    /// file, the keys of tokens and the files of rules. What is wrong with one is
+    /// file, the keys of tokens, how the HTTP service is asked, and the files of
+    /// rules. What is wrong with one is
     /// said in the log, and it stays as it was; so do connections that are open.
     pub fn reload(&self) {
         for tls in self
@@ -222,8 +237,16 @@ impl Broker {
         }
         match self.tokens.as_ref().map(|tokens| tokens.reload()) {
             None => {}
-            Some(Ok(keys)) => tracing::info!(keys, "the keys of tokens were read again"),
+            Some(Ok(Some(keys))) => tracing::info!(keys, "the keys of tokens were read again"),
+            Some(Ok(None)) => tracing::info!("the keys of tokens are fetched again"),
             Some(Err(error)) => tracing::error!("the keys of tokens stay as they were: {error}"),
+        }
+        match self.service.as_ref().map(|service| service.reload()) {
+            None => {}
+            Some(Ok(())) => tracing::info!("what the HTTP service said before is forgotten"),
+            Some(Err(error)) => {
+                tracing::error!("how the HTTP service is asked stays as it was: {error}");
+            }
         }
         match rules_of(&self.access) {
             Ok(None) => {}
@@ -424,12 +447,16 @@ fn open_passwords(
 }
 
 fn open_tokens(settings: &TokenSettings) -> Result<Option<Arc<Tokens>>, ServeError> {
-    let Some(path) = &settings.keys else {
-        return Ok(None);
+    let tokens = match &settings.keys {
+        Some(KeysAt::File(path)) => Tokens::open(path, settings.clone()),
+        Some(KeysAt::Address(address)) => Tokens::fetched_from(address, settings.clone()),
+        None => return Ok(None),
     };
-    let tokens =
-        Tokens::open(path, settings.clone()).map_err(|error| ServeError(error.to_string()))?;
-    tracing::info!(keys = tokens.keys_len(), "the keys of tokens were read");
+    let tokens = tokens.map_err(|error| ServeError(error.to_string()))?;
+    match &settings.keys {
+        Some(KeysAt::Address(_)) => {} // It is said when they are there.
+        _ => tracing::info!(keys = tokens.keys_len(), "the keys of tokens were read"),
+    }
     Ok(Some(Arc::new(tokens)))
 }
 

@@ -33,10 +33,14 @@ counters! {
     refused_unknown,
     /// And those whose password could not be checked, as too many others were.
     refused_busy,
+    /// And those of whom a service that knows it did not say who they are.
+    refused_unavailable,
     /// And those who had failed so often before that they were not asked.
     refused_banned,
     /// Bans of an address or a client identifier.
     bans,
+    /// Keys of tokens that were to be fetched and were not.
+    keys_not_fetched,
     /// Connections that were closed because their client's token had expired.
     connections_outlasted,
     /// Sessions that a later connection took over.

@@ -42,7 +42,7 @@ pub use counters::{Counters, Counts};
 pub use link::{Link, Stop};
 pub use timers::Timers;
 
-use crate::access::Access;
+use crate::access::{Access, OwnRights};
 use crate::authentication::Method;
 use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings};
 use crate::journal::Receipt;
@@ -109,6 +109,13 @@ pub struct Core {
     message_ids: AtomicU64,
 }
 
+/// A will that is to be published, and whose it was.
+struct LastWill {
+    will: Box<Will>,
+    identity: Arc<Identity>,
+    own_rights: Option<OwnRights>,
+}
+
 /// What belongs to one worker thread, and is passed along with each call.
 pub struct Worker {
     pub effects: Effects,
@@ -119,7 +126,7 @@ pub struct Worker {
     cache: MatchCache,
     overflowed: Vec<SessionId>,
     // Wills to publish, and whether somebody further up is about to.
-    wills: VecDeque<(Box<Will>, Arc<Identity>)>,
+    wills: VecDeque<LastWill>,
     publishing_wills: bool,
     publishing_receipts: bool,
     // What is left of its block of message ids.
@@ -218,7 +225,10 @@ impl Core {
             queue_plans: config.queue.iter().cloned().map(Plan::new).collect(),
             default_plan: Plan::new(config.queues.default.clone()),
             group_settings: Arc::new(lists::group_settings(&config.limits)),
-            access: Access::new(config.access.subscriptions),
+            access: Access::new(
+                config.access.subscriptions,
+                config.authentication.brings_rights(),
+            ),
             methods: Vec::new(),
             identity: Arc::new(Identity {
                 user: None,

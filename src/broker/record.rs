@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::{Client, OwnRights};
 use crate::journal::{ListId, tag};
 use crate::message::{ClientId, Identity, PacketId, Qos, SubscriptionId, Time};
 use crate::session::Will;
@@ -16,6 +17,8 @@ const LIST_FORM: u8 = 2;
 /// A session.
 pub(crate) struct SessionRecord {
     pub identity: Identity,
+    /// Those of its last connection.
+    pub own_rights: Option<OwnRights>,
     pub expiry: Duration,
     /// When its last connection ended; [`Time::MAX`]: it is connected.
     pub absent_since: Time,
@@ -119,7 +122,7 @@ fn key(tag: u8, list: ListId) -> [u8; 9] {
 
 impl SessionRecord {
     pub fn encode(
-        identity: &Identity,
+        Client { identity, own }: Client<'_>,
         expiry: Duration,
         absent_since: Time,
         (will, will_due): (Option<&Will>, Time),
@@ -138,6 +141,11 @@ impl SessionRecord {
             out.span(will.delay);
             out.optional(will.expiry, |out, expiry| out.span(expiry));
         });
+        // Not there where there are none: so it was before there were any.
+        if let Some(own) = own {
+            out.text(own.source());
+            out.text(own.text());
+        }
         out.0
     }
 
@@ -165,8 +173,13 @@ impl SessionRecord {
                 expiry: from.optional(Reader::span)?,
             }))
         })?;
+        let own_rights = match from.0 {
+            [] => None,
+            _ => Some(OwnRights::parse_text(from.text()?, from.text()?).ok()?),
+        };
         Some(SessionRecord {
             identity: Identity { user, client },
+            own_rights,
             expiry,
             absent_since,
             will,
@@ -346,7 +359,8 @@ mod tests {
                     client: ClientId::new("c\u{e9}"),
                 };
                 let (since, due) = (Time::from_micros(3), Time::from_micros(5));
-                let bytes = SessionRecord::encode(&identity, Duration::MAX, since, (will, due));
+                let who = Client::known(&identity);
+                let bytes = SessionRecord::encode(who, Duration::MAX, since, (will, due));
                 let read = SessionRecord::decode(&bytes).expect("it was just written");
                 assert_eq!(read.identity, identity);
                 assert_eq!((read.expiry, read.absent_since), (Duration::MAX, since));
@@ -355,6 +369,16 @@ mod tests {
                 for len in 0..bytes.len() {
                     assert!(SessionRecord::decode(&bytes[..len]).is_none(), "{len}");
                 }
+                assert_eq!(read.own_rights, None);
+                let own = OwnRights::parse_text("s", r#"{"deny":{"publish":["a"]}}"#);
+                let own = own.expect("they are valid");
+                let who = Client {
+                    own: Some(&own),
+                    ..who
+                };
+                let bytes = SessionRecord::encode(who, Duration::MAX, since, (will, due));
+                let read = SessionRecord::decode(&bytes).expect("it was just written");
+                assert_eq!(read.own_rights, Some(own));
             }
         }
     }

@@ -230,6 +230,7 @@ impl Core {
             let client = record.identity.client.clone();
             let identity = Arc::new(record.identity);
             let mut session = Session::new(identity, terms, self.random_packet_id());
+            session.own_rights = record.own_rights;
             let summary = found.summaries.get(&list).copied().unwrap_or_default();
             let (rows, bytes) = (summary.rows as usize, summary.body_bytes as usize);
             // What its listener asked for is known when its client is back.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::value::{Shape, Value};
 use super::{
-    Address, ClientCertificates, Dispatch, Durability, LastValue, LogFormat, LogLevel, Network,
-    Overflow, Protocol, QueueTopic, Redirect, SessionFull, TlsVersion, TokenAlgorithm, Undecided,
+    Address, ClientCertificates, Dispatch, Durability, HttpAddress, KeysAt, LastValue, LogFormat,
+    LogLevel, Network, Overflow, Protocol, QueueTopic, Redirect, SessionFull, TlsVersion,
+    TokenAlgorithm, Undecided,
 };
 use crate::access::rules::Strictness;
 
@@ -467,6 +468,62 @@ impl Form<Option<PathBuf>> for FilePath {
 
     fn parse(value: Value) -> Option<Option<PathBuf>> {
         path(value).map(Some)
+    }
+}
+
+/// Where a service is; `None` is not set.
+pub(super) struct HttpAddressText;
+
+impl HttpAddressText {
+    pub const fn shape() -> Shape {
+        Shape::Text(HttpAddress::FORM)
+    }
+}
+
+impl Form<Option<HttpAddress>> for HttpAddressText {
+    fn get(field: &Option<HttpAddress>) -> Option<Value> {
+        field
+            .as_ref()
+            .map(|address| Value::Text(address.to_string()))
+    }
+
+    fn parse(value: Value) -> Option<Option<HttpAddress>> {
+        match value {
+            Value::Text(text) => text.parse().ok().map(Some),
+            _ => None,
+        }
+    }
+}
+
+/// Where keys are; `None` is not set.
+pub(super) struct KeysText;
+
+impl KeysText {
+    pub const fn shape() -> Shape {
+        Shape::Text(
+            "an address or a file's path, as in \"https://login.example.org/keys.json\" or \
+             \"/etc/rotamq/keys.json\"",
+        )
+    }
+}
+
+impl Form<Option<KeysAt>> for KeysText {
+    fn get(field: &Option<KeysAt>) -> Option<Value> {
+        match field.as_ref()? {
+            KeysAt::File(path) => FolderPath::get(path),
+            KeysAt::Address(address) => Some(Value::Text(address.to_string())),
+        }
+    }
+
+    fn parse(value: Value) -> Option<Option<KeysAt>> {
+        match &value {
+            Value::Text(text) if text.starts_with("http://") || text.starts_with("https://") => {
+                text.parse()
+                    .ok()
+                    .map(|address| Some(KeysAt::Address(address)))
+            }
+            _ => path(value).map(|path| Some(KeysAt::File(path))),
+        }
     }
 }
 

@@ -66,7 +66,7 @@ async fn read_connect<S: Stream>(
     shared: &Shared,
 ) -> Result<(Link, Vec<u8>), Refusal> {
     let is_local = peer.is_local;
-    let peer = peer.address;
+    let (from, peer) = (peer, peer.address);
     let core = &shared.core;
     let limits = core.limits();
     let bytes_max = limits.connect_packet_bytes_max.min(limits.packet_bytes_max);
@@ -101,7 +101,7 @@ async fn read_connect<S: Stream>(
     let has_method = method_of(&connect).is_some();
     let who = match has_method {
         true => Authenticated::ANONYMOUS, // until the method knows better
-        false => authenticate(stream, peer, &connect, &mut rest, shared).await?,
+        false => authenticate(stream, from, &connect, &mut rest, shared).await?,
     };
     let mut admission = with_worker(shared, |local| {
         let now = shared.clock.now();
@@ -162,17 +162,21 @@ async fn read_connect<S: Stream>(
 /// end takes the question back.
 async fn authenticate<S: Stream>(
     stream: &mut S,
-    peer: PeerAddress,
+    from: &Peer,
     connect: &Connect<'_>,
     rest: &mut Vec<u8>,
     shared: &Shared,
 ) -> Result<Authenticated, Refusal> {
-    let core = &shared.core;
+    let (core, peer) = (&shared.core, from.address);
+    let certificate = from.tls.as_ref().and_then(|tls| tls.certificate.as_deref());
     let credentials = Credentials {
         address: peer.ip(),
         client: connect.client_id,
         user: connect.user_name,
         password: connect.password,
+        listener: &from.listener,
+        certificate,
+        version: Some(connect.version),
     };
     let mut asking = pin!(shared.chain.authenticate(credentials));
     let found = loop {
@@ -187,6 +191,7 @@ async fn authenticate<S: Stream>(
         counters.connections_refused.increment();
         match refused.reason {
             ReasonCode::ServerBusy => counters.refused_busy.increment(),
+            ReasonCode::ServerUnavailable => counters.refused_unavailable.increment(),
             _ => counters.refused_unknown.increment(),
         }
         if refused.reason == ReasonCode::BadUserNameOrPassword {

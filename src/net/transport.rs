@@ -4,6 +4,7 @@
 //! Owns their order and who is believed. Knows nothing of MQTT.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -40,6 +41,8 @@ impl Stream for WebSocket<Box<dyn Stream>> {
 /// How clients of one listener come in.
 pub struct Entrance {
     pub durability: Option<Durability>,
+    /// As it is configured.
+    address: Arc<str>,
     proxy_trusted: Vec<Network>,
     pub tls: Option<Tls>,
     websocket: Option<WebSocketSettings>,
@@ -58,6 +61,7 @@ impl Entrance {
     pub fn new(listener: &Listener) -> Result<Entrance, TlsError> {
         Ok(Entrance {
             durability: listener.durability,
+            address: listener.address.to_string().into(),
             proxy_trusted: listener.proxy_trusted.clone(),
             tls: Tls::load(&listener.tls, listener.protocol)?,
             websocket: match listener.protocol {
@@ -75,7 +79,7 @@ impl Entrance {
         address: PeerAddress,
         shared: &Shared,
     ) -> Option<(Ready, Peer)> {
-        let mut peer = Peer::new(address);
+        let mut peer = Peer::new(address, self.address.clone());
         let refused = |peer: PeerAddress, what: &str, error: &io::Error| match error.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
                 tracing::debug!(%peer, %error, "lost before CONNECT");

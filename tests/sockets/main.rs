@@ -20,6 +20,7 @@ mod pubsub;
 mod queues;
 mod raw;
 mod results;
+mod service;
 mod sessions;
 mod steering;
 mod store;

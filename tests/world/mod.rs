@@ -19,6 +19,7 @@ mod limits;
 mod members;
 mod model;
 mod once;
+mod own_rights;
 mod properties;
 mod putting_in;
 mod queues;
