@@ -233,7 +233,7 @@ mod tests {
             (filters(257), "have more than 256 filters"),
             (
                 json!({"allow": {"publish": ["a".repeat(OwnRights::BYTES_MAX)]}}),
-                "have 16417 bytes, and 16384 is the most",
+                "have 16410 bytes, and 16384 is the most",
             ),
         ] {
             let error = parse(value.clone()).expect_err("it is wrong");

@@ -1,8 +1,9 @@
 //! Who a client is.
 //!
 //! Owns the chain that is asked at CONNECT, and what a method of enhanced
-//! authentication is. Knows no packet and no socket, and decides nothing about
-//! rights: those are `access`'s. Nothing here holds a lock while it waits, and
+//! authentication is. Knows no packet, and no socket but those on which services
+//! of the operator's are asked; decides nothing about rights: those are
+//! `access`'s. Nothing here holds a lock while it waits, and
 //! no secret of a client's or of a file's is in a log line, an error or what
 //! `Debug` shows.
 

@@ -51,7 +51,7 @@ pub struct Tokens {
 /// Where the keys come from.
 enum KeySource {
     File(PathBuf),
-    Address(Fetching),
+    Address(Box<Fetching>),
 }
 
 /// One of the file's keys.
@@ -108,11 +108,11 @@ impl Tokens {
             waiting_max: 1,
         })?;
         Ok(Tokens {
-            source: KeySource::Address(Fetching::new(
+            source: KeySource::Address(Box::new(Fetching::new(
                 requests,
                 settings.keys_pause,
                 settings.keys_refresh,
-            )),
+            ))),
             settings,
             keys: RwLock::new(Arc::new([])),
         })

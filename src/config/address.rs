@@ -83,8 +83,8 @@ pub struct HttpAddress(Uri);
 
 impl HttpAddress {
     /// What it has to be.
-    pub const FORM: &str = "an address that begins with https:// or http://, without user and \
-                            password, as in \"https://auth.example.org/mqtt\"";
+    pub const FORM: &str =
+        "an address by https:// or http://, as in \"https://auth.example.org/mqtt\"";
 
     pub fn is_tls(&self) -> bool {
         self.0.scheme() == Some(&Scheme::HTTPS)
@@ -137,8 +137,9 @@ impl FromStr for HttpAddress {
             .is_some_and(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let has_host = uri.host().is_some_and(|host| !host.is_empty());
-        // A port that is none is left out by `Uri`, and so is what follows a #.
-        let is_whole = !authority.contains('@') && !authority.ends_with(':') && !text.contains('#');
+        // `Uri` lets a port be that is none, a user, and what follows a #.
+        let has_port = uri.host() == Some(authority) || uri.port_u16().is_some();
+        let is_whole = has_port && !authority.contains('@') && !text.contains('#');
         match is_http && has_host && is_whole {
             true => Ok(HttpAddress(uri)),
             false => Err(()),

@@ -500,10 +500,7 @@ pub(super) struct KeysText;
 
 impl KeysText {
     pub const fn shape() -> Shape {
-        Shape::Text(
-            "an address or a file's path, as in \"https://login.example.org/keys.json\" or \
-             \"/etc/rotamq/keys.json\"",
-        )
+        Shape::Text("an address or a file's path, as in \"https://login.example.org/keys.json\"")
     }
 }
 

@@ -36,7 +36,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, asked, user):
         with written:
             said = answers.get((self.path, user)) or answers.get((self.path, None)) or {"status": 404}
-        tell({"path": self.path, "asked": asked, "headers": dict(self.headers)})
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        tell({"path": self.path, "asked": asked, "headers": headers})
         if said.get("hold"):
             # Until the other side closes.
             self.rfile.read(1)
@@ -55,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main():
-    port, certificate, key = (sys.argv[1:] + ["0", "", ""])[:3]
+    port, certificate, key = (sys.argv[1:] + ["", ""])[:3]
     server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
     server.daemon_threads = True
     if certificate:

@@ -303,13 +303,13 @@ fn a_receipt_goes_where_its_publisher_may_publish() {
 fn who_is_said_nothing_of_steers_no_queue_from_elsewhere() {
     in_mqtt_5(taking_rights, |mut world| {
         let request = r#"{"do": "list"}"#;
-        for (who, is_refused) in [
-            (user("ben"), true),
-            (ann(json!({"allow": {"steer": ["#"]}})), false),
-            (ann(json!({"allow": {"publish": ["#"]}})), true),
+        for (id, who, is_refused) in [
+            ("b", user("ben"), true),
+            ("a", ann(json!({"allow": {"steer": ["#"]}})), false),
+            ("a", ann(json!({"allow": {"publish": ["#"]}})), true),
         ] {
             world.who = who;
-            let c = world.connect("c").go();
+            let c = world.connect(id).go();
             world.send(c, &publish("$CONTROL/rotamq/v1", request, 1, 1));
             let refused = matches!(world.take(c), Some(Got::Refused(..)));
             assert_eq!(refused, is_refused, "{:?}", world.who);

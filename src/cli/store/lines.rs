@@ -250,14 +250,14 @@ impl Exporter {
                 let mut line = Line::new("session");
                 line.field("client", identity.client.as_str())
                     .optional("user", identity.user.as_deref())
+                    .optional(
+                        "expiry_micros",
+                        Some(micros(record.expiry)).filter(|micros| *micros < u64::MAX),
+                    )
                     .optional("rights", record.own_rights.as_ref().map(OwnRights::text))
                     .optional(
                         "rights_source",
                         record.own_rights.as_ref().map(OwnRights::source),
-                    )
-                    .optional(
-                        "expiry_micros",
-                        Some(micros(record.expiry)).filter(|micros| *micros < u64::MAX),
                     )
                     .moment("absent_since_micros", record.absent_since);
                 if let Some(of) = &record.will {
@@ -1052,7 +1052,7 @@ mod tests {
     /// Every kind and every field, as [`exported`] writes them.
     const ALL: &str = r#"{"kind":"export","form":1}
 {"kind":"clock","shown_micros":1700000000000000,"ahead_micros":-5}
-{"kind":"session","client":"a","rights":"{\"allow\":{\"publish\":[\"a/#\"]}}","rights_source":"the token's claim rights","expiry_micros":3000000,"absent_since_micros":7}
+{"kind":"session","client":"a","expiry_micros":3000000,"rights":"{\"allow\":{\"publish\":[\"a/#\"]}}","rights_source":"the token's claim rights","absent_since_micros":7}
 {"kind":"session","client":"b\"é","user":"","will":{"topic":"w/é","qos":2,"retain":true,"delay_micros":1000000,"expiry_micros":2000000,"due_micros":9,"properties":[["content-type","x"]],"payload":"gone"}}
 {"kind":"queue","name":"$queue/jobs","last_used_micros":8}
 {"kind":"queue","name":"$share/g/a/+","last_used_micros":0}
