@@ -302,7 +302,7 @@ fn a_receipt_goes_where_its_publisher_may_publish() {
 #[test]
 fn who_is_said_nothing_of_steers_no_queue_from_elsewhere() {
     in_mqtt_5(taking_rights, |mut world| {
-        let request = r#"{"do": "list"}"#;
+        let request = r#"{"op": "list"}"#;
         for (id, who, is_refused) in [
             ("b", user("ben"), true),
             ("a", ann(json!({"allow": {"steer": ["#"]}})), false),
