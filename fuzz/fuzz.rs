@@ -11,10 +11,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rotamq::access::OwnRights;
 use rotamq::access::rules::{Ask, Reach, Rules, Strictness};
 use rotamq::authentication::Tokens;
 use rotamq::authentication::passwords::{Line, Users};
 use rotamq::authentication::scram::Challenge;
+use rotamq::authentication::service::{Finding, read_answer};
 use rotamq::authentication::stored::Stored;
 use rotamq::config::{Origin, Source, TokenAlgorithm, TokenSettings, WebSocketSettings};
 use rotamq::message::{ClientId, Identity};
@@ -44,6 +46,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("frames", framed),
     ("tokens", tokens),
     ("keys", keys),
+    ("answers", answers),
 ];
 
 #[cfg(fuzzing)]
@@ -632,5 +635,43 @@ fn keys(bytes: &[u8]) {
             assert!(found.is_err() || text.contains("\"AyM1SysPpbyDfgZld3umj1qz"));
         }
         Err(error) => assert!(error.to_string().starts_with("f:")),
+    }
+}
+
+/// Only what says so lets anybody in, by whatever status it comes; what is no
+/// answer says where it is wrong, and rights are read again as they were. The
+/// first byte is the status.
+fn answers(bytes: &[u8]) {
+    const STATUSES: [u16; 8] = [200, 204, 401, 403, 201, 302, 404, 500];
+    let Some((&status, body)) = bytes.split_first() else {
+        return;
+    };
+    let status = STATUSES[usize::from(status) % STATUSES.len()];
+    let said = serde_json::from_slice::<serde_json::Value>(body).ok();
+    let result = said.as_ref().and_then(|said| said["result"].as_str());
+    for takes_rights in [false, true] {
+        match read_answer(status, body, takes_rights) {
+            Ok(Finding::Allow {
+                user,
+                lasts,
+                rights,
+            }) => {
+                assert!(status == 204 || status == 200 && result == Some("allow"));
+                assert!(user.is_none_or(|user| !user.is_empty() && user.len() <= 65_535));
+                assert!(lasts.is_none_or(|lasts| !lasts.is_zero()));
+                assert_eq!(rights.is_some(), takes_rights);
+                if let Some(rights) = rights {
+                    let again = OwnRights::parse_text(rights.source(), rights.text());
+                    assert_eq!(again, Ok(rights));
+                }
+            }
+            Ok(Finding::Deny) => {
+                assert!([401, 403].contains(&status) || result == Some("deny"));
+            }
+            Ok(Finding::Ignore) => assert_eq!((status, result), (200, Some("ignore"))),
+            Err(why) => {
+                assert!(why.starts_with("it answers with") || why.starts_with("its answer"))
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::access::rules::Strictness;
 
-pub use address::{Address, Network, NoAddress};
+pub use address::{Address, HttpAddress, Network, NoAddress};
 pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source, queue_settings};
 pub(crate) use load::{FileRef, nearest, syntax_errors};
 pub use options::{parse_flag, shape_of};
@@ -123,15 +123,18 @@ pub enum AuthenticatorKind {
     Password,
     /// The password file's keys, by the method `SCRAM-SHA-256`.
     Scram,
+    /// The service that is asked.
+    Http,
 }
 
 impl AuthenticatorKind {
     /// All, in the order in which they are asked where none is said.
-    pub const ALL: [AuthenticatorKind; 4] = [
+    pub const ALL: [AuthenticatorKind; 5] = [
         AuthenticatorKind::Certificate,
         AuthenticatorKind::Token,
         AuthenticatorKind::Password,
         AuthenticatorKind::Scram,
+        AuthenticatorKind::Http,
     ];
 
     /// What has to be configured for it to know anybody.
@@ -141,6 +144,7 @@ impl AuthenticatorKind {
             AuthenticatorKind::Token => "\"token\" needs jwt_keys in [authentication]",
             AuthenticatorKind::Password => "\"password\" needs password_file in [authentication]",
             AuthenticatorKind::Scram => "\"scram\" needs password_file in [authentication]",
+            AuthenticatorKind::Http => "\"http\" needs http_address in [authentication]",
         }
     }
 }
@@ -265,14 +269,58 @@ pub struct AuthenticationSettings {
     /// Clients whose passwords wait to be checked; more are refused.
     pub hashing_waiting_max: usize,
     pub tokens: TokenSettings,
+    pub http: HttpSettings,
     pub ban: BanSettings,
+}
+
+impl AuthenticationSettings {
+    /// Whether it may also be said there what a client may do.
+    pub fn brings_rights(&self) -> bool {
+        !self.tokens.rights_claim.is_empty() || self.http.rights
+    }
+}
+
+/// Which service is asked, by HTTP, who a client is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpSettings {
+    /// `None`: none is.
+    pub address: Option<HttpAddress>,
+    /// Header lines that every question has, which may be secret.
+    pub headers_file: Option<PathBuf>,
+    /// The authorities of its certificate, in PEM; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// From the question to the whole answer, waiting for a turn included.
+    pub timeout: Duration,
+    /// Questions that are being asked at one time.
+    pub connections_max: usize,
+    /// Questions that wait for a turn; more are refused.
+    pub waiting_max: usize,
+    /// How long a yes is remembered; zero: not at all.
+    pub cache_yes: Duration,
+    /// Likewise a no, and that it is not known there.
+    pub cache_no: Duration,
+    /// Answers that are remembered.
+    pub cache_entries_max: usize,
+    /// Failures in a row after which nothing is asked for a while.
+    pub failures_max: u32,
+    /// How long then.
+    pub pause: Duration,
+    /// Whether answers say what a client may do.
+    pub rights: bool,
 }
 
 /// Which JSON Web Tokens say who a client is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenSettings {
     /// The keys that they are signed with; `None`: there are no tokens.
-    pub keys: Option<PathBuf>,
+    pub keys: Option<KeysAt>,
+    /// The authorities of the certificate of where keys are fetched, in PEM;
+    /// `None`: the system's.
+    pub keys_ca_file: Option<PathBuf>,
+    /// How old fetched keys may become before they are fetched again.
+    pub keys_refresh: Duration,
+    /// From one fetch to the next at least, also when it failed.
+    pub keys_pause: Duration,
     /// Those that count, and no others.
     pub algorithms: Vec<TokenAlgorithm>,
     /// The claim that names the user.
@@ -280,6 +328,8 @@ pub struct TokenSettings {
     /// The claim that names the client identifier, in tokens that have it;
     /// empty: none does.
     pub client_claim: String,
+    /// The claim that says what the user may do; empty: none does.
+    pub rights_claim: String,
     /// What `iss` has to be; empty: anything, or nothing.
     pub issuer: String,
     /// Whom `aud` has to name; empty: nobody may be named.
@@ -288,6 +338,13 @@ pub struct TokenSettings {
     pub leeway: Duration,
     /// Whether a token has to have an end.
     pub require_expiry: bool,
+}
+
+/// Where the keys of tokens are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeysAt {
+    File(PathBuf),
+    Address(HttpAddress),
 }
 
 /// How a token is signed (RFC 7518, 3.1; RFC 8037).
@@ -654,13 +711,31 @@ impl Default for Config {
                 hashing_waiting_max: 256,
                 tokens: TokenSettings {
                     keys: None,
+                    keys_ca_file: None,
+                    keys_refresh: Duration::from_secs(60 * 60),
+                    keys_pause: Duration::from_secs(10),
                     algorithms: Vec::new(),
                     user_claim: "sub".to_owned(),
                     client_claim: String::new(),
+                    rights_claim: String::new(),
                     issuer: String::new(),
                     audience: String::new(),
                     leeway: Duration::from_secs(10),
                     require_expiry: true,
+                },
+                http: HttpSettings {
+                    address: None,
+                    headers_file: None,
+                    ca_file: None,
+                    timeout: Duration::from_secs(3),
+                    connections_max: 16,
+                    waiting_max: 1024,
+                    cache_yes: Duration::ZERO,
+                    cache_no: Duration::ZERO,
+                    cache_entries_max: 10_000,
+                    failures_max: 5,
+                    pause: Duration::from_secs(5),
+                    rights: false,
                 },
                 ban: BanSettings {
                     failures_per_address_max: 100,

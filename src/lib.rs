@@ -31,6 +31,7 @@
 //!   router, queue and store do not name each other, and nothing names `net`.
 //! - Everything but `net`, `run`, `store` and `cli` is pure: no sockets, no
 //!   clock, no files but the one that `config` reads. A moment is an argument.
+//!   `authentication` reads its own files, and asks services of the operator's.
 //! - Locks are taken in this order: the worker's pin, list changes, router,
 //!   queue, session, the store's open batch; never two of a kind at once, never
 //!   across an await.

@@ -24,12 +24,12 @@ use crate::access;
 use crate::access::rules::Rules;
 use crate::authentication::tokens::TokenMethod;
 use crate::authentication::{
-    Authenticator, Bans, Certificates, Chain, Hashing, Method, PasswordFile, Scram, Tokens,
+    Authenticator, Bans, Certificates, Chain, Hashing, Method, PasswordFile, Scram, Service, Tokens,
 };
 use crate::broker::{Core, Counts, Worker};
 use crate::config::{
-    AccessSettings, Address, AuthenticationSettings, AuthenticatorKind, Config, Listener, Protocol,
-    TokenSettings,
+    AccessSettings, Address, AuthenticationSettings, AuthenticatorKind, Config, KeysAt, Listener,
+    Protocol, TokenSettings,
 };
 use crate::net::{self, Bound, Clock, Entrance, Shared, SocketFile, with_worker};
 use crate::protocol::ReasonCode;
@@ -75,6 +75,7 @@ pub struct Broker {
     shared: Arc<Shared>,
     passwords: Option<Arc<PasswordFile>>,
     tokens: Option<Arc<Tokens>>,
+    service: Option<Arc<Service>>,
     access: AccessSettings,
     stopping: watch::Sender<bool>,
     storage: Threads,
@@ -124,9 +125,18 @@ impl Broker {
     ) -> Result<Broker, ServeError> {
         let passwords = open_passwords(&config.authentication)?;
         let tokens = open_tokens(&config.authentication.tokens)?;
+        let service = Service::open(&config.authentication.http);
+        let service = service.map_err(|error| ServeError(error.to_string()))?;
+        let service = service.map(Arc::new);
         let rules = rules_of(&config.access)?;
         let entrance = |listener| {
-            let chain = chain_of(config, listener, passwords.as_ref(), tokens.as_ref())?;
+            let chain = chain_of(
+                config,
+                listener,
+                passwords.as_ref(),
+                tokens.as_ref(),
+                service.as_ref(),
+            )?;
             let entrance = Entrance::new(config, listener, chain);
             (entrance.map(Arc::new)).map_err(|error| ServeError(error.to_string()))
         };
@@ -194,6 +204,13 @@ impl Broker {
         runtime.spawn(keep_running("timed work", move || keep_time(timed.clone())));
         let memory = memory::Watch::start(&shared)
             .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
+        if let Some(tokens) = tokens.clone() {
+            let shared = shared.clone();
+            runtime.spawn(async move {
+                let failed = || shared.core.counters().keys_not_fetched.increment();
+                tokens.keep_fetching(failed).await;
+            });
+        }
         Ok(Broker {
             addresses,
             entrances,
@@ -203,6 +220,7 @@ impl Broker {
             shared,
             passwords,
             tokens,
+            service,
             access: config.access.clone(),
             stopping,
             storage,
@@ -211,7 +229,8 @@ impl Broker {
     }
 
     /// Reads again what may be changed while it runs: certificates, the password
-    /// file, the keys of tokens and the files of rules. What is wrong with one is
+    /// file, the keys of tokens, how the HTTP service is asked, and the files of
+    /// rules. What is wrong with one is
     /// said in the log, and it stays as it was; so do connections that are open.
     pub fn reload(&self) {
         for tls in self
@@ -231,8 +250,16 @@ impl Broker {
         }
         match self.tokens.as_ref().map(|tokens| tokens.reload()) {
             None => {}
-            Some(Ok(keys)) => tracing::info!(keys, "the keys of tokens were read again"),
+            Some(Ok(Some(keys))) => tracing::info!(keys, "the keys of tokens were read again"),
+            Some(Ok(None)) => tracing::info!("the keys of tokens are fetched again"),
             Some(Err(error)) => tracing::error!("the keys of tokens stay as they were: {error}"),
+        }
+        match self.service.as_ref().map(|service| service.reload()) {
+            None => {}
+            Some(Ok(())) => tracing::info!("what the HTTP service said before is forgotten"),
+            Some(Err(error)) => {
+                tracing::error!("how the HTTP service is asked stays as it was: {error}");
+            }
         }
         match rules_of(&self.access) {
             Ok(None) => {}
@@ -451,12 +478,16 @@ fn open_passwords(
 }
 
 fn open_tokens(settings: &TokenSettings) -> Result<Option<Arc<Tokens>>, ServeError> {
-    let Some(path) = &settings.keys else {
-        return Ok(None);
+    let tokens = match &settings.keys {
+        Some(KeysAt::File(path)) => Tokens::open(path, settings.clone()),
+        Some(KeysAt::Address(address)) => Tokens::fetched_from(address, settings.clone()),
+        None => return Ok(None),
     };
-    let tokens =
-        Tokens::open(path, settings.clone()).map_err(|error| ServeError(error.to_string()))?;
-    tracing::info!(keys = tokens.keys_len(), "the keys of tokens were read");
+    let tokens = tokens.map_err(|error| ServeError(error.to_string()))?;
+    match &settings.keys {
+        Some(KeysAt::Address(_)) => {} // It is said when they are there.
+        _ => tracing::info!(keys = tokens.keys_len(), "the keys of tokens were read"),
+    }
     Ok(Some(Arc::new(tokens)))
 }
 
@@ -467,6 +498,7 @@ fn chain_of(
     listener: &Listener,
     passwords: Option<&Arc<PasswordFile>>,
     tokens: Option<&Arc<Tokens>>,
+    service: Option<&Arc<Service>>,
 ) -> Result<Chain, ServeError> {
     let named = listener.authentication.as_deref();
     let mut authenticators = Vec::new();
@@ -479,6 +511,7 @@ fn chain_of(
             AuthenticatorKind::Token => tokens.map(|tokens| tokens.clone() as _),
             AuthenticatorKind::Password => passwords.map(|file| file.clone() as _),
             AuthenticatorKind::Scram => None, // asked by its method
+            AuthenticatorKind::Http => service.map(|service| service.clone() as _),
         };
         let by_method = *kind == AuthenticatorKind::Scram && passwords.is_some();
         has_methods |= by_method;

@@ -3,6 +3,7 @@
 //! Owns which rules are in force, and since when. Decides only; what a refusal
 //! means for a client is `broker`'s, and who somebody is, `authentication`'s.
 
+mod own;
 pub mod rules;
 
 use std::fmt;
@@ -15,17 +16,29 @@ use parking_lot::RwLock;
 use crate::config::{ConfigError, Source};
 use crate::message::{Identity, Qos};
 use crate::topic::TopicFilter;
-use rules::{Ask, Publishing, Reach, Rights, Rules, Strictness, Verdict};
+pub use own::OwnRights;
+use rules::{Ask, Denial, Publishing, Reach, Rights, Rules, Strictness, Verdict};
 
 /// What requests to steer queues are published to.
 pub const CONTROL_TOPIC: &str = "$CONTROL/rotamq/v1";
 
-/// The rules in force. Without any, who is let in may do everything.
+/// The rules in force. Without any, who is let in may do everything, but for
+/// clients that come with rights of their own.
 pub struct Access {
     rules: RwLock<Option<Arc<Rules>>>,
-    // How often they were set; 0: there never were any.
+    // How often they were set; 0: there never were any, nor do any come with
+    // clients.
     epoch: AtomicU32,
     strictness: Strictness,
+    takes_own: bool,
+}
+
+/// Somebody whose rights are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    pub identity: &'a Identity,
+    /// That came with it; `None`: what the rules in force say is all.
+    pub own: Option<&'a OwnRights>,
 }
 
 /// What a connection may publish, by the rules that were in force when it was
@@ -58,11 +71,13 @@ pub struct Subscribing {
 }
 
 impl Access {
-    pub fn new(strictness: Strictness) -> Access {
+    /// `takes_own`: clients may come with rights of their own.
+    pub fn new(strictness: Strictness, takes_own: bool) -> Access {
         Access {
             rules: RwLock::new(None),
-            epoch: AtomicU32::new(0),
+            epoch: AtomicU32::new(takes_own.into()),
             strictness,
+            takes_own,
         }
     }
 
@@ -72,17 +87,33 @@ impl Access {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether there are rules.
+    /// Whether there are rules, or may be for some client.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.epoch.load(Ordering::Acquire) > 0
     }
 
+    /// Whether anything is said of what a client may do.
+    pub fn binds(&self, who: Client<'_>) -> bool {
+        who.own.is_some() || self.rules.read().is_some()
+    }
+
+    /// Whether clients may come with rights of their own.
+    pub fn takes_own(&self) -> bool {
+        self.takes_own
+    }
+
     /// What a client may do; `None`: everything.
-    pub fn rights(&self, who: &Identity) -> Option<Arc<Rights>> {
+    pub fn rights(&self, who: Client<'_>) -> Option<Arc<Rights>> {
         let rules = self.rules.read();
-        let rules = rules.as_ref()?;
-        Some(Arc::new(rules.rights(who, &[])))
+        let own = who.own.map(|own| std::slice::from_ref(own.set()));
+        let rights = match (&*rules, own) {
+            (None, None) => return None,
+            (Some(rules), own) => rules.rights(who.identity, own.unwrap_or_default()),
+            // As where no rule of a file is about the client.
+            (None, Some(own)) => Rules::default().rights(who.identity, own),
+        };
+        Some(Arc::new(rights))
     }
 
     /// Whether a client may publish to a topic as a PUBLISH or a will has it,
@@ -94,7 +125,7 @@ impl Access {
     pub fn may_publish(
         &self,
         permit: &mut Permit,
-        who: &Identity,
+        who: Client<'_>,
         (topic, qos, retain): (&str, Qos, bool),
     ) -> Result<(), Denied> {
         if topic.starts_with('$') {
@@ -121,7 +152,7 @@ impl Access {
     fn renew<'a>(
         &self,
         permit: &'a mut Permit,
-        who: &Identity,
+        who: Client<'_>,
         epoch: u32,
     ) -> &'a mut Option<Publishing> {
         let publishing = self.rights(who).map(Publishing::new);
@@ -135,17 +166,42 @@ impl Access {
     /// It may not.
     pub fn may_publish_once(
         &self,
-        who: &Identity,
+        who: Client<'_>,
         publish: (&str, Qos, bool),
     ) -> Result<(), Denied> {
         self.may_publish(&mut Permit::default(), who, publish)
+    }
+
+    /// Whether what somebody published before, and could then, may go out still.
+    /// Rights that came with it are not known any more: where there may have been
+    /// such, a rule has to deny it.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn may_still_publish(
+        &self,
+        who: &Identity,
+        (topic, qos, retain): (&str, Qos, bool),
+    ) -> Result<(), Denied> {
+        let Some(rights) = self.rights(Client::known(who)) else {
+            return Ok(());
+        };
+        match rights.decide(ask_to_publish(topic, qos, retain)) {
+            Verdict::Allowed(_) => Ok(()),
+            Verdict::Denied(Denial::Unmatched | Denial::UnfitUser | Denial::UnfitClient)
+                if self.takes_own =>
+            {
+                Ok(())
+            }
+            verdict => Err(Denied(rights.explain(verdict).to_string())),
+        }
     }
 
     /// Whether a client may do something that is asked for once.
     ///
     /// # Errors
     /// It may not.
-    pub fn may(&self, who: &Identity, ask: Ask<'_>) -> Result<(), Denied> {
+    pub fn may(&self, who: Client<'_>, ask: Ask<'_>) -> Result<(), Denied> {
         match self.rights(who) {
             Some(rights) => check(&rights, ask),
             None => Ok(()),
@@ -159,7 +215,7 @@ impl Access {
     /// It may not.
     pub fn may_subscribe(
         &self,
-        who: &Identity,
+        who: Client<'_>,
         filter: TopicFilter<'_>,
     ) -> Result<Subscribing, Denied> {
         let Some(rights) = self.rights(who) else {
@@ -182,7 +238,7 @@ impl Access {
     /// It may not.
     pub fn may_share<'a>(
         &self,
-        who: &Identity,
+        who: Client<'_>,
         asks: &[Ask<'_>],
         filters: impl Iterator<Item = TopicFilter<'a>>,
     ) -> Result<Subscribing, Denied> {
@@ -205,6 +261,16 @@ impl Access {
     /// Which rules are in force: other ones have another number.
     pub fn epoch(&self) -> u32 {
         self.epoch.load(Ordering::Acquire)
+    }
+}
+
+impl<'a> Client<'a> {
+    /// Somebody of whom the rules in force say all.
+    pub fn known(identity: &'a Identity) -> Client<'a> {
+        Client {
+            identity,
+            own: None,
+        }
     }
 }
 

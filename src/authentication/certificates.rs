@@ -53,10 +53,10 @@ impl Certificates {
             return Answer::Next;
         };
         match user_of(certificate, self.user) {
-            Err(why) => Answer::No(why),
+            Err(why) => Answer::No(why.into()),
             Ok(name) => match credentials.user {
                 Some(user) if !user.is_empty() && user != name => {
-                    Answer::No("the certificate is another user's")
+                    Answer::No("the certificate is another user's".into())
                 }
                 _ => Answer::Yes(Authenticated::as_user(name)),
             },
@@ -297,18 +297,18 @@ mod tests {
         let by_name = Certificates::new(CommonName);
         let answer = |certificate, user| {
             by_name.answer(Credentials {
-                address: None,
                 certificate,
                 client: "c",
                 user,
                 password: Some(b"whatever"),
+                ..Credentials::NOBODY
             })
         };
         let yes = Answer::Yes(Authenticated::as_user("ann"));
         assert_eq!(answer(Some(&ann), None), yes);
         assert_eq!(answer(Some(&ann), Some("")), yes);
         assert_eq!(answer(Some(&ann), Some("ann")), yes);
-        let another = Answer::No("the certificate is another user's");
+        let another = Answer::No("the certificate is another user's".into());
         assert_eq!(answer(Some(&ann), Some("ben")), another);
         assert_eq!(answer(None, Some("ann")), Answer::Next);
     }

@@ -1,20 +1,27 @@
 //! Who a client is.
 //!
 //! Owns the chain that is asked at CONNECT, and what a method of enhanced
-//! authentication is. Knows no packet and no socket, and decides nothing about
-//! rights: those are `access`'s. Nothing here holds a lock while it waits, and
+//! authentication is. Knows no packet, and no socket but those on which services
+//! of the operator's are asked; decides nothing about rights: those are
+//! `access`'s. Nothing here holds a lock while it waits, and
 //! no secret of a client's or of a file's is in a log line, an error or what
 //! `Debug` shows.
 
 mod bans;
+mod breaker;
 pub mod certificates;
+mod fetching;
 mod hashing;
 mod method;
 pub mod passwords;
+mod remembered;
+mod requests;
 pub mod scram;
+pub mod service;
 pub mod stored;
 pub mod tokens;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -28,9 +35,11 @@ pub use hashing::Hashing;
 pub use method::{Conversation, Method, Step};
 pub use passwords::{FileError, PasswordFile};
 pub use scram::Scram;
+pub use service::Service;
 pub use tokens::Tokens;
 
-use crate::protocol::ReasonCode;
+use crate::access::OwnRights;
+use crate::protocol::{ReasonCode, Version};
 
 /// What a client says of itself in its CONNECT, and where it comes from.
 // Debug is by hand: it knows the password.
@@ -44,6 +53,23 @@ pub struct Credentials<'a> {
     pub client: &'a str,
     pub user: Option<&'a str>,
     pub password: Option<&'a [u8]>,
+    /// The address that it came in by, as it is configured.
+    pub listener: &'a str,
+    /// `None`: it is not known.
+    pub version: Option<Version>,
+}
+
+impl Credentials<'_> {
+    /// Somebody who says nothing.
+    pub const NOBODY: Credentials<'static> = Credentials {
+        address: None,
+        client: "",
+        user: None,
+        password: None,
+        listener: "",
+        certificate: None,
+        version: None,
+    };
 }
 
 impl fmt::Debug for Credentials<'_> {
@@ -64,6 +90,8 @@ pub struct Authenticated {
     pub user: Option<Arc<str>>,
     /// How long that holds, from when it was found out; `None`: for ever.
     pub lasts: Option<Duration>,
+    /// What whoever says so says of what it may do; `None`: nothing.
+    pub rights: Option<OwnRights>,
 }
 
 impl Authenticated {
@@ -71,13 +99,14 @@ impl Authenticated {
     pub const ANONYMOUS: Authenticated = Authenticated {
         user: None,
         lasts: None,
+        rights: None,
     };
 
     /// This user, for as long as it likes.
     pub fn as_user(name: impl Into<Arc<str>>) -> Authenticated {
         Authenticated {
             user: Some(name.into()),
-            lasts: None,
+            ..Authenticated::ANONYMOUS
         }
     }
 }
@@ -88,11 +117,14 @@ pub enum Answer {
     /// It is this user.
     Yes(Authenticated),
     /// It is not who it says; why, for the log alone.
-    No(&'static str),
+    No(Cow<'static, str>),
     /// Nothing is known here of such a client: the next one is asked.
     Next,
     /// It cannot be found out now, for too much is being asked.
     Busy,
+    /// It cannot be found out now, for whoever knows it does not answer; why,
+    /// for the log alone.
+    Unavailable(Cow<'static, str>),
 }
 
 /// An [`Answer`] that may take a while.
@@ -176,6 +208,11 @@ impl Chain {
                     let why = format!("{}: too much is being asked", authenticator.name());
                     return Err(Refused { reason, why });
                 }
+                Answer::Unavailable(why) => {
+                    let reason = ReasonCode::ServerUnavailable;
+                    let why = format!("{}: {why}", authenticator.name());
+                    return Err(Refused { reason, why });
+                }
             }
         }
         // A name that somebody could have known is not somebody's word for it.
@@ -233,6 +270,7 @@ mod tests {
             client: "c",
             user,
             password,
+            ..Credentials::NOBODY
         }));
         let Poll::Ready(found) = asking
             .as_mut()
@@ -249,7 +287,7 @@ mod tests {
     #[test]
     fn the_first_who_knows_decides() {
         const NAMED: (Option<&str>, Option<&[u8]>) = (Some("ann"), Some(b"secret"));
-        let no = || Answer::No("wrong");
+        let no = || Answer::No("wrong".into());
         let bad = Err(ReasonCode::BadUserNameOrPassword);
         for (answers, expected, asked) in [
             (vec![ann(), no()], Ok(Some("ann".into())), 1),
@@ -257,6 +295,11 @@ mod tests {
             (vec![Answer::Next, ann()], Ok(Some("ann".into())), 2),
             (vec![Answer::Next, no()], bad.clone(), 2),
             (vec![Answer::Busy, ann()], Err(ReasonCode::ServerBusy), 1),
+            (
+                vec![Answer::Unavailable("gone".into()), ann()],
+                Err(ReasonCode::ServerUnavailable),
+                1,
+            ),
             (vec![Answer::Next, Answer::Next], bad, 2),
         ] {
             for allow_anonymous in [false, true] {
@@ -302,6 +345,7 @@ mod tests {
             client: "c",
             user: Some("ann"),
             password: Some(b"canary"),
+            ..Credentials::NOBODY
         };
         let shown = format!("{credentials:?}");
         assert!(

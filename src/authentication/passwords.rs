@@ -192,7 +192,7 @@ impl Authenticator for PasswordFile {
                 (Err(_), _) => Answer::Busy,
                 (Ok(_), None) => Answer::Next, // B14
                 (Ok(true), Some(_)) => Answer::Yes(Authenticated::as_user(name)),
-                (Ok(false), Some(_)) => Answer::No("wrong password"),
+                (Ok(false), Some(_)) => Answer::No("wrong password".into()),
             }
         })
     }
@@ -261,6 +261,7 @@ mod tests {
             client: "c",
             user,
             password,
+            ..Credentials::NOBODY
         }
     }
 
@@ -282,8 +283,8 @@ mod tests {
         for (user, password, expected) in [
             ("ann", "ann's secret", yes("ann")),
             ("ben", "b€n", yes("ben")),
-            ("ann", "b€n", Answer::No("wrong password")),
-            ("ben", "", Answer::No("wrong password")),
+            ("ann", "b€n", Answer::No("wrong password".into())),
+            ("ben", "", Answer::No("wrong password".into())),
             ("Ann", "ann's secret", Answer::Next),
         ] {
             assert_eq!(answer(&file, user, password), expected, "{user}");

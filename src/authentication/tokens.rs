@@ -1,11 +1,12 @@
 //! JSON Web Tokens (RFC 7519): somebody who has a key says, in a signed text,
 //! who a client is, and until when.
 //!
-//! Owns the keys, as their file was when it was last read whole, and what is
-//! asked of a token. A key is of one kind, and nothing a token says makes it
+//! Owns the keys, as their file was when it was last read whole, or as they were
+//! fetched last, and what is asked of a token. A key is of one kind, and nothing a token says makes it
 //! another: what tokens say of keys themselves (`jku`, `jwk`, `x5c`) counts for
 //! nothing. No token is in a log line or an error.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,10 +22,13 @@ use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Validation};
 use parking_lot::RwLock;
 use serde_json::{Map, Value};
 
+use super::fetching::Fetching;
 use super::method::{Conversation, Method, Step};
 use super::passwords::{FileError, read_within};
+use super::requests::{self, RequestError, Requests};
 use super::{Answer, Answering, Authenticated, Authenticator, Credentials, is_name};
-use crate::config::{TokenAlgorithm, TokenSettings};
+use crate::access::OwnRights;
+use crate::config::{HttpAddress, TokenAlgorithm, TokenSettings};
 use crate::message::Identity;
 
 /// As Authentication Method (MQTT 5, 4.12).
@@ -32,6 +36,8 @@ pub const METHOD: &str = "JWT";
 /// Longer ones are not looked into.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// How long fetching keys may take.
+const FETCH_MAX: Duration = Duration::from_secs(5);
 /// A token that names no key is tried with each.
 const KEYS_MAX: usize = 32;
 /// A modulus of 2,048 to 8,192 bits.
@@ -39,9 +45,15 @@ const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// Keys, and what tokens signed with them have to say.
 pub struct Tokens {
-    path: PathBuf,
+    source: KeySource,
     settings: TokenSettings,
     keys: RwLock<Arc<[Key]>>,
+}
+
+/// Where the keys come from.
+enum KeySource {
+    File(PathBuf),
+    Address(Box<Fetching>),
 }
 
 /// One of the file's keys.
@@ -75,21 +87,139 @@ impl Tokens {
 
     fn with_keys(keys: Vec<Key>, path: &Path, settings: TokenSettings) -> Tokens {
         Tokens {
-            path: path.to_owned(),
+            source: KeySource::File(path.to_owned()),
             settings,
             keys: RwLock::new(keys.into()),
         }
     }
 
-    /// Reads the file again; how many keys there are now.
+    /// Without keys, until [`Tokens::keep_fetching`] has found some there.
+    ///
+    /// # Errors
+    /// The authorities of its certificate cannot be read.
+    pub fn fetched_from(
+        address: &HttpAddress,
+        settings: TokenSettings,
+    ) -> Result<Tokens, FileError> {
+        let requests = Requests::new(requests::Settings {
+            address: address.clone(),
+            headers_file: None,
+            ca_file: settings.keys_ca_file.clone(),
+            timeout: FETCH_MAX,
+            connections_max: 1,
+            waiting_max: 1,
+        })?;
+        Ok(Tokens {
+            source: KeySource::Address(Box::new(Fetching::new(
+                requests,
+                settings.keys_pause,
+                settings.keys_refresh,
+            ))),
+            settings,
+            keys: RwLock::new(Arc::new([])),
+        })
+    }
+
+    /// Reads the file again, and says how many keys there are now; or has them
+    /// fetched again soon, and says nothing.
     ///
     /// # Errors
     /// Those of [`Tokens::open`]; then all stays as it was.
-    pub fn reload(&self) -> Result<usize, FileError> {
-        let keys = read_keys(&self.path, &self.settings.algorithms)?;
-        let len = keys.len();
-        *self.keys.write() = keys.into();
-        Ok(len)
+    pub fn reload(&self) -> Result<Option<usize>, FileError> {
+        match &self.source {
+            KeySource::File(path) => {
+                let keys = read_keys(path, &self.settings.algorithms)?;
+                let len = keys.len();
+                *self.keys.write() = keys.into();
+                Ok(Some(len))
+            }
+            KeySource::Address(fetching) => {
+                fetching.requests.reload()?;
+                fetching.soon();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Fetches keys, again and again, if they have an address. `failed` is called
+    /// whenever there are none: then those from before stay.
+    pub async fn keep_fetching(&self, failed: impl Fn()) {
+        let KeySource::Address(fetching) = &self.source else {
+            return;
+        };
+        let address = fetching.requests.address();
+        loop {
+            fetching.begin();
+            let max_age = match self.fetch(&fetching.requests).await {
+                Ok((keys, max_age)) => {
+                    let count = keys.len();
+                    *self.keys.write() = keys.into();
+                    tracing::info!(%address, keys = count, "the keys of tokens were fetched");
+                    Ok(max_age)
+                }
+                Err(why) => {
+                    failed();
+                    match self.keys_len() {
+                        0 => tracing::error!(
+                            %address, why,
+                            "the keys of tokens cannot be fetched, and all tokens are refused until \
+                             they can"
+                        ),
+                        keys => tracing::error!(
+                            %address, why, keys,
+                            "the keys of tokens cannot be fetched, and stay as they were"
+                        ),
+                    }
+                    Err(())
+                }
+            };
+            let wait = fetching.end(max_age);
+            fetching.rest(wait).await;
+        }
+    }
+
+    async fn fetch(&self, requests: &Requests) -> Result<(Vec<Key>, Option<Duration>), String> {
+        let reply = requests.get().await.map_err(|error| match error {
+            RequestError::Busy => "it is being fetched".to_owned(),
+            RequestError::Failed(why) => why,
+        })?;
+        if reply.status != 200 {
+            return Err(format!("the answer has status {}", reply.status));
+        }
+        let text = str::from_utf8(&reply.body).map_err(|_| "the answer is no text".to_owned())?;
+        let keys = parse_keys(text, Path::new("the answer"), &self.settings.algorithms);
+        let keys = keys.map_err(|error| error.to_string())?;
+        Ok((keys, reply.max_age))
+    }
+
+    /// Whether a token may be of a key that is published and not known here.
+    fn may_be_of_other_key(&self, token: &str) -> bool {
+        let keys = self.keys.read().clone();
+        let named = jsonwebtoken::decode_header(token).ok();
+        let named = named.and_then(|header| header.kid);
+        let is_known = |kid: &str| keys.iter().any(|key| key.id.as_deref() == Some(kid));
+        keys.is_empty() || named.is_some_and(|kid| !is_known(&kid))
+    }
+
+    /// As [`Tokens::check`], but for a key that is not known the keys are fetched
+    /// first, if they may be by now.
+    async fn find(&self, token: &str, who: (Option<&str>, &str)) -> Answer {
+        let checked = self.check(token, who, SystemTime::now());
+        let (KeySource::Address(fetching), Err(_)) = (&self.source, &checked) else {
+            return checked.map_or_else(Answer::No, Answer::Yes);
+        };
+        if !self.may_be_of_other_key(token) {
+            return checked.map_or_else(Answer::No, Answer::Yes);
+        }
+        fetching.fetched().await;
+        match self.check(token, who, SystemTime::now()) {
+            Err(_) if fetching.has_failed() && self.may_be_of_other_key(token) => {
+                Answer::Unavailable(
+                    "the token's key is not known, and keys cannot be fetched".into(),
+                )
+            }
+            checked => checked.map_or_else(Answer::No, Answer::Yes),
+        }
     }
 
     /// How many keys there are.
@@ -107,12 +237,12 @@ impl Tokens {
         token: &str,
         (user, client): (Option<&str>, &str),
         now: SystemTime,
-    ) -> Result<Authenticated, &'static str> {
+    ) -> Result<Authenticated, Cow<'static, str>> {
         let claims = self.verify(token)?;
         let settings = &self.settings;
         let lasts = self.check_times(&claims, now)?;
         if !settings.issuer.is_empty() && text(&claims, "iss") != Some(&settings.issuer) {
-            return Err("the token is another issuer's");
+            return Err("the token is another issuer's".into());
         }
         let is_audience = match claims.get("aud") {
             None => settings.audience.is_empty(),
@@ -122,24 +252,41 @@ impl Tokens {
         };
         // Who does not say what it is called is nobody's audience.
         if !is_audience || settings.audience.is_empty() && claims.contains_key("aud") {
-            return Err("the token is for another audience");
+            return Err("the token is for another audience".into());
         }
         let name = text(&claims, &settings.user_claim).filter(|name| is_name(name));
         let name = name.ok_or("the token names no user")?;
         if user.is_some_and(|user| !user.is_empty() && user != name) {
-            return Err("the token is another user's");
+            return Err("the token is another user's".into());
         }
         let is_client = match claims.get(&settings.client_claim) {
             Some(named) if !settings.client_claim.is_empty() => *named == *client,
             _ => true,
         };
         if !is_client {
-            return Err("the token is another client's");
+            return Err("the token is another client's".into());
         }
         Ok(Authenticated {
             lasts,
+            rights: self.rights(&claims)?,
             ..Authenticated::as_user(name)
         })
+    }
+
+    /// What the token says of what its user may do, where tokens are to say that:
+    /// a token that does not allows nothing.
+    fn rights(&self, claims: &Map<String, Value>) -> Result<Option<OwnRights>, String> {
+        let claim = &self.settings.rights_claim;
+        if claim.is_empty() {
+            return Ok(None);
+        }
+        let source = format!("the token's claim {claim}");
+        let rights = match claims.get(claim) {
+            Some(value) => OwnRights::parse(&source, value)
+                .map_err(|why| format!("the token's rights, its claim {claim}, {why}"))?,
+            None => OwnRights::nothing(&source),
+        };
+        Ok(Some(rights))
     }
 
     /// The claims of a token that one of the keys has signed.
@@ -208,17 +355,15 @@ impl Authenticator for Tokens {
         let token = credentials
             .password
             .and_then(|said| str::from_utf8(said).ok());
-        let answer = match token.filter(|said| is_token(said)) {
-            None => Answer::Next,
-            Some(token) => {
-                let who = (credentials.user, credentials.client);
-                match self.check(token, who, SystemTime::now()) {
-                    Ok(who) => Answer::Yes(who),
-                    Err(why) => Answer::No(why),
+        Box::pin(async move {
+            match token.filter(|said| is_token(said)) {
+                None => Answer::Next,
+                Some(token) => {
+                    self.find(token, (credentials.user, credentials.client))
+                        .await
                 }
             }
-        };
-        Box::pin(std::future::ready(answer))
+        })
     }
 }
 
@@ -240,7 +385,7 @@ impl Conversation for TokenMethod {
     fn step(&mut self, who: &Identity, data: &[u8]) -> Step {
         let said = (who.user.as_deref(), who.client.as_str());
         let found = str::from_utf8(data)
-            .map_err(|_| "it is no text")
+            .map_err(|_| "it is no text".into())
             .and_then(|token| self.0.check(token, said, SystemTime::now()));
         match found {
             Ok(who) => Step::Accept {
@@ -248,7 +393,13 @@ impl Conversation for TokenMethod {
                 data: Vec::new(),
             },
             Err(why) => {
-                tracing::info!(client = ?who.client, why, "a token is refused");
+                if let KeySource::Address(fetching) = &self.0.source
+                    && str::from_utf8(data).is_ok_and(|token| self.0.may_be_of_other_key(token))
+                {
+                    // It cannot be waited for here: who tries again gets in.
+                    fetching.want();
+                }
+                tracing::info!(client = ?who.client, %why, "a token is refused");
                 Step::Reject
             }
         }
@@ -531,12 +682,12 @@ mod tests {
         token(r#"{"alg":"HS256"}"#, &claims.to_string(), hs256)
     }
 
-    fn check(settings: TokenSettings, token: &str) -> Result<Authenticated, &'static str> {
+    fn check(settings: TokenSettings, token: &str) -> Result<Authenticated, Cow<'static, str>> {
         let tokens = tokens(&[secret()], settings).unwrap();
         tokens.check(token, (None, "c"), now())
     }
 
-    fn ann(secs: u64) -> Result<Authenticated, &'static str> {
+    fn ann(secs: u64) -> Result<Authenticated, Cow<'static, str>> {
         Ok(Authenticated {
             lasts: Some(Duration::from_secs(secs)),
             ..Authenticated::as_user("ann")
@@ -603,7 +754,7 @@ mod tests {
             assert_eq!(found, Ok(joe), "{header}");
             let end = now() + Duration::from_secs(819_380);
             let found = tokens.check(&token, (None, "c"), end);
-            assert_eq!(found, Err("the token has expired"));
+            assert_eq!(found, Err("the token has expired".into()));
             // One bit of what is signed, and of the signature.
             for place in [header.len() + 5, token.len() - 20] {
                 let mut other = token.clone().into_bytes();
@@ -750,12 +901,18 @@ mod tests {
             (json!({}), ann(70)),
             (json!({"exp": NOW}), ann(10)),
             (json!({"exp": NOW - 9}), ann(1)),
-            (json!({"exp": NOW - 10}), Err("the token has expired")),
-            (json!({"exp": 0}), Err("the token has expired")),
+            (
+                json!({"exp": NOW - 10}),
+                Err("the token has expired".into()),
+            ),
+            (json!({"exp": 0}), Err("the token has expired".into())),
             (json!({"exp": NOW + 1, "nbf": NOW + 10}), ann(11)),
-            (json!({"nbf": NOW + 11}), Err("the token is not valid yet")),
+            (
+                json!({"nbf": NOW + 11}),
+                Err("the token is not valid yet".into()),
+            ),
             (json!({"nbf": NOW - 100, "iat": NOW + 100}), ann(70)),
-            (json!({"exp": null}), Err("the token has no end")),
+            (json!({"exp": null}), Err("the token has no end".into())),
         ] {
             assert_eq!(
                 check(settings(), &anns(claims.clone())),
@@ -778,7 +935,7 @@ mod tests {
                 let found = check(settings(), &anns(json!({name: no_moment})));
                 assert_eq!(
                     found,
-                    Err("the token's exp or nbf is no moment"),
+                    Err("the token's exp or nbf is no moment".into()),
                     "{no_moment}"
                 );
             }
@@ -817,7 +974,7 @@ mod tests {
         // Who is not told its name is nobody's audience (RFC 7519, 4.1.3).
         for aud in [json!("mqtt"), json!(""), json!([]), json!([""])] {
             let found = check(settings(), &anns(json!({"aud": aud})));
-            assert_eq!(found, Err("the token is for another audience"));
+            assert_eq!(found, Err("the token is for another audience".into()));
         }
         for sub in [
             json!(null),
@@ -843,10 +1000,25 @@ mod tests {
             (&any, None, "c", ann(70)),
             (&any, Some(""), "", ann(70)),
             (&any, Some("ann"), "d", ann(70)),
-            (&any, Some("Ann"), "c", Err("the token is another user's")),
+            (
+                &any,
+                Some("Ann"),
+                "c",
+                Err("the token is another user's".into()),
+            ),
             (&bound, None, "c", ann(70)),
-            (&bound, None, "d", Err("the token is another client's")),
-            (&bound, None, "", Err("the token is another client's")),
+            (
+                &bound,
+                None,
+                "d",
+                Err("the token is another client's".into()),
+            ),
+            (
+                &bound,
+                None,
+                "",
+                Err("the token is another client's".into()),
+            ),
         ] {
             let found = tokens.check(token, (user, client), now());
             assert_eq!(found, expected, "{user:?} {client}");
@@ -885,7 +1057,7 @@ mod tests {
         // Before anything of it is decoded.
         let huge = anns(json!({"x": "y".repeat(TOKEN_BYTES_MAX)}));
         let found = tokens.check(&huge, (None, "c"), now());
-        assert_eq!(found, Err("the token is longer than 16 KiB"));
+        assert_eq!(found, Err("the token is longer than 16 KiB".into()));
     }
 
     /// As an authenticator: what is no token is somebody else's to know.
@@ -899,6 +1071,7 @@ mod tests {
                 client: "c",
                 user: Some("ann"),
                 password,
+                ..Credentials::NOBODY
             });
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             runtime.unwrap().block_on(asking)
@@ -916,7 +1089,7 @@ mod tests {
         assert_eq!(answer(None), Answer::Next);
         // It is of 2011.
         let expired = anns(json!({}));
-        let expected = Answer::No("the token has expired");
+        let expected = Answer::No("the token has expired".into());
         assert_eq!(answer(Some(expired.as_bytes())), expected);
         assert!(matches!(answer(Some(b"ey.x.y")), Answer::No(_)));
     }

@@ -156,6 +156,7 @@ impl Core {
         if !is_of(auth, &enhanced.method) {
             return Err(violation("an AUTH of another method than CONNECT's")); // [MQTT-4.12.1-1]
         }
+        let method = enhanced.method.clone();
         let mut conversation = match (auth.reason, enhanced.again.take()) {
             (ReasonCode::ReAuthenticate, None) => enhanced.method.begin(),
             (ReasonCode::ContinueAuthentication, Some(conversation)) => conversation,
@@ -172,13 +173,19 @@ impl Core {
                 if let Some(mut session) = session.filter(|one| one.is_link(link.number)) {
                     self.hold_until(&mut session, link.session, who.lasts, now);
                 }
+                self.take_rights(worker, link, who.rights, now);
                 (ReasonCode::Success, data)
             }
             // Somebody else than before is nobody here.
             Step::Accept { .. } | Step::Reject => return Err(Stop::Closed(rejected())), // [MQTT-4.12.1-2]
         };
-        let method = enhanced.method.name();
-        match put_auth(&link.terms, method, reason, &data, &mut worker.answers) {
+        match put_auth(
+            &link.terms,
+            method.name(),
+            reason,
+            &data,
+            &mut worker.answers,
+        ) {
             true => Ok(()),
             false => Err(Stop::Closed(super::link::too_large())),
         }

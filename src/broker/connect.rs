@@ -12,7 +12,8 @@ use super::publish::Sorted;
 use super::record::{SessionRecord, Target as Stored, session_key, subscription_key};
 use super::rights::gate_of;
 use super::timers::Timer;
-use super::{Core, Worker};
+use super::{Core, LastWill, Worker};
+use crate::access::{Client, OwnRights};
 use crate::authentication::{Authenticated, Connecting};
 use crate::config::{Durability, Redirect};
 use crate::journal::{Change, Receipt};
@@ -142,7 +143,11 @@ impl Core {
                 id => ClientId::new(id),
             },
         });
-        let will = self.check_will_of(connect, &identity, door)?;
+        let client = Client {
+            identity: &identity,
+            own: who.rights.as_ref(),
+        };
+        let will = self.check_will_of(connect, client, door)?;
         let accepted = Accepted {
             connect,
             terms,
@@ -160,6 +165,7 @@ impl Core {
         let mut entry = Entry {
             accepted,
             identity: &identity,
+            own_rights: who.rights.as_ref(),
             will,
             mount: door.mount.as_ref(),
             durability: door.durability.unwrap_or(self.durability),
@@ -216,7 +222,8 @@ impl Core {
         if let Some(silence_max) = terms.silence_max {
             self.schedule(now, now + silence_max, Timer::Silence(session, number));
         }
-        let mut link = Link::new(session, number, identity, terms, door.clone());
+        let own_rights = who.rights.clone();
+        let mut link = Link::new(session, number, identity, own_rights, terms, door.clone());
         if let Some(mut session) = self.session_of(&link) {
             link.is_resuming = session.is_resuming();
             link.is_kept = session.keeping().is_some();
@@ -275,11 +282,16 @@ impl Core {
     }
 
     /// Hands in that the session is there, or how it is now, if it is stored.
-    fn store_head(&self, session: &mut Session, effects: &mut Effects, absent_since: Time) {
+    pub(super) fn store_head(
+        &self,
+        session: &mut Session,
+        effects: &mut Effects,
+        absent_since: Time,
+    ) {
         if let Some(keeping) = session.keeping() {
             let will = (session.will.as_deref(), session.will_due);
             let expiry = session.terms.session_expiry;
-            let whose = (&*session.identity, session.mount.as_deref());
+            let whose = (session.client(), session.mount.as_deref());
             let value = &SessionRecord::encode(whose, expiry, absent_since, will);
             let key = &session_key(keeping.list);
             let journal = &mut effects.journal;
@@ -314,7 +326,7 @@ impl Core {
     fn check_will_of(
         &self,
         connect: &Connect<'_>,
-        identity: &Identity,
+        who: Client<'_>,
         door: &Door,
     ) -> Result<Option<Box<Will>>, Close> {
         let Some(will) = &connect.will else {
@@ -339,8 +351,8 @@ impl Core {
                 .ok_or_else(|| not_below(ReasonCode::TopicNameInvalid))?,
         };
         let publish = (topic, will.qos, will.retain);
-        if let Err(denied) = self.access.may_publish_once(identity, publish) {
-            let client = &identity.client;
+        if let Err(denied) = self.access.may_publish_once(who, publish) {
+            let client = &who.identity.client;
             tracing::info!(?client, topic, why = %denied, "a will was denied");
             let why = "a will to this topic is not allowed";
             return Err(Close::new(ReasonCode::NotAuthorized, why));
@@ -369,6 +381,7 @@ impl Core {
         }
         let terms = entry.accepted.terms;
         let mut session = Session::new(entry.identity.clone(), terms, self.random_packet_id());
+        session.own_rights = entry.own_rights.cloned();
         session.will = entry.will.take();
         if let Some(mount) = entry.mount {
             session.mount = Some(mount.clone());
@@ -414,6 +427,9 @@ impl Core {
         now: Time,
     ) -> u32 {
         session.identity = entry.identity.clone();
+        // What it may do by these counts from now on, also for what waits.
+        let has_other_rights = session.own_rights.as_ref() != entry.own_rights;
+        session.own_rights = entry.own_rights.cloned();
         self.set_gate(&mut session);
         // A will whose delay still runs is not published [MQTT-3.1.3-9].
         session.will = entry.will.take();
@@ -422,8 +438,13 @@ impl Core {
         session.raise_durability(entry.durability);
         let number = session.attach(terms, &connack, now, &mut worker.effects);
         self.store_head(&mut session, &mut worker.effects, Time::MAX);
-        let members: Vec<Subscribed> = session.subscriptions.keys().copied().collect();
         drop(session);
+        if has_other_rights {
+            self.bind(worker, id, now);
+        }
+        let session = self.sessions.lock(id.0);
+        let members = session.map(|session| session.subscriptions.keys().copied().collect());
+        let members: Vec<Subscribed> = members.unwrap_or_default();
         for subscribed in members {
             if let Subscribed::Group(list) | Subscribed::Queue(list) = subscribed {
                 self.change_list(worker, list, now, |list| {
@@ -531,6 +552,7 @@ impl Core {
         if connected {
             self.leave_place(&identity);
         }
+        let own_rights = session.own_rights.clone();
         // [MQTT-3.1.2-8]: when the delay is over, or the session if that is sooner.
         let delay = session.will.as_ref().map(|will| will.delay);
         let delay = delay.filter(|delay| !over && !delay.is_zero());
@@ -602,7 +624,11 @@ impl Core {
             });
         }
         if let Some(will) = will {
-            worker.wills.push_back((will, identity));
+            worker.wills.push_back(LastWill {
+                will,
+                identity,
+                own_rights,
+            });
             self.publish_wills(worker, now);
         }
     }
@@ -656,12 +682,17 @@ impl Core {
             self.schedule(now, session.will_due, Timer::Will(id, number));
             return;
         }
-        let (will, identity) = (session.will.take(), session.identity.clone());
+        let will = session.will.take();
+        let (identity, own_rights) = (session.identity.clone(), session.own_rights.clone());
         let absent_since = session.absent_since;
         self.store_head(&mut session, &mut worker.effects, absent_since);
         drop(session);
         if let Some(will) = will {
-            worker.wills.push_back((will, identity));
+            worker.wills.push_back(LastWill {
+                will,
+                identity,
+                own_rights,
+            });
             self.publish_wills(worker, now);
         }
     }
@@ -672,16 +703,18 @@ impl Core {
         if std::mem::replace(&mut worker.publishing_wills, true) {
             return;
         }
-        while let Some((will, identity)) = worker.wills.pop_front() {
-            self.publish_will(worker, &will, &identity, now);
+        while let Some(last) = worker.wills.pop_front() {
+            self.publish_will(worker, &last, now);
         }
         worker.publishing_wills = false;
     }
 
     /// [MQTT-3.1.2-8]; decided again, for a right can be lost meanwhile.
-    fn publish_will(&self, worker: &mut Worker, will: &Will, identity: &Arc<Identity>, now: Time) {
+    fn publish_will(&self, worker: &mut Worker, last: &LastWill, now: Time) {
+        let LastWill { will, identity, .. } = last;
         let publish = (&*will.topic, will.qos, will.retain);
-        let allowed = self.access.may_publish_once(identity, publish);
+        let own = last.own_rights.as_ref();
+        let allowed = (self.access).may_publish_once(Client { identity, own }, publish);
         let published = allowed.is_ok() && {
             let name = will.topic.strip_prefix("$queue/").unwrap_or(&will.topic);
             TopicName::parse(name, self.topic_limits).is_ok_and(|topic| {
@@ -695,6 +728,7 @@ impl Core {
                     now,
                     id,
                 );
+                publication.own_rights = own;
                 publication.properties = &will.properties;
                 publication.expires = will.expiry.map_or(Time::MAX, |expiry| now + expiry);
                 self.publish(worker, &publication, &will.topic, now).is_ok()
@@ -766,6 +800,7 @@ impl Core {
 struct Entry<'a> {
     accepted: Accepted<'a>,
     identity: &'a Arc<Identity>,
+    own_rights: Option<&'a OwnRights>,
     will: Option<Box<Will>>,
     mount: Option<&'a Arc<Mount>>,
     durability: Durability,

@@ -33,6 +33,8 @@ counters! {
     refused_unknown,
     /// And those whose password could not be checked, as too many others were.
     refused_busy,
+    /// And those of whom a service that knows it did not say who they are.
+    refused_unavailable,
     /// And those who had failed so often before that they were not asked.
     refused_banned,
     /// And those who had connected so often before that they were kept out.
@@ -61,6 +63,8 @@ counters! {
     writes_delayed_user,
     /// as so much had gone out to its listener's.
     writes_delayed_listener,
+    /// Keys of tokens that were to be fetched and were not.
+    keys_not_fetched,
     /// Connections that were closed because their client's token had expired.
     connections_outlasted,
     /// Sessions that a later connection took over.

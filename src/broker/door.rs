@@ -96,6 +96,8 @@ fn method_of(kind: AuthenticatorKind) -> Option<&'static str> {
     match kind {
         AuthenticatorKind::Scram => Some(scram::METHOD),
         AuthenticatorKind::Token => Some(tokens::METHOD),
-        AuthenticatorKind::Certificate | AuthenticatorKind::Password => None,
+        AuthenticatorKind::Certificate | AuthenticatorKind::Password | AuthenticatorKind::Http => {
+            None
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::lists::List;
 use super::publish::{Incoming, Queued, Refused, Sorted, Taken};
 use super::timers::Timer;
 use super::{Core, Worker};
-use crate::access::Permit;
+use crate::access::{Client, OwnRights, Permit};
 use crate::config::Durability;
 use crate::journal::{Journal, Receipt};
 use crate::message::{Identity, PacketId, Qos, QueueId, SessionId, Time};
@@ -33,6 +33,8 @@ pub struct Link {
     pub session: SessionId,
     pub(super) number: u32,
     pub identity: Arc<Identity>,
+    /// That came with the connection, or with its last AUTH.
+    pub(super) own_rights: Option<OwnRights>,
     pub terms: Terms,
     held: Option<Box<Held>>,
     pub(super) enhanced: Option<Box<Enhanced>>,
@@ -134,6 +136,7 @@ impl Link {
         session: SessionId,
         number: u32,
         identity: Arc<Identity>,
+        own_rights: Option<OwnRights>,
         terms: Terms,
         door: Arc<Door>,
     ) -> Link {
@@ -141,6 +144,7 @@ impl Link {
             session,
             number,
             identity,
+            own_rights,
             terms,
             held: None,
             enhanced: None,
@@ -152,6 +156,14 @@ impl Link {
             is_local: false,
             is_resuming: false,
             is_kept: false,
+        }
+    }
+
+    /// Whose it is, for who decides what it may do.
+    pub(super) fn client(&self) -> Client<'_> {
+        Client {
+            identity: &self.identity,
+            own: self.own_rights.as_ref(),
         }
     }
 

@@ -46,7 +46,7 @@ pub use link::{Link, Stop};
 pub use memory::{Memory, Shedding};
 pub use timers::Timers;
 
-use crate::access::Access;
+use crate::access::{Access, OwnRights};
 use crate::authentication::{Flapping, Method};
 use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings};
 use crate::journal::Receipt;
@@ -121,6 +121,13 @@ pub struct Core {
     message_ids: AtomicU64,
 }
 
+/// A will that is to be published, and whose it was.
+struct LastWill {
+    will: Box<Will>,
+    identity: Arc<Identity>,
+    own_rights: Option<OwnRights>,
+}
+
 /// What belongs to one worker thread, and is passed along with each call.
 pub struct Worker {
     pub effects: Effects,
@@ -133,7 +140,7 @@ pub struct Worker {
     cache: MatchCache,
     overflowed: Vec<SessionId>,
     // Wills to publish, and whether somebody further up is about to.
-    wills: VecDeque<(Box<Will>, Arc<Identity>)>,
+    wills: VecDeque<LastWill>,
     publishing_wills: bool,
     publishing_receipts: bool,
     // What is left of its block of message ids.
@@ -233,7 +240,10 @@ impl Core {
             queue_plans: config.queue.iter().cloned().map(Plan::new).collect(),
             default_plan: Plan::new(config.queues.default.clone()),
             group_settings: Arc::new(lists::group_settings(&config.limits)),
-            access: Access::new(config.access.subscriptions),
+            access: Access::new(
+                config.access.subscriptions,
+                config.authentication.brings_rights(),
+            ),
             methods: Vec::new(),
             door: Arc::new(Door::of_all(config)),
             identity: Arc::new(Identity {

@@ -13,7 +13,7 @@ use super::timers::Timer;
 use super::wishes::{Settles, Wishes};
 use super::{Core, Worker};
 use crate::access::rules::Ask;
-use crate::access::{CONTROL_TOPIC, Denied};
+use crate::access::{CONTROL_TOPIC, Client, Denied};
 use crate::config::{Durability, SessionFull};
 use crate::journal::{Change, Receipt};
 use crate::message::{MessageId, Qos, QueueId, SessionId, Time};
@@ -297,7 +297,7 @@ impl Core {
         let publish = (topic, incoming.qos, incoming.retain);
         let asked = {
             let permit = &mut link.permit.borrow_mut();
-            self.access.may_publish(permit, &link.identity, publish)
+            self.access.may_publish(permit, link.client(), publish)
         };
         if let Err(denied) = asked {
             return Err(publishing_denied(link, topic, &denied));
@@ -317,6 +317,7 @@ impl Core {
         let (qos, retain) = (incoming.qos, incoming.retain);
         let mut publication =
             Publication::new(name, incoming.payload, qos, retain, &link.identity, now, id);
+        publication.own_rights = link.own_rights.as_ref();
         publication.properties = sorted.passed_on;
         publication.durability = link.durability;
         if let Some(secs) = sorted.expiry_secs {
@@ -444,9 +445,11 @@ impl Core {
         }
         let queue = TopicFilter::parse(publication.topic.as_str(), TopicLimits::NONE);
         let queue = queue.expect("a topic name is a filter too");
-        let asked = self
-            .access
-            .may(publication.publisher, Ask::Create { queue });
+        let who = Client {
+            identity: publication.publisher,
+            own: publication.own_rights,
+        };
+        let asked = self.access.may(who, Ask::Create { queue });
         asked.map_err(|denied| {
             let client = &publication.publisher.client;
             tracing::info!(?client, queue = queue.as_str(), why = %denied, "a queue was not made");

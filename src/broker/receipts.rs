@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::lists::List;
 use super::wishes::Wishes;
 use super::{Core, Worker};
+use crate::access::Client;
 use crate::config::Durability;
 use crate::message::{Qos, Time};
 use crate::protocol::{Properties, PropertiesBuf, Property};
@@ -82,12 +83,18 @@ impl Core {
         let publisher = reply.to.publisher();
         let qos = Qos::AtLeastOnce;
         let publish = (topic, qos, false);
-        if self.access.may_publish_once(publisher, publish).is_err() {
+        let own_rights = self.own_rights_of(publisher);
+        let who = Client {
+            identity: publisher,
+            own: own_rights.as_ref(),
+        };
+        if self.access.may_publish_once(who, publish).is_err() {
             return false;
         }
         let id = self.next_message_id(worker);
         let mut publication =
             Publication::new(name, &reply.payload, qos, false, publisher, reply.at, id);
+        publication.own_rights = own_rights.as_ref();
         publication.properties = properties.as_properties().as_bytes();
         publication.durability = reply.durability;
         publication.after = reply.after.and(worker.effects.receipt);

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::{Client, OwnRights};
 use crate::journal::{ListId, tag};
 use crate::message::{ClientId, Identity, PacketId, Qos, SubscriptionId, Time};
 use crate::mount::Mount;
@@ -21,6 +22,8 @@ pub(crate) struct SessionRecord {
     pub identity: Identity,
     /// Below which its topics are; `None`: they are all that there are.
     pub mount: Option<Mount>,
+    /// Those of its last connection.
+    pub own_rights: Option<OwnRights>,
     pub expiry: Duration,
     /// When its last connection ended; [`Time::MAX`]: it is connected.
     pub absent_since: Time,
@@ -124,7 +127,7 @@ fn key(tag: u8, list: ListId) -> [u8; 9] {
 
 impl SessionRecord {
     pub fn encode(
-        (identity, mount): (&Identity, Option<&Mount>),
+        (Client { identity, own }, mount): (Client<'_>, Option<&Mount>),
         expiry: Duration,
         absent_since: Time,
         (will, will_due): (Option<&Will>, Time),
@@ -144,6 +147,10 @@ impl SessionRecord {
             out.optional(will.expiry, |out, expiry| out.span(expiry));
         });
         out.optional(mount, |out, mount| out.text(mount.as_str()));
+        out.optional(own, |out, own| {
+            out.text(own.source());
+            out.text(own.text());
+        });
         out.0
     }
 
@@ -172,14 +179,18 @@ impl SessionRecord {
                 expiry: from.optional(Reader::span)?,
             }))
         })?;
-        let mount = match form {
-            FORM => None,
-            SESSION_FORM => from.optional(|from| Mount::new(from.text()?))?,
+        let (mount, own_rights) = match form {
+            FORM => (None, None),
+            SESSION_FORM => (
+                from.optional(|from| Mount::new(from.text()?))?,
+                from.optional(|from| OwnRights::parse_text(from.text()?, from.text()?).ok())?,
+            ),
             _ => return None,
         };
         Some(SessionRecord {
             identity: Identity { user, client },
             mount,
+            own_rights,
             expiry,
             absent_since,
             will,
@@ -359,21 +370,32 @@ mod tests {
                     client: ClientId::new("c\u{e9}"),
                 };
                 let (since, due) = (Time::from_micros(3), Time::from_micros(5));
-                let whose = (&identity, mount.as_ref());
+                let whose = (Client::known(&identity), mount.as_ref());
                 let bytes = SessionRecord::encode(whose, Duration::MAX, since, (will, due));
                 let read = SessionRecord::decode(&bytes).expect("it was just written");
-                assert_eq!((read.identity, &read.mount), (identity, &mount));
+                assert_eq!((&read.identity, &read.mount), (&identity, &mount));
                 assert_eq!((read.expiry, read.absent_since), (Duration::MAX, since));
                 assert_eq!(format!("{:?}", read.will.as_deref()), format!("{will:?}"));
                 assert_eq!(read.will_due, if will.is_some() { due } else { Time::MAX });
                 for len in 0..bytes.len() {
                     assert!(SessionRecord::decode(&bytes[..len]).is_none(), "{len}");
                 }
+                assert_eq!(read.own_rights, None);
                 // The form before.
                 if mount.is_none() {
-                    let old = [&[FORM], &bytes[1..bytes.len() - 1]].concat();
+                    let old = [&[FORM], &bytes[1..bytes.len() - 2]].concat();
                     assert!(SessionRecord::decode(&old).is_some_and(|read| read.mount.is_none()));
                 }
+                let own = OwnRights::parse_text("s", r#"{"deny":{"publish":["a"]}}"#);
+                let own = own.expect("they are valid");
+                let who = Client {
+                    own: Some(&own),
+                    ..whose.0
+                };
+                let whose = (who, mount.as_ref());
+                let bytes = SessionRecord::encode(whose, Duration::MAX, since, (will, due));
+                let read = SessionRecord::decode(&bytes).expect("it was just written");
+                assert_eq!((read.own_rights, read.mount), (Some(own), mount.clone()));
             }
         }
     }

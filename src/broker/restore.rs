@@ -235,6 +235,7 @@ impl Core {
             let mut session = Session::new(identity, terms, self.random_packet_id());
             session.mount = record.mount.map(Arc::new);
             session.gate = gate_of(session.mount.as_ref(), None);
+            session.own_rights = record.own_rights;
             let summary = found.summaries.get(&list).copied().unwrap_or_default();
             let (rows, bytes) = (summary.rows as usize, summary.body_bytes as usize);
             // What its listener asked for is known when its client is back.

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use super::link::Link;
 use super::{Core, Worker};
 use crate::access::rules::{Reach, Rights, Rules};
-use crate::message::{QueueId, SessionId, Time};
+use crate::access::{Client, OwnRights};
+use crate::message::{Identity, QueueId, SessionId, Time};
 use crate::mount::Mount;
 use crate::router::NodeId;
 use crate::session::{Gate, Publication, Session, Subscribed};
@@ -60,6 +62,43 @@ impl Core {
         }
     }
 
+    /// A client that has authenticated again has these rights of its own from
+    /// now on, and no others.
+    pub(super) fn take_rights(
+        &self,
+        worker: &mut Worker,
+        link: &mut Link,
+        own_rights: Option<OwnRights>,
+        now: Time,
+    ) {
+        if link.own_rights == own_rights {
+            return;
+        }
+        link.own_rights = own_rights;
+        link.permit.take();
+        let session = self.sessions.lock(link.session.0);
+        if let Some(mut session) = session.filter(|one| one.is_link(link.number)) {
+            session.own_rights.clone_from(&link.own_rights);
+            self.store_head(&mut session, &mut worker.effects, Time::MAX);
+            drop(session);
+            self.bind(worker, link.session, now);
+        }
+    }
+
+    /// The rights that whoever published something has of its own, as far as
+    /// that is known: who is gone, and may have had some, has none any more.
+    pub(super) fn own_rights_of(&self, publisher: &Identity) -> Option<OwnRights> {
+        if !self.access.takes_own() {
+            return None;
+        }
+        let place = self.clients.get(&publisher.client).map(|entry| entry.0);
+        let session = place.and_then(|place| self.sessions.lock(place));
+        match session.filter(|session| session.identity.user == publisher.user) {
+            Some(session) => session.own_rights.clone(),
+            None => Some(OwnRights::nothing("a client that is gone")),
+        }
+    }
+
     /// A session gets nothing any more that its client may not have: other
     /// deliveries are asked for one by one, and queues and share groups that it
     /// may not be in any more it leaves.
@@ -71,7 +110,7 @@ impl Core {
             return;
         };
         self.set_gate(&mut session);
-        let identity = session.identity.clone();
+        let (identity, own) = (session.identity.clone(), session.own_rights.clone());
         let subscriptions = session.subscriptions.keys().copied();
         let memberships: Vec<(Subscribed, QueueId)> = subscriptions
             .filter_map(|held| match held {
@@ -92,9 +131,13 @@ impl Core {
             let Ok(filter) = TopicFilter::parse(filter, TopicLimits::NONE) else {
                 continue;
             };
+            let who = Client {
+                identity: &identity,
+                own: own.as_ref(),
+            };
             let asked = match held {
-                Subscribed::Queue(_) => self.may_be_member(&identity, filter, false),
-                _ => self.access.may_share(&identity, &[], [filter].into_iter()),
+                Subscribed::Queue(_) => self.may_be_member(who, filter, false),
+                _ => self.access.may_share(who, &[], [filter].into_iter()),
             };
             if let Err(denied) = asked {
                 let client = &identity.client;
@@ -109,7 +152,7 @@ impl Core {
     /// Who is asked of what goes to the session from now on. What it has from
     /// before may have come by what it is not subscribed to any more.
     pub(super) fn set_gate(&self, session: &mut Session) {
-        let rights = self.access.rights(&session.identity);
+        let rights = self.access.rights(session.client());
         let rights =
             rights.filter(|rights| session.has_messages() || !self.reads_all(session, rights));
         session.gate = gate_of(session.mount.as_ref(), rights);
@@ -137,7 +180,9 @@ impl Core {
             return true;
         }
         let publish = (topic, publication.qos, publication.retain);
-        let asked = self.access.may_publish_once(publication.publisher, publish);
+        let asked = self
+            .access
+            .may_still_publish(publication.publisher, publish);
         if let Err(denied) = &asked {
             let client = &publication.publisher.client;
             tracing::debug!(?client, topic, why = %denied, "what it published before is not delivered");

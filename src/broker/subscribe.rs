@@ -11,9 +11,9 @@ use super::record::{SubscriptionRecord, Target as Stored, subscription_key};
 use super::rights::gate_of;
 use super::{Core, Worker};
 use crate::access::rules::Ask;
-use crate::access::{Denied, Subscribing};
+use crate::access::{Client, Denied, Subscribing};
 use crate::journal::Change;
-use crate::message::{Identity, Qos, QueueId, SessionId, SubscriptionId, Time};
+use crate::message::{Qos, QueueId, SessionId, SubscriptionId, Time};
 use crate::protocol::{
     Packet, Properties, PropertiesBuf, Property, ReasonCode, RetainHandling, Suback, Subscribe,
     SubscribeOptions, Unsuback, Unsubscribe,
@@ -330,7 +330,7 @@ impl Core {
         text: &str,
         wanted: &Wanted<'_>,
     ) -> Result<Subscribing, Close> {
-        let who = &link.identity;
+        let who = link.client();
         let asked = match wanted {
             Wanted::Filter(filter) => self.access.may_subscribe(who, *filter),
             Wanted::Group(filter) => self.access.may_share(who, &[], [*filter].into_iter()),
@@ -340,7 +340,7 @@ impl Core {
             }
         };
         asked.map_err(|denied| {
-            let client = &who.client;
+            let client = &who.identity.client;
             tracing::info!(?client, filter = text, why = %denied, "SUBSCRIBE denied");
             Close::new(
                 ReasonCode::NotAuthorized,
@@ -352,7 +352,7 @@ impl Core {
     /// Whether a client may be a member of a queue. `makes`: by making it.
     pub(super) fn may_be_member(
         &self,
-        who: &Identity,
+        who: Client<'_>,
         queue: TopicFilter<'_>,
         makes: bool,
     ) -> Result<Subscribing, Denied> {

@@ -14,6 +14,7 @@ use super::record::{
     ListRecord, SessionRecord, SubscriptionRecord, Target, list_key, parse_key, parse_packet_key,
     parse_subscription_key, retained_key, session_key, subscription_key,
 };
+use crate::access::Client;
 use crate::config::Durability;
 use crate::journal::{Body, Change, Journal, ListId, tag};
 use crate::message::{Message, MessageId, PacketId, Qos, Time};
@@ -300,12 +301,12 @@ impl<'a> Loader<'a> {
             Stored::Clock(value) => self.value(&[tag::CLOCK], value),
             Stored::Session(list, record) => {
                 let will = (record.will.as_deref(), record.will_due);
-                let value = SessionRecord::encode(
-                    (&record.identity, record.mount.as_ref()),
-                    record.expiry,
-                    record.absent_since,
-                    will,
-                );
+                let who = Client {
+                    identity: &record.identity,
+                    own: record.own_rights.as_ref(),
+                };
+                let whose = (who, record.mount.as_ref());
+                let value = SessionRecord::encode(whose, record.expiry, record.absent_since, will);
                 self.value(&session_key(*list), &value);
             }
             Stored::List(list, record) => {

@@ -1,6 +1,6 @@
 //! `rotamq access`: what rules say, without a broker.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::{Failure, Outcome, print};
 use crate::access::rules::{Ask, Rules, Strictness};
-use crate::access::{ask_to_publish, read_rules};
+use crate::access::{OwnRights, ask_to_publish, read_rules};
 use crate::config::{Effective, Flags, Source};
 use crate::message::{ClientId, Identity, Qos};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
@@ -46,6 +46,10 @@ enum Command {
         /// Whether what it publishes is to be retained
         #[arg(long)]
         retain: bool,
+        /// A file with what the client's token, or the service that is asked, says of its rights,
+        /// as JSON
+        #[arg(long, value_name = "FILE")]
+        claim: Option<PathBuf>,
         #[command(flatten)]
         files: Files,
     },
@@ -78,7 +82,8 @@ enum What {
 }
 
 impl Files {
-    fn read(&self) -> Result<(Rules, Strictness), Failure> {
+    /// `None`: there are no rules.
+    fn read(&self) -> Result<(Option<Rules>, Strictness), Failure> {
         let config = match &self.config {
             Some(file) => {
                 let source = Source::read(file)?;
@@ -94,14 +99,17 @@ impl Files {
             None => (&self.acl, &self.rules, Strictness::Filter),
         };
         let rules = read_rules(acl.as_deref(), form.as_deref())?;
-        let rules = rules.ok_or_else(|| match &self.config {
+        Ok((rules, strictness))
+    }
+
+    fn missing(&self) -> Failure {
+        match &self.config {
             Some(file) => Failure::new(format!(
                 "{} names no access.acl_file and no access.rules_file: everybody may do everything",
                 file.display()
             )),
             None => Failure::new("say where the rules are: --config, --acl or --rules FILE"),
-        })?;
-        Ok((rules, strictness))
+        }
     }
 }
 
@@ -112,7 +120,9 @@ impl Files {
 pub fn run(arguments: AccessArguments) -> Outcome {
     match arguments.command {
         Command::Check { files } => {
-            files.read()?;
+            if files.read()?.0.is_none() {
+                return Err(files.missing());
+            }
             print("The rules are valid.\n")
         }
         Command::Explain {
@@ -122,14 +132,26 @@ pub fn run(arguments: AccessArguments) -> Outcome {
             topic,
             qos,
             retain,
+            claim,
             files,
         } => {
             let (rules, strictness) = files.read()?;
+            let own = claim.as_deref().map(read_claim).transpose()?;
+            let rules = match (rules, &own) {
+                (Some(rules), _) => rules,
+                (None, Some(_)) => Rules::default(),
+                (None, None) => return Err(files.missing()),
+            };
             let who = Identity {
                 user: (!user.is_empty()).then(|| Arc::from(user)),
                 client: ClientId::new(&client),
             };
-            let rights = rules.rights(&who, &[]);
+            let rights = rules.rights(
+                &who,
+                own.as_ref()
+                    .map(OwnRights::set)
+                    .map_or(&[], std::slice::from_ref),
+            );
             let qos = Qos::from_bits(qos).expect("clap bounds it");
             let name = topic.strip_prefix("$queue/").unwrap_or(&topic);
             let shared = topic.strip_prefix("$share/");
@@ -166,6 +188,12 @@ pub fn run(arguments: AccessArguments) -> Outcome {
             Ok(ExitCode::from(u8::from(denied.is_some())))
         }
     }
+}
+
+fn read_claim(path: &Path) -> Result<OwnRights, Failure> {
+    let source = Source::read(path)?;
+    OwnRights::parse_text("the token's claim", &source.text)
+        .map_err(|why| Failure::new(format!("{}: the rights {why}", path.display())))
 }
 
 fn filter(text: &str) -> Result<TopicFilter<'_>, Failure> {

@@ -1,9 +1,13 @@
-//! Where a listener listens, and the networks that it knows.
+//! Where a listener listens, the networks that it knows, and where services of
+//! the operator's are.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use hyper::Uri;
+use hyper::http::uri::Scheme;
 
 /// The path of a Unix socket has room for 108 bytes, a zero among them.
 const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -70,6 +74,82 @@ impl fmt::Display for Address {
             Address::Tcp(address) => address.fmt(f),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+/// Where a service is that is asked by HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpAddress(Uri);
+
+impl HttpAddress {
+    /// What it has to be.
+    pub const FORM: &str =
+        "an address by https:// or http://, as in \"https://auth.example.org/mqtt\"";
+
+    pub fn is_tls(&self) -> bool {
+        self.0.scheme() == Some(&Scheme::HTTPS)
+    }
+
+    /// A name, or an IP address, of IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        let host = self.0.host().unwrap_or_default();
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        bare.unwrap_or(host)
+    }
+
+    pub fn port(&self) -> u16 {
+        let usual = if self.is_tls() { 443 } else { 80 };
+        self.0.port_u16().unwrap_or(usual)
+    }
+
+    /// Host and port, as the header Host has them.
+    pub fn authority(&self) -> &str {
+        self.0
+            .authority()
+            .map_or("", |authority| authority.as_str())
+    }
+
+    /// The path, and what follows it.
+    pub fn path(&self) -> &str {
+        self.0.path_and_query().map_or("/", |path| path.as_str())
+    }
+
+    /// Whether others than this machine may read what goes there.
+    pub fn is_readable_on_the_way(&self) -> bool {
+        let is_here = match self.host().parse::<IpAddr>() {
+            Ok(address) => address.to_canonical().is_loopback(),
+            Err(_) => self.host() == "localhost",
+        };
+        !self.is_tls() && !is_here
+    }
+}
+
+/// `Err`: it is none.
+impl FromStr for HttpAddress {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<HttpAddress, ()> {
+        let uri: Uri = text.parse().map_err(|_| ())?;
+        let is_http = uri
+            .scheme()
+            .is_some_and(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let has_host = uri.host().is_some_and(|host| !host.is_empty());
+        // `Uri` lets a port be that is none, a user, and what follows a #.
+        let has_port = uri.host() == Some(authority) || uri.port_u16().is_some();
+        let is_whole = has_port && !authority.contains('@') && !text.contains('#');
+        match is_http && has_host && is_whole {
+            true => Ok(HttpAddress(uri)),
+            false => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for HttpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

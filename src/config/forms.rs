@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::value::{Shape, Value};
 use super::{
-    Address, AuthenticatorKind, ClientCertificates, ClientUser, Dispatch, Durability, LastValue,
-    LogFormat, LogLevel, Network, Overflow, Protocol, QueueTopic, Redirect, SessionFull,
-    TlsVersion, TokenAlgorithm, Undecided,
+    Address, AuthenticatorKind, ClientCertificates, ClientUser, Dispatch, Durability, HttpAddress,
+    KeysAt, LastValue, LogFormat, LogLevel, Network, Overflow, Protocol, QueueTopic, Redirect,
+    SessionFull, TlsVersion, TokenAlgorithm, Undecided,
 };
 use crate::access::rules::Strictness;
 use crate::mount::Mount;
@@ -255,7 +255,7 @@ pub(super) struct AuthenticatorWords;
 
 impl AuthenticatorWords {
     pub const fn shape() -> Shape {
-        Shape::Texts("an array of \"certificate\", \"token\", \"password\" and \"scram\"")
+        Shape::Texts("an array of \"certificate\", \"token\", \"password\", \"scram\" and \"http\"")
     }
 }
 
@@ -292,6 +292,7 @@ impl Words for AuthenticatorKind {
         ("token", AuthenticatorKind::Token),
         ("password", AuthenticatorKind::Password),
         ("scram", AuthenticatorKind::Scram),
+        ("http", AuthenticatorKind::Http),
     ];
 }
 
@@ -581,6 +582,59 @@ impl Form<Option<String>> for UserName {
                 Some(Some(name))
             }
             _ => None,
+        }
+    }
+}
+
+/// Where a service is; `None` is not set.
+pub(super) struct HttpAddressText;
+
+impl HttpAddressText {
+    pub const fn shape() -> Shape {
+        Shape::Text(HttpAddress::FORM)
+    }
+}
+
+impl Form<Option<HttpAddress>> for HttpAddressText {
+    fn get(field: &Option<HttpAddress>) -> Option<Value> {
+        field
+            .as_ref()
+            .map(|address| Value::Text(address.to_string()))
+    }
+
+    fn parse(value: Value) -> Option<Option<HttpAddress>> {
+        match value {
+            Value::Text(text) => text.parse().ok().map(Some),
+            _ => None,
+        }
+    }
+}
+
+/// Where keys are; `None` is not set.
+pub(super) struct KeysText;
+
+impl KeysText {
+    pub const fn shape() -> Shape {
+        Shape::Text("an address or a file's path, as in \"https://login.example.org/keys.json\"")
+    }
+}
+
+impl Form<Option<KeysAt>> for KeysText {
+    fn get(field: &Option<KeysAt>) -> Option<Value> {
+        match field.as_ref()? {
+            KeysAt::File(path) => FolderPath::get(path),
+            KeysAt::Address(address) => Some(Value::Text(address.to_string())),
+        }
+    }
+
+    fn parse(value: Value) -> Option<Option<KeysAt>> {
+        match &value {
+            Value::Text(text) if text.starts_with("http://") || text.starts_with("https://") => {
+                text.parse()
+                    .ok()
+                    .map(|address| Some(KeysAt::Address(address)))
+            }
+            _ => path(value).map(|path| Some(KeysAt::File(path))),
         }
     }
 }

@@ -15,8 +15,8 @@ use toml::de::{DeTable, DeValue};
 use super::options::{self, LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
 use super::value::{Value, found};
 use super::{
-    Address, AuthenticatorKind, ClientCertificates, Config, Limits, Listener, MemberSettings,
-    Protocol, QueueSettings,
+    Address, AuthenticatorKind, ClientCertificates, Config, HttpAddress, KeysAt, Limits, Listener,
+    MemberSettings, Protocol, QueueSettings, TokenAlgorithm,
 };
 use crate::topic::{TopicFilter, TopicLimits};
 
@@ -198,6 +198,7 @@ impl Effective {
         }
         loading.expect_users();
         loading.check_tokens();
+        loading.check_services();
         loading.check_listeners();
         loading.finish()
     }
@@ -656,6 +657,10 @@ impl Loading {
                 settings.password_file.is_some(),
             ),
             ("authentication.jwt_keys", settings.tokens.keys.is_some()),
+            (
+                "authentication.http_address",
+                settings.http.address.is_some(),
+            ),
         ];
         let known_by = known_by.into_iter().find(|(_, is_set)| *is_set);
         if let Some((key, _)) = known_by
@@ -685,6 +690,11 @@ impl Loading {
         if tokens.keys.is_none() {
             return;
         }
+        let has_secret = matches!(tokens.keys, Some(KeysAt::Address(_)))
+            && tokens.algorithms.iter().any(|algorithm| {
+                use TokenAlgorithm::{HS256, HS384, HS512};
+                [HS256, HS384, HS512].contains(algorithm)
+            });
         let (says_algorithm, says_user) =
             (!tokens.algorithms.is_empty(), !tokens.user_claim.is_empty());
         if !says_algorithm {
@@ -693,10 +703,56 @@ impl Loading {
                         with, as in [\"ES256\"]";
             self.problem(self.source(key), key, text);
         }
+        if has_secret {
+            let key = "authentication.jwt_algorithms";
+            let text = "has one that signs with a secret, and what is published at jwt_keys is \
+                        none: name those of public keys, as in [\"ES256\"]";
+            self.problem(self.source(key), key, text);
+        }
         if !says_user {
             let key = "authentication.jwt_user_claim";
             let text = "is empty, and a token has to name its user: the usual claim is \"sub\"";
             self.problem(self.source(key), key, text);
+        }
+    }
+
+    /// What is of a service is of one that there is.
+    fn check_services(&mut self) {
+        let settings = &self.config.authentication;
+        let of_http = settings.http.address.as_ref();
+        let of_keys = match &settings.tokens.keys {
+            Some(KeysAt::Address(address)) => Some(address),
+            _ => None,
+        };
+        let (http, tokens) = (&settings.http, &settings.tokens);
+        let is_tls = |address: Option<&HttpAddress>| address.is_some_and(HttpAddress::is_tls);
+        let problems = [
+            (
+                "http_headers_file",
+                http.headers_file.is_some() && of_http.is_none(),
+                "is of no use without http_address",
+            ),
+            (
+                "http_rights",
+                http.rights && of_http.is_none(),
+                "is of no use without http_address",
+            ),
+            (
+                "http_ca_file",
+                http.ca_file.is_some() && !is_tls(of_http),
+                "is of no use without an http_address that begins with https://",
+            ),
+            (
+                "jwt_keys_ca_file",
+                tokens.keys_ca_file.is_some() && !is_tls(of_keys),
+                "is of no use without jwt_keys that begin with https://",
+            ),
+        ];
+        for (key, is_wrong, text) in problems {
+            if is_wrong {
+                let key = format!("authentication.{key}");
+                self.problem(self.source(&key), &key, text);
+            }
         }
     }
 
@@ -825,6 +881,7 @@ impl Loading {
                 AuthenticatorKind::Password | AuthenticatorKind::Scram => {
                     settings.password_file.is_some()
                 }
+                AuthenticatorKind::Http => settings.http.address.is_some(),
             };
             if !is_configured {
                 self.problem(self.source(&key), &key, kind.needs());

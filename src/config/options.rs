@@ -8,9 +8,9 @@
 
 use super::forms::{
     AddressText, AlgorithmWords, AuthenticatorWords, FieldText, FilePath, FilterText, FilterTexts,
-    Flag, FlagOrNone, FolderPath, Form, HttpPath, KeyText, Millis, MillisOrNever, MillisOrNone,
-    ModeText, MountText, NetworkTexts, Number, NumberOrNone, OriginTexts, PatternText, Secs,
-    SecsOrNever, UserName, Word, WordOrNone, words,
+    Flag, FlagOrNone, FolderPath, Form, HttpAddressText, HttpPath, KeyText, KeysText, Millis,
+    MillisOrNever, MillisOrNone, ModeText, MountText, NetworkTexts, Number, NumberOrNone,
+    OriginTexts, PatternText, Secs, SecsOrNever, UserName, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
@@ -143,10 +143,11 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         authentication.hashing_waiting_max: Number(1, 100_000),
         "Clients that wait for their password to be checked, which takes some 20 ms. Beyond it \
          a client is told that the server is busy."),
-    option!("authentication.jwt_keys", authentication.tokens.keys: FilePath("a file's path, as in \"/etc/rotamq/keys.json\""),
-        "A file of keys, as a JSON Web Key Set (RFC 7517). Clients may give a JSON Web Token for \
-         a password, signed with one of them. It is read when the broker starts, and again when \
-         it gets SIGHUP."),
+    option!("authentication.jwt_keys", authentication.tokens.keys: KeysText,
+        "A JSON Web Key Set (RFC 7517), in a file or where a login service publishes it. Clients \
+         may give a JSON Web Token for a password, signed with one of its keys. A file is read \
+         when the broker starts, and again when it gets SIGHUP. From an address keys are fetched \
+         at the start, and again and again; those that were fetched last stay when that fails."),
     option!("authentication.jwt_algorithms", authentication.tokens.algorithms: AlgorithmWords,
         "How tokens may be signed; has to be said where there is jwt_keys."),
     option!("authentication.jwt_user_claim", authentication.tokens.user_claim: FieldText,
@@ -155,6 +156,10 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("authentication.jwt_client_claim", authentication.tokens.client_claim: FieldText,
         "The claim that is the client identifier, in tokens that have it: no other client gets \
          in with them. Empty: whose user it is may connect with any."),
+    option!("authentication.jwt_rights_claim", authentication.tokens.rights_claim: FieldText,
+        "The claim that says what a client may do, as one more role of its own; see \
+         docs/access.md. Who brings a token without it may do what the files of [access] allow, \
+         and nothing else. Empty: tokens say nothing of that."),
     option!("authentication.jwt_issuer", authentication.tokens.issuer: FieldText,
         "Who has to have issued a token: its claim iss. Empty: anybody with a key."),
     option!("authentication.jwt_audience", authentication.tokens.audience: FieldText,
@@ -165,6 +170,46 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
          and longer."),
     option!("authentication.jwt_require_expiry", authentication.tokens.require_expiry: Flag,
         "Whether a token without end, the claim exp, is refused."),
+    option!("authentication.jwt_keys_ca_file", authentication.tokens.keys_ca_file: FilePath(PEM),
+        "The authorities of the certificate, where jwt_keys is an address. Not set: those of the system."),
+    option!("authentication.jwt_keys_refresh_secs", authentication.tokens.keys_refresh: Secs(1, DAY_SECS),
+        "When keys are fetched again at the latest: sooner if the answer says so \
+         (Cache-Control: max-age), or when a token names a key that is not known."),
+    option!("authentication.jwt_keys_pause_secs", authentication.tokens.keys_pause: Secs(1, DAY_SECS),
+        "But not more often than once in so long."),
+    option!("authentication.http_address", authentication.http.address: HttpAddressText,
+        "A service of yours that is asked, by a POST with JSON, who a client is that nobody else \
+         here knows; see docs/authentication.md. While it does not answer nobody gets in whom \
+         it would have to know."),
+    option!("authentication.http_headers_file", authentication.http.headers_file: FilePath("a file's path, as in \"/etc/rotamq/http_headers\""),
+        "A file of header lines that each question has, as in Authorization: Bearer abc. It is \
+         read when the broker starts, and again when it gets SIGHUP."),
+    option!("authentication.http_ca_file", authentication.http.ca_file: FilePath(PEM),
+        "The authorities of the service's certificate. Not set: those of the system."),
+    option!("authentication.http_timeout_ms", authentication.http.timeout: Millis(10, TEN_MINUTES_MS),
+        "How long a question may take, from when it has to be asked to its whole answer."),
+    option!("authentication.http_connections_max", authentication.http.connections_max: Number(1, 10_000),
+        "Questions that are asked at one time, each on a connection of its own."),
+    option!("authentication.http_waiting_max", authentication.http.waiting_max: Number(1, 1_000_000),
+        "Questions that wait for one of these connections. Beyond it a client is told that the \
+         server is busy."),
+    option!("authentication.http_cache_yes_secs", authentication.http.cache_yes: Secs(0, DAY_SECS),
+        "How long it is remembered that the service knows a client, by all that it was asked. \
+         Whom it does not know any more may connect as long. 0: it is asked each time."),
+    option!("authentication.http_cache_no_secs", authentication.http.cache_no: Secs(0, DAY_SECS),
+        "How long it is remembered that the service refuses a client, or does not know it."),
+    option!("authentication.http_cache_entries_max",
+        authentication.http.cache_entries_max: Number(1, 10_000_000),
+        "Answers that are remembered; beyond it the oldest are forgotten."),
+    option!("authentication.http_failures_max", authentication.http.failures_max: Number(1, 1_000_000),
+        "So many questions in a row without a valid answer, and the service is not asked for \
+         http_pause_secs; then once, and when that is answered, as before."),
+    option!("authentication.http_pause_secs", authentication.http.pause: Secs(1, DAY_SECS),
+        "How long a service that fails is not asked."),
+    option!("authentication.http_rights", authentication.http.rights: Flag,
+        "Whether the service also says what a client may do, as one more role of its own; see \
+         docs/access.md. Whoever it lets in and says nothing of may do what the files of [access] \
+         allow, and nothing else."),
     option!("authentication.failures_per_address_max",
         authentication.ban.failures_per_address_max: Number(0, 1_000_000),
         "So many clients of one address (of IPv6, of one network of 64 bits) that are not who \

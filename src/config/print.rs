@@ -7,8 +7,8 @@ use super::load::{Effective, without_indices};
 use super::options::{LISTENER, MEMBER, Opt, QUEUE, QUEUE_NAMING, SECTIONS, Scalar};
 use super::value::{Shape, Value};
 use super::{
-    AuthenticatorKind, ClientCertificates, ClientUser, Config, ListenerLimits, MemberSettings,
-    Origin, QueueSettings, TokenAlgorithm,
+    AuthenticatorKind, ClientCertificates, ClientUser, Config, KeysAt, ListenerLimits,
+    MemberSettings, Origin, QueueSettings, TokenAlgorithm,
 };
 
 /// One value of a configuration.
@@ -194,8 +194,15 @@ pub fn example() -> String {
     let durability = Some(default.store.durability);
     config.queues.default.durability = durability;
     config.authentication.password_file = Some("/etc/rotamq/passwords".into());
-    config.authentication.tokens.keys = Some("/etc/rotamq/keys.json".into());
+    let address = |text: &str| text.parse().ok();
+    let keys = address("https://login.example.org/keys.json");
+    config.authentication.tokens.keys = keys.map(KeysAt::Address);
+    config.authentication.tokens.keys_ca_file = Some("/etc/rotamq/login.pem".into());
     config.authentication.tokens.algorithms = vec![TokenAlgorithm::ES256];
+    let http = &mut config.authentication.http;
+    http.address = address("https://auth.example.org/mqtt");
+    http.headers_file = Some("/etc/rotamq/http_headers".into());
+    http.ca_file = Some("/etc/rotamq/auth.pem".into());
     config.access.acl_file = Some("/etc/rotamq/acl".into());
     config.access.rules_file = Some("/etc/rotamq/rules.toml".into());
     config.limits.memory_bytes_max = Some(1 << 30);

@@ -179,6 +179,8 @@ async fn authenticate<S: Stream>(
         client: connect.client_id,
         user: connect.user_name,
         password: connect.password,
+        listener: &transport.listener,
+        version: Some(connect.version),
     };
     let mut asking = pin!(entrance.chain.authenticate(credentials));
     let found = loop {
@@ -193,6 +195,7 @@ async fn authenticate<S: Stream>(
         counters.connections_refused.increment();
         match refused.reason {
             ReasonCode::ServerBusy => counters.refused_busy.increment(),
+            ReasonCode::ServerUnavailable => counters.refused_unavailable.increment(),
             _ => counters.refused_unknown.increment(),
         }
         if refused.reason == ReasonCode::BadUserNameOrPassword {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
@@ -14,15 +15,18 @@ pub struct Peer {
     pub is_local: bool,
     /// `None`: what it sends and gets can be read on the way.
     pub tls: Option<TlsPeer>,
+    /// The address that it came in by, as it is configured.
+    pub listener: Arc<str>,
 }
 
 impl Peer {
     /// Of a connection that came straight from there.
-    pub fn new(address: PeerAddress) -> Peer {
+    pub fn new(address: PeerAddress, listener: Arc<str>) -> Peer {
         Peer {
             address,
             is_local: address.ip().is_none_or(|ip| ip.is_loopback()),
             tls: None,
+            listener,
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct Entrance {
     pub chain: Chain,
     // Open connections that came by it.
     connections: AtomicUsize,
+    /// As it is configured.
+    address: Arc<str>,
     proxy_trusted: Vec<Network>,
     pub tls: Option<Tls>,
     websocket: Option<WebSocketSettings>,
@@ -75,6 +77,7 @@ impl Entrance {
             door: Arc::new(Door::new(config, listener)),
             chain,
             connections: AtomicUsize::new(0),
+            address: listener.address.to_string().into(),
             proxy_trusted: listener.proxy_trusted.clone(),
             tls: Tls::load(&listener.tls, listener.protocol)?,
             websocket: match listener.protocol {
@@ -97,7 +100,7 @@ impl Entrance {
         place: &mut Place,
         shared: &Shared,
     ) -> Option<(Ready, Peer)> {
-        let mut peer = Peer::new(address);
+        let mut peer = Peer::new(address, self.address.clone());
         let refused = |peer: PeerAddress, what: &str, error: &io::Error| match error.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
                 tracing::debug!(%peer, %error, "lost before CONNECT");

@@ -32,6 +32,7 @@ pub(crate) use stored::{about, packet_key};
 pub use terms::{Accepted, Terms, Wire, refusal};
 pub use window::{Hold, Received, Sent, SentJob, Window};
 
+use crate::access::{Client, OwnRights};
 use crate::config::{Durability, Limits, SessionFull, SessionSettings};
 use crate::journal::{Change, Journal, ListId, Receipt};
 use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, SubscriptionId, Time};
@@ -71,6 +72,8 @@ pub trait Gate: Send + Sync {
 /// The session.
 pub struct Session {
     pub identity: Arc<Identity>,
+    /// That came with its last connection.
+    pub own_rights: Option<OwnRights>,
     /// Is asked of everything that is to go to the client, whichever way it
     /// comes; `None`: it may have all.
     pub gate: Option<Arc<dyn Gate>>,
@@ -393,6 +396,7 @@ impl Session {
     pub fn new(identity: Arc<Identity>, terms: Terms, first_packet_id: PacketId) -> Session {
         Session {
             identity,
+            own_rights: None,
             gate: None,
             mount: None,
             terms,
@@ -429,6 +433,14 @@ impl Session {
     pub fn subscribed(&mut self, to: Subscribed, granted: Granted) {
         self.has_options |= granted.id.is_some() || granted.retain_as_published;
         self.subscriptions.insert(to, granted);
+    }
+
+    /// Who it is, for who decides what it may do.
+    pub fn client(&self) -> Client<'_> {
+        Client {
+            identity: &self.identity,
+            own: self.own_rights.as_ref(),
+        }
     }
 
     pub fn is_connected(&self) -> bool {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::outbox::{COPY_MAX, Outbox};
 use super::terms::Wire;
+use crate::access::OwnRights;
 use crate::config::Durability;
 use crate::journal::{Body, Change, Journal, ListId, Receipt};
 use crate::message::{Envelope, Identity, Message, MessageId, PacketId, Qos, Time, encode_stored};
@@ -27,6 +28,8 @@ pub struct Publication<'a> {
     pub qos: Qos,
     pub retain: bool,
     pub publisher: &'a Arc<Identity>,
+    /// The publisher's, where it is here.
+    pub own_rights: Option<&'a OwnRights>,
     pub received: Time,
     /// As [`Message::expires`].
     pub expires: Time,
@@ -116,6 +119,7 @@ impl<'a> Publication<'a> {
             qos,
             retain,
             publisher,
+            own_rights: None,
             received,
             expires: Time::MAX,
             id,
@@ -137,6 +141,7 @@ impl<'a> Publication<'a> {
             qos: message.qos(),
             retain: message.retain(),
             publisher: message.publisher(),
+            own_rights: None,
             received: message.received(),
             expires: message.expires(),
             id: message.id(),

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rotamq::access::rules::Strictness;
 use rotamq::config::{
-    Config, Effective, Flags, Limits, Network, Origin, QueueSettings, Source, Value, example,
-    queue_keys, queue_settings,
+    Config, Effective, Flags, HttpAddress, Limits, Network, Origin, QueueSettings, Source, Value,
+    example, queue_keys, queue_settings,
 };
 
 fn source(text: &str) -> Source {
@@ -63,11 +63,11 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 3 at the top, 26 of a listener, 17 of authentication, 3 of access, 5 of the store, 35 limits,
+    // 3 at the top, 26 of a listener, 33 of authentication, 3 of access, 5 of the store, 35 limits,
     // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        3 + 26 + 17 + 3 + 5 + 35 + 10 + 27 + 2 + 26 + 3
+        3 + 26 + 33 + 3 + 5 + 35 + 10 + 27 + 2 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -134,7 +134,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 5 + 9 + 2 + 34 + 4 + 2 + 14);
+    assert_eq!(tried, 1 + 5 + 19 + 2 + 34 + 4 + 2 + 14);
 }
 
 #[test]
@@ -172,10 +172,25 @@ jwt_keys = "keys"
 jwt_algorithms = ["EdDSA", "PS384"]
 jwt_user_claim = "name"
 jwt_client_claim = "device"
+jwt_rights_claim = "rights"
+jwt_keys_refresh_secs = 13
+jwt_keys_pause_secs = 14
 jwt_issuer = "https://login.example"
 jwt_audience = "mqtt"
 jwt_leeway_secs = 12
 jwt_require_expiry = false
+http_address = "https://auth.example:8443/mqtt?a=b"
+http_headers_file = "headers"
+http_ca_file = "ca.pem"
+http_timeout_ms = 70
+http_connections_max = 5
+http_waiting_max = 6
+http_cache_yes_secs = 7
+http_cache_no_secs = 8
+http_cache_entries_max = 9
+http_failures_max = 10
+http_pause_secs = 11
+http_rights = true
 failures_per_address_max = 8
 failures_per_client_max = 9
 failures_within_secs = 10
@@ -393,14 +408,32 @@ fn each_option_sets_its_field() {
             hashing_threads: 2,
             hashing_waiting_max: 7,
             tokens: TokenSettings {
-                keys: Some("keys".into()),
+                keys: Some(KeysAt::File("keys".into())),
+                keys_ca_file: None,
+                keys_refresh: secs(13),
+                keys_pause: secs(14),
                 algorithms: vec![TokenAlgorithm::EdDSA, TokenAlgorithm::PS384],
                 user_claim: "name".to_owned(),
                 client_claim: "device".to_owned(),
+                rights_claim: "rights".to_owned(),
                 issuer: "https://login.example".to_owned(),
                 audience: "mqtt".to_owned(),
                 leeway: secs(12),
                 require_expiry: false,
+            },
+            http: HttpSettings {
+                address: Some("https://auth.example:8443/mqtt?a=b".parse().unwrap()),
+                headers_file: Some("headers".into()),
+                ca_file: Some("ca.pem".into()),
+                timeout: Duration::from_millis(70),
+                connections_max: 5,
+                waiting_max: 6,
+                cache_yes: secs(7),
+                cache_no: secs(8),
+                cache_entries_max: 9,
+                failures_max: 10,
+                pause: secs(11),
+                rights: true,
             },
             ban: BanSettings {
                 failures_per_address_max: 8,
@@ -668,7 +701,7 @@ const ERRORS: &[(&str, &[&str])] = &[
             "rotamq.toml:3: listener[0].authentication: \"scram\" needs password_file in [authentication]",
             "rotamq.toml:3: listener[0].authentication: names somebody twice, who is asked once",
             "rotamq.toml:4: listener[0].tls_client_user: needs tls_client_ca, and certificates that are asked for",
-            "rotamq.toml:7: listener[1].authentication: must be an array of \"certificate\", \"token\", \"password\" and \"scram\", not [\"passwords\"]",
+            "rotamq.toml:7: listener[1].authentication: must be an array of \"certificate\", \"token\", \"password\", \"scram\" and \"http\", not [\"passwords\"]",
             "rotamq.toml:8: listener[1].allow_anonymous: must be true or false, not 1",
             "rotamq.toml:9: listener[1].keep_alive_secs_max: must be a whole number from 0 to 65_535, not 65536",
             "rotamq.toml:12: listener[2].authentication: \"certificate\" needs tls_client_user",
@@ -924,6 +957,89 @@ fn whether_a_listener_lets_anybody_in_is_said() {
             assert_eq!(is_open, users.is_empty(), "{text}");
             assert_eq!(file(&effective.to_toml()).unwrap().config, effective.config);
         }
+    }
+}
+
+#[test]
+fn services_that_are_asked() {
+    for (text, host, port, path, is_readable) in [
+        (
+            "https://auth.example/mqtt?a=b",
+            "auth.example",
+            443,
+            "/mqtt?a=b",
+            false,
+        ),
+        (
+            "https://auth.example:8443",
+            "auth.example",
+            8443,
+            "/",
+            false,
+        ),
+        ("http://auth.example/", "auth.example", 80, "/", true),
+        ("http://127.0.0.1:8080/a", "127.0.0.1", 8080, "/a", false),
+        ("http://[::1]:8080/a", "::1", 8080, "/a", false),
+        ("http://localhost/", "localhost", 80, "/", false),
+    ] {
+        let address: HttpAddress = text.parse().expect(text);
+        assert_eq!((address.host(), address.port()), (host, port), "{text}");
+        assert_eq!(address.path(), path, "{text}");
+        assert_eq!(address.is_readable_on_the_way(), is_readable, "{text}");
+    }
+    let http = |text: &str| file(&format!("[authentication]\n{text}"));
+    for text in [
+        "",
+        "auth.example",
+        "/mqtt",
+        "ftp://a/",
+        "https://",
+        "https:///mqtt",
+        "https://a b/",
+        "https://ann:secret@a/",
+        "https://a/#b",
+        "https://a:99999/",
+        "https://a:/",
+    ] {
+        let said = http(&format!("http_address = '{text}'")).expect_err(text);
+        assert!(
+            said.contains("http_address: must be an address by https://"),
+            "{said}"
+        );
+    }
+    let asked = http("http_address = 'https://a/'").expect("it is valid");
+    assert!(!asked.config.allow_anonymous);
+    let published = "jwt_keys = 'https://a/keys.json'\njwt_algorithms = ['ES256']";
+    assert!(http(published).is_ok());
+    for (text, said) in [
+        (
+            "http_headers_file = 'h'",
+            "http_headers_file: is of no use without http_address",
+        ),
+        (
+            "http_rights = true",
+            "http_rights: is of no use without http_address",
+        ),
+        (
+            "http_address = 'http://a/'\nhttp_ca_file = 'c'",
+            "http_ca_file: is of no use without",
+        ),
+        (
+            "jwt_keys_ca_file = 'c'",
+            "jwt_keys_ca_file: is of no use without jwt_keys that begin",
+        ),
+        // What is published is no secret.
+        (
+            "jwt_keys = 'https://a/'\njwt_algorithms = ['ES256', 'HS256']",
+            "jwt_algorithms: has one that signs with a secret",
+        ),
+        (
+            "jwt_keys = 'https://'\njwt_algorithms = ['ES256']",
+            "jwt_keys: must be an address or",
+        ),
+    ] {
+        let found = http(text).expect_err(text);
+        assert!(found.contains(said), "{text}: {found}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rotamq::Broker;
 use rotamq::config::{
-    AuthenticatorKind, ClientCertificates, ClientUser, Config, Listener, TokenAlgorithm,
+    AuthenticatorKind, ClientCertificates, ClientUser, Config, KeysAt, Listener, TokenAlgorithm,
 };
 use rotamq::message::Qos;
 use rotamq::protocol::{
@@ -74,7 +74,8 @@ impl Claim {
                 (Some("ann"), Some(_)) => Worth::Nothing,
                 _ => Worth::Unsaid,
             },
-            AuthenticatorKind::Scram => Worth::Unsaid,
+            // A service is none of those configured here.
+            AuthenticatorKind::Scram | AuthenticatorKind::Http => Worth::Unsaid,
         }
     }
 
@@ -108,7 +109,7 @@ impl Claim {
 
 fn claims() -> Vec<Claim> {
     let claims = json!({"sub": "toby", "exp": tokens::now() + 3600});
-    let token = tokens::token("HS256", &claims, tokens::hs256);
+    let token = tokens::token(&json!({"alg": "HS256"}), &claims, tokens::hs256);
     let (signed, _) = token.rsplit_once('.').unwrap();
     let named = |user, password: &str| Claim {
         user: Some(user),
@@ -327,7 +328,7 @@ fn config(name: &str) -> Config {
     let authentication = &mut config.authentication;
     authentication.password_file = Some(file(&format!("{name}.passwd"), USERS));
     let keys = file(&format!("{name}.keys.json"), &tokens::key_set());
-    authentication.tokens.keys = Some(keys);
+    authentication.tokens.keys = Some(KeysAt::File(keys));
     authentication.tokens.algorithms = vec![TokenAlgorithm::HS256];
     authentication.ban.failures_per_address_max = 0;
     config.access.acl_file = Some(file(&format!("{name}.acl"), ACL));
@@ -341,6 +342,7 @@ fn who_could_know_nobody_is_not_asked() {
         (AuthenticatorKind::Token, "jwt_keys"),
         (AuthenticatorKind::Password, "password_file"),
         (AuthenticatorKind::Scram, "password_file"),
+        (AuthenticatorKind::Http, "http_address"),
     ] {
         let mut config = Config::default();
         config.store.ephemeral = true;

@@ -33,6 +33,7 @@ mod results;
 #[path = "../root.rs"]
 mod root;
 
+mod service;
 mod sessions;
 mod steering;
 mod store;

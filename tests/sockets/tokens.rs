@@ -19,13 +19,13 @@ pub fn now() -> u64 {
     since.unwrap().as_secs()
 }
 
-fn url(bytes: &[u8]) -> String {
+pub fn url(bytes: &[u8]) -> String {
     let text = base64::encode(bytes).replace('+', "-").replace('/', "_");
     text.trim_end_matches('=').to_owned()
 }
 
-pub fn token(algorithm: &str, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
-    let header = json!({ "alg": algorithm }).to_string();
+pub fn token(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+    let header = header.to_string();
     let claims = claims.to_string();
     let signed = format!("{}.{}", url(header.as_bytes()), url(claims.as_bytes()));
     let signature = url(&sign(signed.as_bytes()));
@@ -67,7 +67,7 @@ fn publish(address: SocketAddr, version: &str, (user, token): (&str, &str)) -> O
 #[test]
 fn mosquittos_clients_with_tokens() {
     let (mut program, _) = serve("tokens", "jwt_client_claim = 'device'");
-    let of = |claims: Value| token("HS256", &claims, hs256);
+    let of = |claims: Value| token(&json!({"alg": "HS256"}), &claims, hs256);
     let end = now() + 3600;
     let right = of(json!({"sub": "ann", "exp": end}));
     let (two, _) = right.rsplit_once('.').unwrap();
@@ -90,7 +90,11 @@ fn mosquittos_clients_with_tokens() {
             ("ann", of(json!({"sub": "ann"})), false),
             (
                 "ann",
-                token("none", &json!({"sub": "ann", "exp": end}), |_| vec![]),
+                token(
+                    &json!({"alg": "none"}),
+                    &json!({"sub": "ann", "exp": end}),
+                    |_| vec![],
+                ),
                 false,
             ),
             ("ann", two.to_owned(), false),
@@ -134,7 +138,7 @@ fn a_key_of_openssls_that_comes_later() {
     ));
     let x = String::from_utf8(public).unwrap();
     let claims = json!({"sub": "ann", "exp": now() + 3600});
-    let signed = token("EdDSA", &claims, |signed| {
+    let signed = token(&json!({"alg": "EdDSA"}), &claims, |signed| {
         std::fs::write(keys.with_file_name("signed"), signed).unwrap();
         sh(&format!(
             "cd {folder}; openssl pkeyutl -sign -rawin -inkey issuer.pem -in signed"
@@ -165,7 +169,13 @@ fn a_key_of_openssls_that_comes_later() {
 #[test]
 fn the_connection_ends_with_the_token() {
     let (program, _) = serve("tokens_end", "jwt_leeway_secs = 0");
-    let of = |secs: u64| token("HS256", &json!({"sub": "ann", "exp": now() + secs}), hs256);
+    let of = |secs: u64| {
+        token(
+            &json!({"alg": "HS256"}),
+            &json!({"sub": "ann", "exp": now() + secs}),
+            hs256,
+        )
+    };
     let with_password = |level: u8, properties: &[u8]| {
         let fields = [raw::text("ann"), raw::text(of(2))].concat();
         connect(level, 0xc2, properties, &fields)

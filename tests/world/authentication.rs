@@ -59,7 +59,7 @@ fn world() -> World {
     world
 }
 
-fn properties(method: &str, data: &[u8]) -> PropertiesBuf {
+pub(super) fn properties(method: &str, data: &[u8]) -> PropertiesBuf {
     let mut properties = PropertiesBuf::new();
     properties.push(Property::AuthenticationMethod(method));
     if !data.is_empty() {
@@ -402,7 +402,7 @@ fn who_authenticates_again_may_stay() {
 
 /// Accepts whom it is told to, one after the other.
 #[derive(Clone)]
-struct Lasting(Arc<Mutex<VecDeque<Authenticated>>>);
+pub(super) struct Lasting(pub(super) Arc<Mutex<VecDeque<Authenticated>>>);
 
 impl Method for Lasting {
     fn name(&self) -> &str {

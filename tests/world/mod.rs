@@ -23,6 +23,7 @@ mod members;
 mod model;
 mod mounts;
 mod once;
+mod own_rights;
 mod properties;
 mod putting_in;
 mod queues;

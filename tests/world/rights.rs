@@ -47,7 +47,7 @@ fn secrets() -> String {
     format!("{OPEN}{SECRETS_DENIED}")
 }
 
-fn rule(world: &mut World, text: &str) {
+pub(super) fn rule(world: &mut World, text: &str) {
     let source = Source {
         path: Path::new("rules.toml").into(),
         text: text.to_owned(),
@@ -60,7 +60,7 @@ fn rule(world: &mut World, text: &str) {
 
 /// Why the PUBLISH that was sent last was refused: MQTT 5 says it in the
 /// acknowledgement, 3.1.1 by closing the connection.
-fn refusal(world: &mut World, client: C) -> ReasonCode {
+pub(super) fn refusal(world: &mut World, client: C) -> ReasonCode {
     match (world.take(client), world.closed(client)) {
         (Some(Got::Refused(_, reason)), None) => reason,
         (None, Some(reason)) => reason,

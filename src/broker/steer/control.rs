@@ -30,13 +30,13 @@ impl Core {
         now: Time,
     ) -> Result<Taken, Refused> {
         let refused = |reason, why: String| Refused::Never(Close::new(reason, why));
-        if !link.is_local && !self.access.is_on() {
+        if !link.is_local && !self.access.binds(link.client()) {
             let why = "without access rules queues are steered from the broker's own machine only";
             return Err(refused(ReasonCode::NotAuthorized, why.to_owned()));
         }
         let may_answer = |topic| {
             let publish = (topic, incoming.qos, false);
-            (self.access.may_publish_once(&link.identity, publish)).is_ok()
+            (self.access.may_publish_once(link.client(), publish)).is_ok()
         };
         let parsed = serde_json::from_slice::<Value>(incoming.payload);
         let mut parsed = parsed.map_err(|error| SteerError::invalid(format!("no JSON: {error}")));
@@ -89,7 +89,7 @@ impl Core {
             let Ok(queue) = TopicFilter::parse(&queue, TopicLimits::NONE) else {
                 continue;
             };
-            if let Err(denied) = self.access.may(&link.identity, Ask::Steer { queue }) {
+            if let Err(denied) = self.access.may(link.client(), Ask::Steer { queue }) {
                 let client = &link.identity.client;
                 tracing::info!(?client, ?request, why = %denied, "steering denied");
                 let what = match request {
@@ -108,7 +108,7 @@ impl Core {
                 filter,
                 strictness: Strictness::Refuse,
             };
-            if self.access.may(&link.identity, read).is_err() {
+            if self.access.may(link.client(), read).is_err() {
                 let what = "this client may not read all that the filters would bring";
                 return Err(SteerError::denied(what));
             }

@@ -28,6 +28,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::access::OwnRights;
 use crate::base64;
 use crate::broker::record::{ListRecord, SessionRecord, SubscriptionRecord, Target};
 use crate::broker::transfer::{About, Loader, Row, Stored, is_list_name};
@@ -255,6 +256,11 @@ impl Exporter {
                         "expiry_micros",
                         Some(micros(record.expiry)).filter(|micros| *micros < u64::MAX),
                     )
+                    .optional("rights", record.own_rights.as_ref().map(OwnRights::text))
+                    .optional(
+                        "rights_source",
+                        record.own_rights.as_ref().map(OwnRights::source),
+                    )
                     .moment("absent_since_micros", record.absent_since);
                 if let Some(of) = &record.will {
                     line.nested("will", will(of, record.will_due));
@@ -432,6 +438,16 @@ impl Fields {
     fn text(&mut self, name: &str) -> Result<String, String> {
         let text = self.optional_text(name)?;
         self.required(name, text)
+    }
+
+    fn own_rights(&mut self) -> Result<Option<OwnRights>, String> {
+        let Some(text) = self.optional_text("rights")? else {
+            return Ok(None);
+        };
+        let source = self.text("rights_source")?;
+        OwnRights::parse_text(&source, &text)
+            .map(Some)
+            .map_err(|why| format!("the field {}rights is not valid: they {why}", self.of))
     }
 
     fn optional_number<T: TryFrom<u64>>(&mut self, name: &str) -> Result<Option<T>, String> {
@@ -820,6 +836,7 @@ impl<'a> Importer<'a> {
                 client: ClientId::new(&client),
             },
             mount: mount.as_deref().and_then(Mount::new),
+            own_rights: fields.own_rights()?,
             expiry: fields
                 .optional_span("expiry_micros")?
                 .unwrap_or(Duration::MAX),
@@ -1045,7 +1062,7 @@ mod tests {
     /// Every kind and every field, as [`exported`] writes them.
     const ALL: &str = r#"{"kind":"export","form":1}
 {"kind":"clock","shown_micros":1700000000000000,"ahead_micros":-5}
-{"kind":"session","client":"a","mount_point":"m/","expiry_micros":3000000,"absent_since_micros":7}
+{"kind":"session","client":"a","mount_point":"m/","expiry_micros":3000000,"rights":"{\"allow\":{\"publish\":[\"a/#\"]}}","rights_source":"the token's claim rights","absent_since_micros":7}
 {"kind":"session","client":"b\"é","user":"","will":{"topic":"w/é","qos":2,"retain":true,"delay_micros":1000000,"expiry_micros":2000000,"due_micros":9,"properties":[["content-type","x"]],"payload":"gone"}}
 {"kind":"queue","name":"$queue/jobs","last_used_micros":8}
 {"kind":"queue","name":"$share/g/a/+","last_used_micros":0}

@@ -104,6 +104,8 @@ pub struct Options {
     pub receive_maximum: Option<u16>,
     pub packet_bytes_max: Option<u32>,
     pub topic_alias_maximum: Option<u16>,
+    /// A user's name and password; for paho.
+    pub user: Option<(String, String)>,
     pub over: Over,
 }
 
@@ -335,6 +337,7 @@ impl Options {
             receive_maximum: None,
             packet_bytes_max: None,
             topic_alias_maximum: None,
+            user: None,
             over: Over::default(),
         }
     }

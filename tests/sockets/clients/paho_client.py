@@ -111,6 +111,8 @@ def main():
     )
     if options["ca"]:
         client.tls_set(ca_certs=options["ca"])
+    if options["user"]:
+        client.username_pw_set(*options["user"])
     client.max_inflight_messages_set(1000)
     client.on_connect = on_connect
     client.on_subscribe = lambda client, userdata, mid, reasons, properties: tell(

@@ -94,6 +94,7 @@ impl Script {
             "ca": options.over.ca,
             "websocket": options.over.websocket,
             "unix": options.over.unix,
+            "user": options.user,
         }));
         script.connack = script.inbox.connack()?;
         Ok(script)
