@@ -19,18 +19,22 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
     let bar = progress_bar();
     let target = &job.target;
     let mut dialer = Dialer::new(target, Then::Leave)?;
-    let clients: Vec<_> = (0..job.clients)
-        .map(|index| {
-            let mut connect = Vec::new();
-            target.append_connect(&job.client("c", index, Vec::new()), &mut connect);
-            let secure = target.tls.as_ref();
-            let secure = secure.map(|secure| secure.of_one_client(!job.full_handshakes));
-            (connect, secure)
-        })
-        .collect();
+    let secure = target.tls.as_ref();
+    let secure = |_| secure.map(|secure| secure.of_one_client(!job.full_handshakes));
+    let clients: Vec<_> = (0..job.clients).map(secure).collect();
     let mut events = Vec::new();
-    for (index, (connect, secure)) in clients.iter().enumerate() {
-        dialer.dial(index, connect, secure.as_ref(), &mut events)?;
+    let mut comers = 0;
+    let mut connect = Vec::new();
+    // Each time somebody new: who comes again and again is taken for two devices
+    // that fight for an identifier.
+    let mut dial = |dialer: &mut Dialer, index: usize, events: &mut Vec<_>| {
+        connect.clear();
+        target.append_connect(&job.client("c", comers, Vec::new()), &mut connect);
+        comers += 1;
+        dialer.dial(index, &connect, clients[index].as_ref(), events)
+    };
+    for index in 0..job.clients {
+        dial(&mut dialer, index, &mut events)?;
     }
     let mut admitted = latency::histogram();
     let (mut gone, mut resumed) = (0, 0);
@@ -51,8 +55,7 @@ pub fn run(job: &Job, report: &mut Report) -> Result<(), String> {
                 Event::TurnedAway(why) => return Err(why),
                 Event::Gone => {
                     gone += 1;
-                    let (connect, secure) = &clients[index];
-                    dialer.dial(index, connect, secure.as_ref(), &mut events)?;
+                    dial(&mut dialer, index, &mut events)?;
                 }
             }
         }
