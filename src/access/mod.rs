@@ -128,7 +128,8 @@ impl Access {
         who: Client<'_>,
         (topic, qos, retain): (&str, Qos, bool),
     ) -> Result<(), Denied> {
-        if topic.starts_with('$') {
+        let is_special = topic.starts_with('$');
+        if is_special {
             check_reserved(topic)?;
         }
         let epoch = self.epoch.load(Ordering::Acquire);
@@ -142,7 +143,8 @@ impl Access {
         let Some(publishing) = publishing else {
             return Ok(());
         };
-        if !topic.starts_with("$queue/") && publishing.may_publish(topic, qos, retain) {
+        let is_put = is_special && topic.starts_with("$queue/");
+        if !is_put && publishing.may_publish(topic, qos, retain) {
             return Ok(());
         }
         check(publishing.rights(), ask_to_publish(topic, qos, retain))

@@ -219,7 +219,7 @@ impl Core {
             );
         };
         let (session, number) = number;
-        if let Some(silence_max) = terms.silence_max {
+        if let Some(silence_max) = terms.silence_max() {
             self.schedule(now, now + silence_max, Timer::Silence(session, number));
         }
         let own_rights = who.rights.clone();
@@ -290,7 +290,7 @@ impl Core {
     ) {
         if let Some(keeping) = session.keeping() {
             let will = (session.will.as_deref(), session.will_due);
-            let expiry = session.terms.session_expiry;
+            let expiry = session.terms.session_expiry();
             let whose = (session.client(), session.mount.as_deref());
             let value = &SessionRecord::encode(whose, expiry, absent_since, will);
             let key = &session_key(keeping.list);

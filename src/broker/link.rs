@@ -4,7 +4,7 @@
 //! that it holds back. Every packet that the broker understands is handled
 //! here, or sent on from here.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub struct Link {
     aliases: Option<Box<ReceivedAliases>>,
     // CONNACK is on its way.
     pub(super) greeted: bool,
-    pub(super) permit: RefCell<Permit>,
+    pub(super) permit: Cell<Permit>,
     /// Its client is on the broker's own machine.
     pub is_local: bool,
     /// What the client has from earlier connections is not read yet: nothing
@@ -151,7 +151,7 @@ impl Link {
             durability: door.durability.unwrap_or(Durability::Memory),
             door,
             aliases: None,
-            permit: RefCell::default(),
+            permit: Cell::default(),
             greeted: false,
             is_local: false,
             is_resuming: false,

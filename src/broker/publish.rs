@@ -295,10 +295,9 @@ impl Core {
         let sorted = &incoming.sorted;
         (self.check_payload(sorted.says_text, incoming.payload)).map_err(Refused::Never)?;
         let publish = (topic, incoming.qos, incoming.retain);
-        let asked = {
-            let permit = &mut link.permit.borrow_mut();
-            self.access.may_publish(permit, link.client(), publish)
-        };
+        let mut permit = link.permit.take();
+        let asked = (self.access).may_publish(&mut permit, link.client(), publish);
+        link.permit.set(permit);
         if let Err(denied) = asked {
             return Err(publishing_denied(link, topic, &denied));
         }

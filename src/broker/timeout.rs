@@ -53,7 +53,7 @@ impl Core {
         else {
             return;
         };
-        let (Some(silence_max), Some(last)) = (session.terms.silence_max, session.last_packet())
+        let (Some(silence_max), Some(last)) = (session.terms.silence_max(), session.last_packet())
         else {
             return;
         };

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::pace::Pace;
 use super::worker::{Local, READ_MAX};
-use super::{Open, PeerAddress, Shared, with_worker};
+use super::{Open, PackedAddress, PeerAddress, Shared, with_worker};
 use crate::broker::{Link, Shedding, Stop};
 use crate::message::Time;
 use crate::protocol::{ReasonCode, decode};
@@ -30,7 +30,7 @@ const PIECES_MAX: usize = 64;
 /// The connection; as a future, it is done when it is closed.
 pub struct Connection<S> {
     stream: S,
-    peer: PeerAddress,
+    peer: PackedAddress,
     shared: Open,
     // `None` once the session has been left.
     link: Option<Link>,
@@ -71,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Connection<S> {
         Connection {
             stream,
-            peer,
+            peer: peer.into(),
             shared,
             link: Some(link),
             fresh: !rest.is_empty(),

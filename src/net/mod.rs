@@ -40,6 +40,7 @@ use handshake::{LINGER, within};
 use listen::Accepted;
 pub(crate) use listen::{Bound, Listening, SocketFile};
 use pace::{Pace, Scope, UserScopes};
+use peer::PackedAddress;
 pub use peer::{Peer, PeerAddress, TlsPeer};
 pub(crate) use tls::{read_certificates, read_identity};
 pub(crate) use transport::Entrance;
@@ -141,6 +142,10 @@ fn accepts(per_sec: u64) -> Option<Mutex<Bucket>> {
 /// others wait in the system's backlog.
 pub(crate) async fn accept(listening: Listening, entrance: Arc<Entrance>, shared: Arc<Shared>) {
     let mut stopping = shared.stopping.clone();
+    let common = Arc::new(Common {
+        shared: shared.clone(),
+        entrance: entrance.clone(),
+    });
     let is_paced = entrance.accepts.is_some() || shared.accepts.is_some();
     loop {
         let accepted = tokio::select! {
@@ -149,7 +154,7 @@ pub(crate) async fn accept(listening: Listening, entrance: Arc<Entrance>, shared
         };
         match accepted {
             Ok((accepted, address)) => {
-                admit(accepted, address, &entrance, &shared);
+                admit(accepted, address, &common);
                 if is_paced && let Some(next) = next_accept(&entrance, &shared) {
                     shared.core.counters().accepts_delayed.increment();
                     tokio::select! {
@@ -175,8 +180,9 @@ fn next_accept(entrance: &Entrance, shared: &Shared) -> Option<Moment> {
     Some(shared.clock.instant(next))
 }
 
-fn admit(accepted: Accepted, address: PeerAddress, entrance: &Arc<Entrance>, shared: &Arc<Shared>) {
-    let open = Open::new(shared, entrance);
+fn admit(accepted: Accepted, address: PeerAddress, common: &Arc<Common>) {
+    let (shared, entrance) = (&common.shared, &common.entrance);
+    let open = Open::new(common);
     let is_full = shared.connections_len() > shared.core.limits().connections_max;
     if is_full || entrance.connections_len() > entrance.door.limits.connections_max {
         shared.core.counters().connections_refused.increment();
@@ -222,11 +228,23 @@ enum Serving {
 
 impl Serving {
     fn new(accepted: Accepted, (address, mut place): (PeerAddress, Place), open: Open) -> Serving {
+        let entrance = open.entrance().clone();
+        // One deadline for all that comes before CONNACK: dribbling does not
+        // extend it.
+        let deadline = Moment::now() + entrance.door.limits.connect_timeout;
+        let accepted = match accepted {
+            // By itself: what TLS needs room for is many times as much.
+            Accepted::Tcp(stream) if entrance.is_plain(address) => {
+                let peer = entrance.peer(address);
+                return Serving::Opening(Box::pin(async move {
+                    let _place = place;
+                    let connection = connect(stream, peer, &entrance, deadline, open).await;
+                    connection.map(Serving::Tcp)
+                }));
+            }
+            accepted => accepted,
+        };
         Serving::Opening(Box::pin(async move {
-            let entrance = open.entrance.clone();
-            // One deadline for all that comes before CONNACK: dribbling does
-            // not extend it.
-            let deadline = Moment::now() + entrance.door.limits.connect_timeout;
             let ready = entrance.open(accepted, address, &mut place, &open);
             let (ready, peer) = within(deadline, address, &open, ready).await??;
             match ready {
@@ -292,21 +310,25 @@ impl Future for Serving {
     }
 }
 
-/// Counts a connection as long as it is open: of the broker, and of the
-/// listener that it came by.
-struct Open {
+/// What the connections of one listener have in common.
+struct Common {
     shared: Arc<Shared>,
     entrance: Arc<Entrance>,
 }
 
+/// Counts a connection as long as it is open: of the broker, and of the
+/// listener that it came by.
+struct Open(Arc<Common>);
+
 impl Open {
-    fn new(shared: &Arc<Shared>, entrance: &Arc<Entrance>) -> Open {
-        shared.connections.fetch_add(1, Ordering::Relaxed);
-        entrance.enter();
-        Open {
-            shared: shared.clone(),
-            entrance: entrance.clone(),
-        }
+    fn new(common: &Arc<Common>) -> Open {
+        common.shared.connections.fetch_add(1, Ordering::Relaxed);
+        common.entrance.enter();
+        Open(common.clone())
+    }
+
+    fn entrance(&self) -> &Arc<Entrance> {
+        &self.0.entrance
     }
 }
 
@@ -314,14 +336,14 @@ impl Deref for Open {
     type Target = Arc<Shared>;
 
     fn deref(&self) -> &Arc<Shared> {
-        &self.shared
+        &self.0.shared
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.entrance.leave();
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.entrance.leave();
+        self.0.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -335,6 +357,7 @@ mod tests {
     fn the_future_of_a_connection_is_small() {
         let bytes = size_of::<Serving>();
         println!("a connection's future: {bytes} bytes");
-        assert!(bytes <= 336, "{bytes} bytes");
+        // With what the runtime puts around it, 384 of the allocator's.
+        assert!(bytes <= 280, "{bytes} bytes");
     }
 }

@@ -47,6 +47,46 @@ pub enum PeerAddress {
     Unix,
 }
 
+/// A [`PeerAddress`] that takes less room, for as long as the connection lasts;
+/// an IPv6 address without scope and flow.
+#[derive(Clone, Copy)]
+pub struct PackedAddress {
+    // Of IPv4 in its mapped form; `None`: by a Unix socket.
+    ip: Option<[u8; 16]>,
+    port: u16,
+}
+
+impl From<PeerAddress> for PackedAddress {
+    fn from(address: PeerAddress) -> PackedAddress {
+        match address {
+            PeerAddress::Ip(address) => {
+                let ip = match address.ip() {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
+                };
+                PackedAddress {
+                    ip: Some(ip.octets()),
+                    port: address.port(),
+                }
+            }
+            PeerAddress::Unix => PackedAddress { ip: None, port: 0 },
+        }
+    }
+}
+
+impl fmt::Display for PackedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = match self.ip {
+            Some(ip) => {
+                let ip = IpAddr::from(ip).to_canonical();
+                PeerAddress::Ip(SocketAddr::new(ip, self.port))
+            }
+            None => PeerAddress::Unix,
+        };
+        address.fmt(f)
+    }
+}
+
 impl PeerAddress {
     /// An IPv4 address as itself, also where it comes mapped to IPv6.
     pub fn ip(self) -> Option<IpAddr> {

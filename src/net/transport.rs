@@ -100,7 +100,7 @@ impl Entrance {
         place: &mut Place,
         shared: &Shared,
     ) -> Option<(Ready, Peer)> {
-        let mut peer = Peer::new(address, self.address.clone());
+        let mut peer = self.peer(address);
         let refused = |peer: PeerAddress, what: &str, error: &io::Error| match error.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
                 tracing::debug!(%peer, %error, "lost before CONNECT");
@@ -158,6 +158,16 @@ impl Entrance {
             }
         }
         Some((Ready::Boxed(stream), peer))
+    }
+
+    /// Whether nothing comes before CONNECT of who comes from there by TCP.
+    pub fn is_plain(&self, address: PeerAddress) -> bool {
+        self.tls.is_none() && self.websocket.is_none() && !self.trusts(address)
+    }
+
+    /// Who comes from there, before it has said a word.
+    pub fn peer(&self, address: PeerAddress) -> Peer {
+        Peer::new(address, self.address.clone())
     }
 
     /// Open connections that came by it, before CONNECT or after.

@@ -461,7 +461,7 @@ impl Session {
     pub fn expires_at(&self) -> Time {
         match self.link {
             Some(_) => Time::MAX,
-            None => self.absent_since + self.terms.session_expiry,
+            None => self.absent_since + self.terms.session_expiry(),
         }
     }
 

@@ -21,9 +21,8 @@ pub use crate::protocol::Version as Wire;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     pub wire: Wire,
-    /// How long the session outlives the connection; zero: not at all;
-    /// [`Duration::MAX`]: for ever.
-    pub session_expiry: Duration,
+    // As MQTT 5 says it; in each connection and session, so kept small.
+    session_expiry_secs: u32,
     /// Whether CONNECT asked for such a time, whatever it got.
     pub asked_to_persist: bool,
     /// Messages of QoS 1 and 2 that may be on their way to the client
@@ -31,9 +30,8 @@ pub struct Terms {
     pub inflight_max: u16,
     /// QoS 2 messages that the client may have sent and not released.
     pub receive_max: u16,
-    /// The time without a packet after which the client counts as lost, 1.5
-    /// times its keep alive [MQTT-3.1.2-22]; `None`: never.
-    pub silence_max: Option<Duration>,
+    // 0: none.
+    keep_alive_secs: u16,
     /// Whether answers carry reason codes and properties, so that a refused
     /// PUBLISH can be told so and a connection be ended with a word. Otherwise
     /// such a PUBLISH is held back, and the connection just closed.
@@ -84,21 +82,20 @@ impl Terms {
         if connect.client_id.len() > limits.client_id_bytes_max {
             return Err(invalid("the client id is longer than client_id_bytes_max"));
         }
-        let keep_alive = match connect.version {
+        let keep_alive_secs = match connect.version {
             Version::V5 => keep_alive_secs(connect, settings),
             _ => connect.keep_alive_secs,
         };
-        let silence_max = Duration::from_secs(keep_alive.into()) * 3 / 2;
         let mut terms = Terms {
             wire: connect.version,
-            session_expiry: match (connect.version, connect.clean_start) {
-                (Version::V5, _) | (_, true) => Duration::ZERO, // 3.1.1: [MQTT-3.1.2-6]
-                (_, false) => settings.expiry_default,
+            session_expiry_secs: match (connect.version, connect.clean_start) {
+                (Version::V5, _) | (_, true) => 0, // 3.1.1: [MQTT-3.1.2-6]
+                (_, false) => secs_of(settings.expiry_default),
             },
             asked_to_persist: false,
             inflight_max: limits.inflight_max,
             receive_max: u16::MAX,
-            silence_max: (!silence_max.is_zero()).then_some(silence_max),
+            keep_alive_secs,
             has_reasons: false,
             wants_words: false,
             packet_bytes_max: PACKET_BYTES_MAX,
@@ -117,7 +114,7 @@ impl Terms {
             match property {
                 Property::SessionExpiryInterval(secs) => {
                     terms.asked_to_persist = secs > 0;
-                    terms.session_expiry = session_expiry(secs, settings);
+                    terms.session_expiry_secs = session_expiry_secs(secs, settings);
                 }
                 Property::ReceiveMaximum(max) => {
                     terms.inflight_max = terms.inflight_max.min(max.get());
@@ -138,11 +135,11 @@ impl Terms {
     pub fn of_absent(session_expiry: Duration, limits: &Limits) -> Terms {
         Terms {
             wire: Version::V3_1_1, // Nothing is written before a CONNECT says.
-            session_expiry,
+            session_expiry_secs: secs_of(session_expiry),
             asked_to_persist: true,
             inflight_max: limits.inflight_max,
             receive_max: u16::MAX,
-            silence_max: None,
+            keep_alive_secs: 0,
             has_reasons: false,
             wants_words: false,
             packet_bytes_max: PACKET_BYTES_MAX,
@@ -152,9 +149,25 @@ impl Terms {
         }
     }
 
+    /// How long the session outlives the connection; zero: not at all;
+    /// [`Duration::MAX`]: for ever.
+    pub fn session_expiry(&self) -> Duration {
+        match self.session_expiry_secs {
+            FOR_EVER_SECS => Duration::MAX,
+            secs => Duration::from_secs(secs.into()),
+        }
+    }
+
+    /// The time without a packet after which the client counts as lost, 1.5
+    /// times its keep alive [MQTT-3.1.2-22]; `None`: never.
+    pub fn silence_max(&self) -> Option<Duration> {
+        let keep_alive = Duration::from_secs(self.keep_alive_secs.into());
+        (!keep_alive.is_zero()).then_some(keep_alive * 3 / 2)
+    }
+
     /// Whether the session may be resumed by a later connection.
     pub fn persists(&self) -> bool {
-        !self.session_expiry.is_zero()
+        self.session_expiry_secs > 0
     }
 
     /// The client sets another expiry when it leaves (3.14.2.2.2).
@@ -167,7 +180,7 @@ impl Terms {
                        make it longer";
             return Err(Close::new(ReasonCode::ProtocolError, why));
         }
-        self.session_expiry = session_expiry(secs, settings);
+        self.session_expiry_secs = session_expiry_secs(secs, settings);
         Ok(())
     }
 
@@ -323,7 +336,7 @@ impl Accepted<'_> {
                 _ => {}
             }
         }
-        let expiry = secs_of(self.terms.session_expiry);
+        let expiry = self.terms.session_expiry_secs;
         if expiry != asked_expiry {
             properties.push(Property::SessionExpiryInterval(expiry));
         }
@@ -437,19 +450,14 @@ fn keep_alive_secs(connect: &Connect<'_>, settings: &SessionSettings) -> u16 {
     }
 }
 
-fn session_expiry(secs: u32, settings: &SessionSettings) -> Duration {
-    let asked = match secs {
-        FOR_EVER_SECS => Duration::MAX,
-        secs => Duration::from_secs(secs.into()),
-    };
-    match secs_of(settings.expiry_max) {
-        FOR_EVER_SECS => asked,
-        _ => asked.min(settings.expiry_max),
-    }
+fn session_expiry_secs(asked: u32, settings: &SessionSettings) -> u32 {
+    asked.min(secs_of(settings.expiry_max))
 }
 
+/// Whole seconds, rounded up: zero alone is none.
 fn secs_of(expiry: Duration) -> u32 {
-    u32::try_from(expiry.as_secs()).unwrap_or(FOR_EVER_SECS)
+    let secs = expiry.as_nanos().div_ceil(1_000_000_000);
+    u32::try_from(secs).unwrap_or(FOR_EVER_SECS)
 }
 
 fn wants_words(connect: &Connect<'_>) -> bool {
