@@ -158,15 +158,13 @@ impl Broker {
         (config.limits.memory_bytes_max).get_or_insert_with(memory::default_ceiling);
         let config = &config;
         let core = Core::new(config, seed).started(now);
-        let has_rules = rules.is_some();
         if let Some(rules) = rules {
             // What a start publishes is asked for too.
             core.set_rules(&mut Worker::new(&core), rules, now);
         }
         let (mut core, restored) = core.with_store(store, is_whole, now).map_err(unreadable)?;
-        if has_rules {
-            core.bind_all(&mut Worker::new(&core), now);
-        }
+        // Whether the rules are others than in the run before is not known.
+        core.bind_all(&mut Worker::new(&core), now);
         if core.store().is_on() {
             core.welcome_back(now, clock.now());
             tracing::info!("restored: {restored}");

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, fchmod};
@@ -28,7 +29,8 @@ pub enum Accepted {
     Unix(UnixStream),
 }
 
-/// A socket that has its address, which nobody can connect to yet.
+/// A socket that has its address. Nobody can connect to one of TCP yet; clients
+/// of a Unix socket wait, as it would be taken for a stale one if it refused them.
 pub struct Bound {
     socket: Socket,
     address: Address,
@@ -74,9 +76,11 @@ impl Bound {
     /// # Errors
     /// The system's.
     pub fn listen(self) -> io::Result<(Listening, Address, Option<SocketFile>)> {
-        self.socket.listen(BACKLOG)?;
         let listening = match self.address {
-            Address::Tcp(_) => Listening::Tcp(TcpListener::from_std(self.socket.into())?),
+            Address::Tcp(_) => {
+                self.socket.listen(BACKLOG)?;
+                Listening::Tcp(TcpListener::from_std(self.socket.into())?)
+            }
             Address::Unix(_) => Listening::Unix(UnixListener::from_std(self.socket.into())?),
         };
         Ok((listening, self.address, self.file))
@@ -95,6 +99,54 @@ impl Listening {
                 Ok((Accepted::Unix(stream), PeerAddress::Unix))
             }
         }
+    }
+}
+
+/// A file itself, whatever its name leads to later: who may write to the folder
+/// cannot have root change another file.
+pub struct Inode(fs::File);
+
+impl Inode {
+    /// # Errors
+    /// The system's; or it is no socket.
+    pub fn of_socket(path: &Path) -> io::Result<Inode> {
+        let inode = Inode::open(path)?;
+        match inode.0.metadata()?.file_type().is_socket() {
+            true => Ok(inode),
+            false => Err(io::Error::other("another file took the socket's place")),
+        }
+    }
+
+    /// # Errors
+    /// The system's; or it is no folder.
+    pub fn of_folder(path: &Path) -> io::Result<Inode> {
+        let inode = Inode::open(path)?;
+        match inode.0.metadata()?.is_dir() {
+            true => Ok(inode),
+            false => Err(ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn open(path: &Path) -> io::Result<Inode> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true);
+        options.custom_flags(libc::O_PATH | libc::O_NOFOLLOW);
+        options.open(path).map(Inode)
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        fs::set_permissions(self.path(), fs::Permissions::from_mode(mode))
+    }
+
+    /// # Errors
+    /// The system's.
+    pub fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
+        chown(self.path(), Some(uid), Some(gid))
+    }
+
+    // The only name that cannot lead to anything else.
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
     }
 }
 
@@ -136,7 +188,8 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
     // nobody else can connect before it has the right ones.
     fchmod(&socket, Mode::from_raw_mode(mode))?;
     socket.bind(&address)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Inode::of_socket(path)?.set_mode(mode)?;
+    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 

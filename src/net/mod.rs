@@ -38,7 +38,7 @@ use connection::Connection;
 use half_open::{HalfOpen, Place};
 use handshake::{LINGER, within};
 use listen::Accepted;
-pub(crate) use listen::{Bound, Listening, SocketFile};
+pub(crate) use listen::{Bound, Inode, Listening, SocketFile};
 use pace::{Pace, Scope, UserScopes};
 use peer::PackedAddress;
 pub use peer::{Peer, PeerAddress, TlsPeer};

@@ -5,14 +5,14 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use nix::unistd::{Uid, User, initgroups, setgid, setuid};
 
 use super::ServeError;
 use crate::config::Config;
-use crate::net::Bound;
+use crate::net::{Bound, Inode};
 
 /// Who root becomes if there is such a user, and the configuration names none.
 const DEFAULT_USER: &str = "rotamq";
@@ -57,7 +57,10 @@ pub(super) fn give_up(config: &Config, sockets: &[Bound]) -> Result<(), ServeErr
     }
     let paths = sockets.iter().filter_map(Bound::path);
     for path in paths {
-        hand_over(path, &user).map_err(|error| refused(path, &user, &error))?;
+        let socket = Inode::of_socket(path);
+        socket
+            .and_then(|socket| hand_over(&socket, &user))
+            .map_err(|error| refused(path, &user, &error))?;
     }
     let data = &config.store.data;
     if !config.store.ephemeral {
@@ -77,17 +80,22 @@ fn refused(path: &Path, user: &User, error: &io::Error) -> ServeError {
     ServeError(format!("cannot hand {shown} to the user {name}: {error}"))
 }
 
-fn hand_over(path: &Path, user: &User) -> io::Result<()> {
-    chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+fn hand_over(inode: &Inode, user: &User) -> io::Result<()> {
+    inode.set_owner(user.uid.as_raw(), user.gid.as_raw())
 }
 
-/// A folder that is there already stays whose it is: its owner decides.
+/// A folder that is there already stays whose it is: its owner decides. In a
+/// folder that is not root's, the user makes it, or cannot: where others may
+/// put links, root does nothing.
 fn make_folder(path: &Path, user: &User) -> io::Result<()> {
-    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        fs::create_dir_all(above)?;
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = above.unwrap_or(Path::new("."));
+    let is_ours = |folder: fs::Metadata| folder.uid() == 0 && folder.mode() & 0o022 == 0;
+    if !fs::metadata(above).is_ok_and(is_ours) {
+        return Ok(());
     }
     match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => hand_over(path, user),
+        Ok(()) => hand_over(&Inode::of_folder(path)?, user),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }

@@ -88,7 +88,7 @@ fn root_is_given_up_once_there_are_addresses() {
     let of_nobody = |what: &str| stdout(Command::new("id").args([what, NOBODY]));
     let (uid, gid) = (of_nobody("-u"), of_nobody("-g"));
     let (uid, gid) = (uid.trim(), gid.trim());
-    let data = folder.0.join("new/data");
+    let data = folder.0.join("data");
     let socket = folder.0.join("mqtt.sock");
     // An address of this machine that no other test has; the port is low.
     let [high, low] = (std::process::id() as u16).to_be_bytes();
