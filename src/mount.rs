@@ -46,7 +46,7 @@ impl Mount {
             Some(name) => ("$queue/", name),
             None => ("", topic),
         };
-        let is_below = !name.starts_with('$');
+        let is_below = !name.is_empty() && !name.starts_with('$');
         if is_below {
             full.extend([before, self.as_str(), name]);
         }
@@ -67,7 +67,8 @@ impl Mount {
             })
         };
         let (before, name) = in_group().or_else(of_queue).unwrap_or(("", filter));
-        (!name.starts_with('$')).then(|| [before, self.as_str(), name].concat())
+        let is_below = !name.is_empty() && !name.starts_with('$');
+        is_below.then(|| [before, self.as_str(), name].concat())
     }
 
     /// The properties of a PUBLISH or will as they are meant: their response
@@ -185,6 +186,8 @@ mod tests {
             ("$queue/$dead/t", None),
             ("$share/g/t", None),
             ("$delayed", None),
+            ("", None),
+            ("$queue/", None),
         ] {
             let mut entered = String::new();
             let is_below = mount().enter_topic(topic, &mut entered);
@@ -208,6 +211,10 @@ mod tests {
             ("$queue/$dead/$dead/t", None),
             ("$queue/$SYS/t", None),
             ("$SYS/#", None),
+            ("", None),
+            ("$queue/", None),
+            ("$queue/$dead/", None),
+            ("$share/g/", None),
         ] {
             assert_eq!(mount().enter_filter(filter).as_deref(), full, "{filter}");
         }

@@ -159,9 +159,6 @@ impl Core {
         if !terms.takes_any() && !terms.takes(accepted.connack(true).len()) {
             return Err(too_large()); // [MQTT-3.1.2-24]
         }
-        if !connect.client_id.is_empty() {
-            self.check_flapping(&identity, now)?;
-        }
         let mut entry = Entry {
             accepted,
             identity: &identity,
@@ -169,23 +166,48 @@ impl Core {
             will,
             mount: door.mount.as_ref(),
             durability: door.durability.unwrap_or(self.durability),
+            is_counted: connect.client_id.is_empty(),
+            has_place: false,
         };
-        let number = loop {
+        let joined = self.join(worker, &mut entry, now);
+        if joined.is_err() && entry.has_place {
+            self.leave_place(&identity);
+        }
+        let (session, number) = joined?;
+        if let Some(silence_max) = terms.silence_max() {
+            self.schedule(now, now + silence_max, Timer::Silence(session, number));
+        }
+        let own_rights = who.rights.clone();
+        let mut link = Link::new(session, number, identity, own_rights, terms, door.clone());
+        if let Some(mut session) = self.session_of(&link) {
+            link.is_resuming = session.is_resuming();
+            link.is_kept = session.keeping().is_some();
+            self.hold_until(&mut session, link.session, who.lasts, now);
+        }
+        Ok(link)
+    }
+
+    /// Finds the client's session or makes it, and the number of its connection.
+    fn join(
+        &self,
+        worker: &mut Worker,
+        entry: &mut Entry<'_>,
+        now: Time,
+    ) -> Result<(SessionId, u32), Close> {
+        let identity = entry.identity;
+        let clean_start = entry.accepted.connect.clean_start;
+        loop {
             let existing = self
                 .clients
                 .get(&identity.client)
                 .map(|entry| *entry.value());
             let Some(id) = existing else {
-                self.take_place(&identity)?;
-                match self.create_session(worker, &mut entry, now) {
-                    Ok(Some(joined)) => break joined,
-                    Ok(None) => self.leave_place(&identity),
-                    Err(close) => {
-                        self.leave_place(&identity);
-                        return Err(close);
-                    }
+                self.take_place(entry)?;
+                self.check_flapping(entry, now)?;
+                match self.create_session(worker, entry, now)? {
+                    Some(joined) => return Ok(joined),
+                    None => continue,
                 }
-                continue;
             };
             let Some(session) = self.sessions.lock(id.0) else {
                 self.forget_client(&identity.client, id);
@@ -201,40 +223,40 @@ impl Core {
                 let why = "the client identifier is that of another user's session";
                 return Err(Close::new(ReasonCode::ClientIdentifierNotValid, why));
             }
-            if session.mount != door.mount {
+            if session.mount.as_ref() != entry.mount {
                 // Nor is it of any use where its topics are others.
                 let why = "the client identifier is that of a session below another mount point";
                 return Err(Close::new(ReasonCode::ClientIdentifierNotValid, why));
             }
-            if session.is_connected() || connect.clean_start || !session.terms.persists() {
+            // Whoever has it is left in peace by one who does not get in.
+            match session.is_connected() {
+                true => {
+                    self.check_flapping(entry, now)?;
+                    self.succeed(entry);
+                }
+                false => {
+                    self.take_place(entry)?;
+                    self.check_flapping(entry, now)?;
+                }
+            }
+            if session.is_connected() || clean_start || !session.terms.persists() {
                 drop(session);
-                let discard = connect.clean_start; // [MQTT-3.1.2-6]
+                let discard = clean_start; // [MQTT-3.1.2-6]
                 self.end(worker, id, None, Ending::TakenOver { discard }, now);
                 continue;
             }
-            self.take_place(&identity)?;
-            break (
-                id,
-                self.resume_session(worker, id, session, &mut entry, now),
-            );
-        };
-        let (session, number) = number;
-        if let Some(silence_max) = terms.silence_max() {
-            self.schedule(now, now + silence_max, Timer::Silence(session, number));
+            let number = self.resume_session(worker, id, session, entry, now);
+            return Ok((id, number));
         }
-        let own_rights = who.rights.clone();
-        let mut link = Link::new(session, number, identity, own_rights, terms, door.clone());
-        if let Some(mut session) = self.session_of(&link) {
-            link.is_resuming = session.is_resuming();
-            link.is_kept = session.keeping().is_some();
-            self.hold_until(&mut session, link.session, who.lasts, now);
-        }
-        Ok(link)
     }
 
     /// Who connects too often is kept out for a while, and finds a session that
     /// is connected undisturbed.
-    fn check_flapping(&self, identity: &Identity, now: Time) -> Result<(), Close> {
+    fn check_flapping(&self, entry: &mut Entry<'_>, now: Time) -> Result<(), Close> {
+        if std::mem::replace(&mut entry.is_counted, true) {
+            return Ok(());
+        }
+        let identity = entry.identity;
         let connecting = self.flapping.connects(identity, now);
         if connecting == Connecting::Welcome {
             return Ok(());
@@ -253,10 +275,11 @@ impl Core {
         Err(Close::new(ReasonCode::Banned, why))
     }
 
-    /// One connection more for its user, if it may have one.
-    fn take_place(&self, identity: &Identity) -> Result<(), Close> {
+    /// One connection more for its user, if it may have one and has it not yet.
+    fn take_place(&self, entry: &mut Entry<'_>) -> Result<(), Close> {
         let max = self.limits.connections_per_user_max;
-        let Some(user) = identity.user.as_ref().filter(|_| max > 0) else {
+        let user = entry.identity.user.as_ref();
+        let Some(user) = user.filter(|_| max > 0 && !entry.has_place) else {
             return Ok(());
         };
         let mut count = self.user_connections.entry(user.clone()).or_default();
@@ -266,7 +289,18 @@ impl Core {
             return Err(Close::new(ReasonCode::QuotaExceeded, why));
         }
         *count += 1;
+        entry.has_place = true;
         Ok(())
+    }
+
+    /// The place of another connection of its user's, which is about to leave it.
+    fn succeed(&self, entry: &mut Entry<'_>) {
+        let max = self.limits.connections_per_user_max;
+        let user = entry.identity.user.as_ref();
+        if let Some(user) = user.filter(|_| max > 0 && !entry.has_place) {
+            *self.user_connections.entry(user.clone()).or_default() += 1;
+            entry.has_place = true;
+        }
     }
 
     /// And one less.
@@ -804,4 +838,8 @@ struct Entry<'a> {
     will: Option<Box<Will>>,
     mount: Option<&'a Arc<Mount>>,
     durability: Durability,
+    /// Whether it counts no more among how often its client connects.
+    is_counted: bool,
+    /// Whether it is counted among its user's connections.
+    has_place: bool,
 }

@@ -36,9 +36,10 @@ pub struct Memory {
     marks: Mutex<Marks>,
 }
 
-/// When publishers are slowed down.
+/// When newcomers are refused, and publishers are slowed down.
 struct Marks {
     // From so many resident bytes on.
+    refuse_from: u64,
     slow_from: u64,
     // While they are: how much it was when it grew last, and when that was.
     grown_to: u64,
@@ -52,6 +53,7 @@ impl Memory {
             bytes_max,
             shedding: AtomicU8::new(Shedding::Nothing as u8),
             marks: Mutex::new(Marks {
+                refuse_from: bytes_max - bytes_max / 10,
                 slow_from: bytes_max,
                 grown_to: 0,
                 grew_at: Time::ZERO,
@@ -96,7 +98,8 @@ impl Marks {
     ///
     /// An allocator may keep what was freed, so that there is room and nothing
     /// shows it: publishers also go on when it has not grown for a while, until it
-    /// does. So it may come to an eighth more than `max`, and no further.
+    /// does; and newcomers are let in. So it may come to an eighth more than `max`
+    /// by publishers, and no further; to `max` by newcomers.
     fn look(&mut self, before: Shedding, resident: u64, max: u64, now: Time) -> Shedding {
         let (less, step, last) = (max / 20, max / 256, max.saturating_add(max / 8));
         if resident < max - less {
@@ -105,10 +108,7 @@ impl Marks {
         let slows = if before < Shedding::Publishers {
             resident >= self.slow_from
         } else {
-            if resident > self.grown_to.saturating_add(step) {
-                (self.grown_to, self.grew_at) = (resident, now);
-            }
-            let is_steady = now >= self.grew_at + STEADY_AFTER && resident < last;
+            let is_steady = self.is_steady(resident, step, now) && resident < last;
             if is_steady {
                 self.slow_from = resident.saturating_add(step).min(last);
             }
@@ -121,14 +121,37 @@ impl Marks {
             return Shedding::Publishers;
         }
         let first = max - max / 10;
-        let refuses_from = match before {
-            Shedding::Nothing => first,
-            _ => first - less,
-        };
-        match resident >= refuses_from {
-            true => Shedding::Newcomers,
-            false => Shedding::Nothing,
+        if resident < first - less {
+            self.refuse_from = first;
         }
+        let refuses = match before {
+            Shedding::Nothing => resident >= self.refuse_from,
+            _ => {
+                let is_steady =
+                    before == Shedding::Newcomers && self.is_steady(resident, step, now);
+                if is_steady {
+                    self.refuse_from = resident.saturating_add(step).min(max);
+                }
+                !is_steady && resident >= self.refuse_from - less
+            }
+        };
+        if !refuses {
+            return Shedding::Nothing;
+        }
+        if before != Shedding::Newcomers {
+            (self.grown_to, self.grew_at) = (resident, now);
+        }
+        Shedding::Newcomers
+    }
+}
+
+impl Marks {
+    /// Whether it has not grown by a `step` for a while.
+    fn is_steady(&mut self, resident: u64, step: u64, now: Time) -> bool {
+        if resident > self.grown_to.saturating_add(step) {
+            (self.grown_to, self.grew_at) = (resident, now);
+        }
+        now >= self.grew_at + STEADY_AFTER
     }
 }
 
@@ -226,6 +249,27 @@ mod tests {
         let all = Memory::new(u64::MAX);
         assert_eq!(all.note(1 << 50, Time::ZERO), None);
         assert_eq!(all.note(u64::MAX, Time::ZERO), Some(Publishers));
+    }
+
+    /// C19: where memory was freed and does not show, newcomers get in again,
+    /// until it grows.
+    #[test]
+    fn newcomers_get_in_while_it_does_not_grow() {
+        let memory = Memory::new(25_600);
+        let mut now = Time::ZERO;
+        assert_eq!(memory.note(23_040, now), Some(Newcomers));
+        now = now + STEADY_AFTER / 2;
+        assert_eq!(memory.note(23_200, now), None, "it grows");
+        now = now + STEADY_AFTER / 2;
+        assert_eq!(memory.note(23_200, now), None);
+        now = now + STEADY_AFTER / 2;
+        assert_eq!(memory.note(23_200, now), Some(Nothing));
+        assert_eq!(memory.note(23_299, now), None);
+        assert_eq!(memory.note(23_300, now), Some(Newcomers));
+        // What it came to is forgotten when there is enough.
+        assert_eq!(memory.note(21_000, now), Some(Nothing));
+        assert_eq!(memory.note(23_039, now), None);
+        assert_eq!(memory.note(23_040, now), Some(Newcomers));
     }
 
     /// C19: where memory was freed and does not show, publishers go on; where it

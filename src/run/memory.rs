@@ -7,6 +7,7 @@
 //! of a session of 80 MiB that is emptied 30 MiB at once, of such a queue
 //! sometimes next to nothing.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -40,10 +41,17 @@ impl Watch {
         let Some(bytes_max) = shared.core.memory().bytes_max() else {
             return Ok(None);
         };
+        let Some(resident) = Resident::open() else {
+            tracing::warn!(
+                "the system does not say how much memory the broker has: there is no \
+                 memory_bytes_max"
+            );
+            return Ok(None);
+        };
         let shared = shared.clone();
         let (stop, stopped) = channel();
         let thread = thread::Builder::new().name("rotamq-memory".into());
-        let thread = thread.spawn(move || watch(&shared, bytes_max, &stopped))?;
+        let thread = thread.spawn(move || watch(&shared, &resident, bytes_max, &stopped))?;
         Ok(Some(Watch {
             stop: Some(stop),
             thread: Some(thread),
@@ -62,13 +70,12 @@ impl Drop for Watch {
     }
 }
 
-fn watch(shared: &Shared, bytes_max: u64, stopped: &Receiver<()>) {
+fn watch(shared: &Shared, resident: &Resident, bytes_max: u64, stopped: &Receiver<()>) {
+    let mut last = 0;
     loop {
-        let Some(resident) = read_kib(Path::new("/proc/self/status"), "VmRSS:") else {
-            return tracing::warn!(
-                "the system does not say how much memory the broker has: there is no memory_bytes_max"
-            );
-        };
+        // Where it cannot be read now it is as it was; the next look tells.
+        let resident = resident.bytes().unwrap_or(last);
+        last = resident;
         shared.core.note_memory(resident, shared.clock.now());
         let next = match resident > bytes_max / 4 * 3 {
             true => LOOK_EVERY_NEAR,
@@ -77,6 +84,24 @@ fn watch(shared: &Shared, bytes_max: u64, stopped: &Receiver<()>) {
         if stopped.recv_timeout(next) != Err(RecvTimeoutError::Timeout) {
             return;
         }
+    }
+}
+
+/// What of the process is resident. Opened once: when it is needed most, there
+/// may be no file descriptor left.
+struct Resident(fs::File);
+
+impl Resident {
+    /// `None`: the system does not say.
+    fn open() -> Option<Resident> {
+        let resident = Resident(fs::File::open("/proc/self/status").ok()?);
+        resident.bytes().is_some().then_some(resident)
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        let mut text = [0; 4096];
+        let len = self.0.read_at(&mut text, 0).ok()?;
+        find_kib(&String::from_utf8_lossy(&text[..len]), "VmRSS:")
     }
 }
 
@@ -134,7 +159,7 @@ mod tests {
         ] {
             assert_eq!(find_kib(text, "VmRSS:"), None, "{text:?}");
         }
-        let resident = read_kib(Path::new("/proc/self/status"), "VmRSS:");
+        let resident = Resident::open().and_then(|resident| resident.bytes());
         let total = read_kib(Path::new("/proc/meminfo"), "MemTotal:");
         assert!(resident > Some(0) && resident < total);
         assert!(default_ceiling() > 0 && Some(default_ceiling()) < total);

@@ -54,16 +54,43 @@ fn another_user_bans_nobody_but_itself() {
         world.who = user("ann");
         let ann = world.connect("x").go();
         assert!(world.is_open(ann));
-        // Nor with what is refused for another reason.
+        // What is refused for another reason is not counted.
         world.who = user("bob");
-        for _ in 0..3 {
+        for _ in 0..6 {
             let reason = world.connect("x").refused();
             assert_eq!(reason, ReasonCode::ClientIdentifierNotValid);
         }
-        assert_eq!(world.connect("x").refused(), ReasonCode::Banned);
         world.drop(ann);
         world.who = user("ann");
         world.connect("x").go();
+    });
+}
+
+/// A device for which there is no place now is not one that comes too often; and
+/// a session whose client does not get in stays as it is.
+#[test]
+fn who_finds_no_place_is_not_banned_and_loses_nothing() {
+    let configure = |config: &mut Config| {
+        connects(3)(config);
+        config.limits.connections_per_user_max = 1;
+    };
+    in_each_version_with(configure, |mut world| {
+        world.who = user("ann");
+        let second = world.connect("second").clean(false).go();
+        world.drop(second);
+        let first = world.connect("first").go();
+        for clean in [true, false, true, false, true] {
+            let reason = world.connect("second").clean(clean).refused();
+            assert_eq!(reason, ReasonCode::QuotaExceeded);
+        }
+        assert_eq!(world.core.sessions_len(), 2);
+        // Who takes its own session over needs no other place.
+        let again = world.connect("first").go();
+        assert!(!world.is_open(first) && world.is_open(again));
+        let reason = world.connect("second").clean(false).refused();
+        assert_eq!(reason, ReasonCode::QuotaExceeded);
+        world.disconnect(again);
+        world.connect("second").clean(false).go();
     });
 }
 

@@ -364,6 +364,8 @@ fn topics_are_checked_as_they_are_meant() {
             "$other",
             "$share/g/t",
             "$queue/eleven-byte",
+            "$queue/",
+            "$delayed/1/$queue/",
             "$delayed/1/$SYS/x",
             "$settles/1/$SYS/x",
             "$delayed/1/eleven-byte",
