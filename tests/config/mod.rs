@@ -638,6 +638,13 @@ const ERRORS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[authentication]\nhttp_address = 'http://[::1]/'\nhttp_timeout_ms = 600\n[limits]\nconnect_timeout_ms = 500\n[[listener]]\naddress = '127.0.0.1:1'\nconnect_timeout_ms = 599\n[[listener]]\naddress = '127.0.0.1:2'\nconnect_timeout_ms = 600",
+        &[
+            "rotamq.toml:3: authentication.http_timeout_ms: is 600, more than limits.connect_timeout_ms, after which clients are closed: lower it, or raise that",
+            "rotamq.toml:8: listener[0].connect_timeout_ms: is less than authentication.http_timeout_ms, which is 600: clients would be closed before the service has failed",
+        ],
+    ),
+    (
         "[session]\nfull = 'End'",
         &[
             "rotamq.toml:2: session.full: must be \"end\", \"refuse\" or \"drop-oldest\", not \"End\"",
