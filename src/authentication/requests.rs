@@ -536,7 +536,7 @@ mod tests {
     /// A service that answers is there, whatever it says.
     #[test]
     fn what_is_no_answer_is_told_from_none() {
-        use tokio::io::AsyncWriteExt;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let too_long = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {0}\r\n\r\n{1}",
             ANSWER_BYTES_MAX + 1,
@@ -553,6 +553,8 @@ mod tests {
                 let mut connection = shake_hands(near).await.expect("nothing is said yet");
                 let reply = connection.send_request(Request::new(Full::default()));
                 let says = async {
+                    // An answer before the question would be none.
+                    _ = far.read(&mut [0; 1024]).await.expect("it is asked");
                     far.write_all(said.as_bytes()).await.expect("it is read");
                     far.shutdown().await.expect("it is read");
                 };

@@ -993,6 +993,10 @@ fn services_that_are_asked() {
         assert_eq!((address.host(), address.port()), (host, port), "{text}");
         assert_eq!(address.path(), path, "{text}");
         assert_eq!(address.is_readable_on_the_way(), is_readable, "{text}");
+        let (shown, _) = text.split_once('?').unwrap_or((text, ""));
+        let shown = shown.trim_end_matches('/');
+        let logged = address.without_query();
+        assert_eq!(logged.trim_end_matches('/'), shown, "what may be secret");
     }
     let http = |text: &str| file(&format!("[authentication]\n{text}"));
     for text in [
