@@ -289,7 +289,8 @@ pub struct HttpSettings {
     pub headers_file: Option<PathBuf>,
     /// The authorities of its certificate, in PEM; `None`: the system's.
     pub ca_file: Option<PathBuf>,
-    /// From the question to the whole answer, waiting for a turn included.
+    /// From when the question is asked to the whole answer; it waits as long for
+    /// its turn.
     pub timeout: Duration,
     /// Questions that are being asked at one time.
     pub connections_max: usize,

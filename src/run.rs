@@ -204,10 +204,13 @@ impl Broker {
             .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
         if let Some(tokens) = tokens.clone() {
             let shared = shared.clone();
-            runtime.spawn(async move {
-                let failed = || shared.core.counters().keys_not_fetched.increment();
-                tokens.keep_fetching(failed).await;
-            });
+            runtime.spawn(keep_running("fetching keys", move || {
+                let (tokens, shared) = (tokens.clone(), shared.clone());
+                async move {
+                    let failed = || shared.core.counters().keys_not_fetched.increment();
+                    tokens.keep_fetching(failed).await;
+                }
+            }));
         }
         Ok(Broker {
             addresses,

@@ -58,6 +58,13 @@ impl Fetching {
         }
     }
 
+    /// Until a fetch may begin, if there was one.
+    pub async fn rest_out(&self) {
+        let begun = self.pace.lock().begun;
+        let since = begun.map_or(Duration::MAX, |begun| begun.elapsed());
+        sleep(self.pause.saturating_sub(since)).await;
+    }
+
     /// A fetch begins.
     pub fn begin(&self) {
         let mut pace = self.pace.lock();
@@ -78,9 +85,7 @@ impl Fetching {
     pub async fn rest(&self, span: Duration) {
         let wanted = async {
             self.wanted.notified().await;
-            let begun = self.pace.lock().begun;
-            let since = begun.map_or(Duration::MAX, |begun| begun.elapsed());
-            sleep(self.pause.saturating_sub(since)).await;
+            self.rest_out().await;
         };
         // Either is a reason.
         _ = timeout(span, wanted).await;

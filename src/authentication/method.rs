@@ -37,4 +37,7 @@ pub enum Step {
     Accept { who: Authenticated, data: Vec<u8> },
     /// It is not who it says.
     Reject,
+    /// It cannot be found out now, and counts as no failure: the client may come
+    /// again.
+    Later,
 }

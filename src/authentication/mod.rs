@@ -137,6 +137,12 @@ pub trait Authenticator: Send + Sync {
 
     /// Dropping the future takes the question back.
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Answering<'a>;
+
+    /// The rights of its own that a client has of whom it said [`Answer::Next`],
+    /// if it was to say what clients may do and nobody else says so.
+    fn rights_of_unknown(&self) -> Option<OwnRights> {
+        None
+    }
 }
 
 /// Whether that can be a user's name.
@@ -198,11 +204,19 @@ impl Chain {
             let why = format!("{who}{why}");
             Err(Refused { reason, why })
         };
+        let mut rights = None;
         for authenticator in &self.authenticators {
             match authenticator.authenticate(credentials).await {
-                Answer::Yes(who) => return Ok(who),
+                Answer::Yes(who) if who.user.is_none() && !self.allow_anonymous => {
+                    let why = ": anonymous clients are not allowed";
+                    return refused(authenticator.name(), why);
+                }
+                Answer::Yes(mut who) => {
+                    who.rights = who.rights.or(rights);
+                    return Ok(who);
+                }
                 Answer::No(why) => return refused(authenticator.name(), &format!(": {why}")),
-                Answer::Next => {}
+                Answer::Next => rights = rights.or_else(|| authenticator.rights_of_unknown()),
                 Answer::Busy => {
                     let reason = ReasonCode::ServerBusy;
                     let why = format!("{}: too much is being asked", authenticator.name());
@@ -220,7 +234,10 @@ impl Chain {
             return refused("", "nobody knows such a client");
         }
         match self.allow_anonymous {
-            true => Ok(Authenticated::ANONYMOUS),
+            true => Ok(Authenticated {
+                rights,
+                ..Authenticated::ANONYMOUS
+            }),
             false => refused("", "anonymous clients are not allowed"),
         }
     }
@@ -333,6 +350,69 @@ mod tests {
         ] {
             let (found, _) = ask(&answers, allow_anonymous, said);
             assert_eq!(found, expected, "{answers:?} {allow_anonymous} {said:?}");
+        }
+    }
+
+    /// Nobody makes clients anonymous where that is not allowed.
+    #[test]
+    fn an_anonymous_yes_is_one_where_that_is_allowed() {
+        let yes = [Answer::Yes(Authenticated::ANONYMOUS)];
+        for (said, refused) in [
+            ((None, None), ReasonCode::NotAuthorized),
+            ((Some(""), None), ReasonCode::BadUserNameOrPassword),
+        ] {
+            assert_eq!(ask(&yes, true, said).0, Ok(None));
+            assert_eq!(ask(&yes, false, said).0, Err(refused));
+        }
+    }
+
+    /// Says [`Answer::Next`], and would have said what clients may do.
+    struct SayingRights;
+
+    impl Authenticator for SayingRights {
+        fn name(&self) -> &'static str {
+            "saying rights"
+        }
+
+        fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Answering<'a> {
+            Box::pin(std::future::ready(Answer::Next))
+        }
+
+        fn rights_of_unknown(&self) -> Option<OwnRights> {
+            Some(OwnRights::nothing("nobody"))
+        }
+    }
+
+    /// Of whom nothing is said, though it was asked, has no rights of its own:
+    /// that is another thing than none being asked for.
+    #[test]
+    fn who_is_passed_on_has_no_rights() {
+        let nothing = OwnRights::nothing("nobody");
+        let own = OwnRights::nothing("ann's");
+        let knows = |rights: Option<&OwnRights>| {
+            let who = Authenticated {
+                rights: rights.cloned(),
+                ..Authenticated::as_user("ann")
+            };
+            Arc::new(Saying(Answer::Yes(who), AtomicUsize::new(0))) as Arc<dyn Authenticator>
+        };
+        let passes = || Arc::new(SayingRights) as Arc<dyn Authenticator>;
+        for (authenticators, expected) in [
+            (vec![passes()], Some(&nothing)),
+            (vec![passes(), knows(None)], Some(&nothing)),
+            (vec![passes(), knows(Some(&own))], Some(&own)),
+            (vec![knows(None), passes()], None),
+            (vec![], None),
+        ] {
+            let chain = Chain::new(authenticators, true);
+            let mut asking = Box::pin(chain.authenticate(Credentials::NOBODY));
+            let polled = asking
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Ok(who)) = polled else {
+                panic!("nobody waits, and all get in");
+            };
+            assert_eq!(who.rights.as_ref(), expected);
         }
     }
 

@@ -180,11 +180,18 @@ impl Authenticator for PasswordFile {
 
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Answering<'a> {
         Box::pin(async move {
-            let (Some(name), Some(password)) = (credentials.user, credentials.password) else {
+            let Some(name) = credentials.user else {
                 return Answer::Next; // B11
             };
             let users = self.users();
             let known = users.get(name);
+            let Some(password) = credentials.password else {
+                return match known {
+                    // Nobody else answers for a user of the file.
+                    Some(_) => Answer::No("no password".into()),
+                    None => Answer::Next,
+                };
+            };
             let Some(stored) = known.or_else(|| users.stand_in(name)).cloned() else {
                 return Answer::Next; // There is nobody to be found out.
             };
@@ -305,12 +312,17 @@ mod tests {
         let stand_in = |name| Arc::as_ptr(users.stand_in(name).unwrap());
         assert_eq!(stand_in("nobody"), stand_in("nobody"));
         // Half a name is not asked about at all.
-        for half in [said(Some("ann"), None), said(None, Some(b"x"))] {
+        for (half, expected) in [
+            // A user of the file is the file's alone.
+            (said(Some("ann"), None), Answer::No("no password".into())),
+            (said(Some("nobody"), None), Answer::Next),
+            (said(None, Some(b"x")), Answer::Next),
+        ] {
             let mut asking = file.authenticate(half);
             let polled = asking
                 .as_mut()
                 .poll(&mut Context::from_waker(Waker::noop()));
-            assert_eq!(polled, Poll::Ready(Answer::Next));
+            assert_eq!(polled, Poll::Ready(expected));
         }
         assert_eq!(file.hashing.computed(), 5);
     }

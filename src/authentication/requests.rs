@@ -9,9 +9,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
@@ -37,6 +37,9 @@ use crate::config::HttpAddress;
 /// The most of an answer's body, and of what is before it, that is read.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 const HEADERS_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Services and what is between close connections that are idle for longer, and
+/// not always so that it is seen.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// How a service is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ pub struct Settings {
     pub headers_file: Option<PathBuf>,
     /// The authorities of its certificate; `None`: the system's.
     pub ca_file: Option<PathBuf>,
-    /// From the call to the whole answer.
+    /// From a request's turn to the whole answer; it waits as long for its turn.
     pub timeout: Duration,
     /// Requests at one time, and connections.
     pub connections_max: usize,
@@ -61,8 +64,8 @@ pub struct Requests {
     turns: Semaphore,
     // Those under way included.
     requests: AtomicUsize,
-    // Connections that wait for a request.
-    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    // Connections that wait for a request, and since when; the newest is last.
+    idle: Mutex<Vec<(SendRequest<Full<Bytes>>, Instant)>>,
 }
 
 /// What is read from files.
@@ -83,10 +86,12 @@ pub struct Reply {
 /// Why there is no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// Too many others are asking.
+    /// Too many others are asking: the service has not heard of it.
     Busy,
-    /// The service cannot be reached, or says what is no answer: why.
+    /// The service cannot be reached, or does not answer: why.
     Failed(String),
+    /// It answers, and not as a service does: why.
+    Invalid(String),
 }
 
 impl Requests {
@@ -97,9 +102,12 @@ impl Requests {
     pub fn new(settings: Settings) -> Result<Requests, FileError> {
         let loaded = Loaded::read(&settings)?;
         if settings.address.is_readable_on_the_way() {
-            let address = &settings.address;
-            tracing::warn!(%address, "whoever is on the way can read and change what is asked there: \
-                                      use https://");
+            let address = settings.address.without_query();
+            tracing::warn!(
+                address,
+                "whoever is on the way can read and change what is asked there: \
+                                      use https://"
+            );
         }
         Ok(Requests {
             loaded: RwLock::new(Arc::new(loaded)),
@@ -130,55 +138,67 @@ impl Requests {
     /// # Errors
     /// [`RequestError`].
     pub async fn get(&self) -> Result<Reply, RequestError> {
-        self.send(Method::GET, Bytes::new()).await
+        self.send(Method::GET, Bytes::new).await
     }
 
-    /// Asks by POST, with JSON. The question may be asked twice, when the service
-    /// closes a connection that was used before.
+    /// Asks by POST, with JSON, which is not made before it can be sent: many may
+    /// wait for that. The question may be asked twice, when the service closes a
+    /// connection that was used before.
     ///
     /// # Errors
     /// [`RequestError`].
-    pub async fn post(&self, json: String) -> Result<Reply, RequestError> {
-        self.send(Method::POST, json.into()).await
+    pub async fn post(&self, json: impl FnOnce() -> String) -> Result<Reply, RequestError> {
+        self.send(Method::POST, || json().into()).await
     }
 
-    async fn send(&self, method: Method, body: Bytes) -> Result<Reply, RequestError> {
+    async fn send(
+        &self,
+        method: Method,
+        body: impl FnOnce() -> Bytes,
+    ) -> Result<Reply, RequestError> {
         let all_max = self.settings.connections_max + self.settings.waiting_max;
         let Some(_counted) = Counted::below(&self.requests, all_max) else {
             return Err(RequestError::Busy);
         };
-        match timeout(self.settings.timeout, self.exchange(method, body)).await {
-            Ok(reply) => reply.map_err(RequestError::Failed),
-            Err(_) => Err(RequestError::Failed(format!(
-                "no answer within {} ms",
-                self.settings.timeout.as_millis()
-            ))),
+        // That others are before it is not the service's failure.
+        let turn = timeout(self.settings.timeout, self.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(RequestError::Busy);
+        };
+        match timeout(self.settings.timeout, self.exchange(method, body())).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                // The others may be as dead, and cost as long.
+                self.idle.lock().clear();
+                Err(RequestError::Failed(format!(
+                    "no answer within {} ms",
+                    self.settings.timeout.as_millis()
+                )))
+            }
         }
     }
 
-    async fn exchange(&self, method: Method, body: Bytes) -> Result<Reply, String> {
-        let turn = self.turns.acquire().await;
-        let _turn = turn.map_err(|_| "no request is sent any more".to_owned())?;
+    async fn exchange(&self, method: Method, body: Bytes) -> Result<Reply, RequestError> {
         let loaded = self.loaded.read().clone();
         loop {
             let request = self.request(&loaded, &method, &body);
-            let kept = self.take_idle();
+            let kept = self.take_idle(Instant::now());
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.connect(&loaded).await?,
+                None => self.connect(&loaded).await.map_err(RequestError::Failed)?,
             };
             if is_kept && connection.ready().await.is_err() {
                 continue; // Closed just now.
             }
             match read_reply(connection.send_request(request)).await {
                 // The service may have closed it while it was idle.
-                Err(_) if is_kept => {}
+                Err(RequestError::Failed(_)) if is_kept => {}
                 Err(why) => return Err(why),
                 Ok(reply) => {
                     // Those of before a reload are not used any more.
                     if Arc::ptr_eq(&loaded, &self.loaded.read()) {
-                        self.idle.lock().push(connection);
+                        self.idle.lock().push((connection, Instant::now()));
                     }
                     return Ok(reply);
                 }
@@ -186,10 +206,12 @@ impl Requests {
         }
     }
 
-    fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {
+    fn take_idle(&self, now: Instant) -> Option<SendRequest<Full<Bytes>>> {
         let mut idle = self.idle.lock();
-        idle.retain(|connection| !connection.is_closed());
-        idle.pop()
+        idle.retain(|(connection, since)| {
+            !connection.is_closed() && now.saturating_duration_since(*since) <= IDLE_MAX
+        });
+        idle.pop().map(|(connection, _)| connection)
     }
 
     fn request(&self, loaded: &Loaded, method: &Method, body: &Bytes) -> Request<Full<Bytes>> {
@@ -251,14 +273,19 @@ where
 
 async fn read_reply(
     response: impl Future<Output = hyper::Result<Response<Incoming>>>,
-) -> Result<Reply, String> {
-    let response = response.await.map_err(|error| error.to_string())?;
+) -> Result<Reply, RequestError> {
+    let response = response.await.map_err(|error| match error.is_parse() {
+        true => RequestError::Invalid(format!("the answer is no HTTP: {error}")),
+        false => RequestError::Failed(error.to_string()),
+    })?;
     let (head, body) = response.into_parts();
     let max_age = head.headers.get(CACHE_CONTROL);
     let max_age = max_age.and_then(|value| max_age_of(value.to_str().ok()?));
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-    // Too long, or cut off.
-    let body = body.map_err(|error| format!("the answer cannot be read: {error}"))?;
+    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+        true => RequestError::Invalid(format!("the answer has more than {ANSWER_BYTES_MAX} bytes")),
+        false => RequestError::Failed(format!("the answer is cut off: {error}")),
+    })?;
     Ok(Reply {
         status: head.status.as_u16(),
         max_age,
@@ -432,6 +459,111 @@ mod tests {
             let (found, why) = parse_headers(text).expect_err("it is wrong");
             assert_eq!(found, line, "{text}");
             assert!(!why.contains("canary"));
+        }
+    }
+
+    fn requests(timeout: Duration) -> Requests {
+        let settings = Settings {
+            address: "http://127.0.0.1:1/".parse().expect("it is an address"),
+            headers_file: None,
+            ca_file: None,
+            timeout,
+            connections_max: 1,
+            waiting_max: 1,
+        };
+        Requests::new(settings).expect("it needs no file")
+    }
+
+    /// Runs it with time and connections.
+    fn run<F: Future>(task: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(task)
+    }
+
+    /// Who waits in vain for others to be through has not asked, nor made what it
+    /// would have asked.
+    #[test]
+    fn who_has_no_turn_has_not_asked() {
+        let requests = requests(Duration::from_millis(10));
+        run(async {
+            let turn = requests.turns.acquire().await;
+            let asked = requests.post(|| panic!("it is not its turn")).await;
+            assert_eq!(asked, Err(RequestError::Busy));
+            drop(turn);
+            // Nothing listens at port 1.
+            let asked = requests.post(String::new).await;
+            assert!(matches!(asked, Err(RequestError::Failed(_))), "{asked:?}");
+        });
+    }
+
+    #[test]
+    fn kept_connections_are_not_used_when_they_are_old() {
+        let requests = requests(Duration::from_secs(5));
+        run(async {
+            let (near, _far) = tokio::io::duplex(64);
+            let start = Instant::now();
+            let keep = |connection| requests.idle.lock().push((connection, start));
+            keep(shake_hands(near).await.expect("nothing is said yet"));
+            let kept = requests.take_idle(start + IDLE_MAX).expect("it is young");
+            keep(kept);
+            let old = requests.take_idle(start + IDLE_MAX + Duration::from_millis(1));
+            assert!(old.is_none());
+            assert!(requests.idle.lock().is_empty());
+        });
+    }
+
+    /// What does not answer is perhaps dead, and others of its age are too.
+    #[test]
+    fn after_a_time_out_no_kept_connection_is_used() {
+        let requests = requests(Duration::from_millis(10));
+        run(async {
+            let mut far = Vec::new();
+            for _ in 0..2 {
+                let (near, other) = tokio::io::duplex(1024);
+                let connection = shake_hands(near).await.expect("nothing is said yet");
+                requests.idle.lock().push((connection, Instant::now()));
+                far.push(other);
+            }
+            let asked = requests.get().await;
+            let said = "no answer within 10 ms".to_owned();
+            assert_eq!(asked, Err(RequestError::Failed(said)));
+            assert!(requests.idle.lock().is_empty());
+        });
+    }
+
+    /// A service that answers is there, whatever it says.
+    #[test]
+    fn what_is_no_answer_is_told_from_none() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let too_long = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {0}\r\n\r\n{1}",
+            ANSWER_BYTES_MAX + 1,
+            "x".repeat(ANSWER_BYTES_MAX + 1)
+        );
+        for (said, is_answer) in [
+            (&*too_long, true),
+            ("220 mail.example ESMTP\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", false),
+            ("", false),
+        ] {
+            let found = run(async {
+                let (near, mut far) = tokio::io::duplex(1 << 20);
+                let mut connection = shake_hands(near).await.expect("nothing is said yet");
+                let reply = connection.send_request(Request::new(Full::default()));
+                let says = async {
+                    // An answer before the question would be none.
+                    _ = far.read(&mut [0; 1024]).await.expect("it is asked");
+                    far.write_all(said.as_bytes()).await.expect("it is read");
+                    far.shutdown().await.expect("it is read");
+                };
+                tokio::join!(read_reply(reply), says).0
+            });
+            match is_answer {
+                true => assert!(matches!(found, Err(RequestError::Invalid(_))), "{found:?}"),
+                false => assert!(matches!(found, Err(RequestError::Failed(_))), "{found:?}"),
+            }
         }
     }
 

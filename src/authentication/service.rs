@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::breaker::Breaker;
 use super::passwords::FileError;
-use super::remembered::Remembered;
+use super::remembered::{Question, Remembered};
 use super::requests::{self, Reply, RequestError, Requests};
 use super::{Answer, Answering, Authenticated, Authenticator, Credentials, is_name};
 use crate::access::OwnRights;
@@ -83,43 +83,80 @@ impl Service {
     }
 
     async fn find(&self, credentials: Credentials<'_>) -> Answer {
-        let asked = question(&credentials);
-        let (question, known) = self.remembered.look_up(asked.as_bytes(), Instant::now());
-        if let Some((finding, since)) = known {
-            return answer(finding, since.elapsed(), &credentials);
+        let (asked, known) = self.recall(&credentials, Instant::now());
+        if let Some(answer) = known {
+            return answer;
         }
-        let address = self.requests.address();
+        let address = self.requests.address().without_query();
         let Some(leave) = self.breaker.leave(Instant::now()) else {
             return Answer::Unavailable("it failed, and is left alone for a while".into());
         };
         let read = |reply: Reply| read_answer(reply.status, &reply.body, self.settings.rights);
-        let why = match self.requests.post(asked).await {
+        let why = match self.requests.post(|| question(&credentials)).await {
+            // The service has not been asked, and the breaker learns nothing.
             Err(RequestError::Busy) => return Answer::Busy,
             Err(RequestError::Failed(why)) => why,
+            // What one client brings about does not shut out the others.
+            Err(RequestError::Invalid(why)) => return Answer::Unavailable(why.into()),
+            Ok(reply) if is_failure(reply.status) => status_of(reply.status),
             Ok(reply) => match read(reply) {
                 Ok(finding) => {
                     if leave.succeeded() {
-                        tracing::info!(%address, "the service answers again");
+                        tracing::info!(address, "the service answers again");
                     }
-                    let now = Instant::now();
-                    let holds = match finding {
-                        Finding::Allow { .. } => self.settings.cache_yes,
-                        Finding::Deny | Finding::Ignore => self.settings.cache_no,
-                    };
-                    if !holds.is_zero() {
-                        let remembered = (finding.clone(), now);
-                        self.remembered.remember(question, remembered, now + holds);
+                    if let Some(asked) = asked {
+                        self.remember(asked, &finding, Instant::now());
                     }
                     return answer(finding, Duration::ZERO, &credentials);
                 }
-                Err(why) => why,
+                Err(why) => return Answer::Unavailable(why.into()),
             },
         };
         if leave.failed(Instant::now()) {
             let secs = self.settings.pause.as_secs();
-            tracing::error!(%address, why, "the service fails, and is not asked for {secs} s");
+            tracing::error!(
+                address,
+                why,
+                "the service fails, and is not asked for {secs} s"
+            );
         }
         Answer::Unavailable(why.into())
+    }
+
+    /// What was said before to the same question, if it holds at this moment; and
+    /// by what to remember an answer, if any is.
+    fn recall(
+        &self,
+        credentials: &Credentials<'_>,
+        now: Instant,
+    ) -> (Option<Question>, Option<Answer>) {
+        if self.settings.cache_yes.is_zero() && self.settings.cache_no.is_zero() {
+            return (None, None);
+        }
+        // The text goes at once: it can be six times what the client sent.
+        let (asked, known) = self
+            .remembered
+            .look_up(question(credentials).as_bytes(), now);
+        let answer = known.map(|(finding, since)| {
+            let age = now.saturating_duration_since(since);
+            answer(finding, age, credentials)
+        });
+        (Some(asked), answer)
+    }
+
+    /// An answer holds as long as is configured, and no longer than it says.
+    fn remember(&self, asked: Question, finding: &Finding, now: Instant) {
+        let holds = match finding {
+            Finding::Allow { lasts, .. } => {
+                let configured = self.settings.cache_yes;
+                lasts.map_or(configured, |lasts| lasts.min(configured))
+            }
+            Finding::Deny | Finding::Ignore => self.settings.cache_no,
+        };
+        if !holds.is_zero() {
+            let remembered = (finding.clone(), now);
+            self.remembered.remember(asked, remembered, now + holds);
+        }
     }
 }
 
@@ -130,6 +167,10 @@ impl Authenticator for Service {
 
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Answering<'a> {
         Box::pin(self.find(credentials))
+    }
+
+    fn rights_of_unknown(&self) -> Option<OwnRights> {
+        (self.settings.rights).then(|| OwnRights::nothing(RIGHTS_SOURCE))
     }
 }
 
@@ -183,15 +224,22 @@ fn answer(finding: Finding, age: Duration, credentials: &Credentials<'_>) -> Ans
     if user.is_none() && said.is_some_and(|user| !is_name(user)) {
         return Answer::No("the user's name has a control character".into());
     }
-    let lasts = lasts.map(|lasts| lasts.saturating_sub(age));
-    if lasts.is_some_and(|lasts| lasts.is_zero()) {
-        return Answer::No("what it said holds no longer".into());
-    }
     Answer::Yes(Authenticated {
         user: user.or_else(|| said.map(Arc::from)),
-        lasts,
+        // No answer is remembered for longer than that.
+        lasts: lasts.map(|lasts| lasts.saturating_sub(age)),
         rights,
     })
+}
+
+/// Whether a status says that the service fails, and not one client's question.
+fn is_failure(status: u16) -> bool {
+    // Request Timeout, and Too Many Requests.
+    matches!(status, 408 | 429 | 500..)
+}
+
+fn status_of(status: u16) -> String {
+    format!("it answers with status {status}")
 }
 
 /// What an answer of that status says. `takes_rights`: whether it also says what
@@ -211,7 +259,7 @@ pub fn read_answer(status: u16, body: &[u8], takes_rights: bool) -> Result<Findi
             });
         }
         401 | 403 => return Ok(Finding::Deny),
-        status => return Err(format!("it answers with status {status}")),
+        status => return Err(status_of(status)),
     }
     let wrong = |why: &str| format!("its answer {why}");
     let value: Value = serde_json::from_slice(body).map_err(|error| {
@@ -284,9 +332,11 @@ fn place_of(body: &[u8], error: &serde_json::Error) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
+    use crate::config::Config;
 
     fn allowed(user: Option<&str>, lasts: Option<u64>, rights: Option<OwnRights>) -> Finding {
         Finding::Allow {
@@ -451,6 +501,109 @@ mod tests {
         );
     }
 
+    fn service(address: &str, change: impl FnOnce(&mut HttpSettings)) -> Service {
+        let mut settings = Config::default().authentication.http;
+        settings.address = Some(address.parse().expect("it is an address"));
+        change(&mut settings);
+        let service = Service::open(&settings).expect("it needs no file");
+        service.expect("it has an address")
+    }
+
+    /// What ran out is asked again, and counts as no refusal.
+    #[test]
+    fn an_answer_is_remembered_as_long_as_it_lasts() {
+        let secs = Duration::from_secs;
+        let service = service("http://127.0.0.1:1/", |settings| {
+            (settings.cache_yes, settings.cache_no) = (secs(60), secs(30));
+        });
+        let ann = Credentials {
+            user: Some("ann"),
+            ..Credentials::NOBODY
+        };
+        let start = Instant::now();
+        let last = Duration::from_millis(1);
+        for (finding, holds) in [
+            (allowed(None, Some(10), None), secs(10)),
+            (allowed(None, Some(100), None), secs(60)),
+            (allowed(None, None, None), secs(60)),
+            (Finding::Deny, secs(30)),
+            (Finding::Ignore, secs(30)),
+        ] {
+            let (asked, _) = service.recall(&ann, start);
+            let asked = asked.expect("answers are remembered");
+            service.remember(asked, &finding, start);
+            let known = |age| service.recall(&ann, start + age).1;
+            let age = holds - last;
+            assert_eq!(known(age), Some(answer(finding, age, &ann)));
+            assert_eq!(known(holds), None);
+            service.remembered.forget();
+        }
+    }
+
+    /// Answers one request after the other, each on a connection of its own; ends
+    /// after the last.
+    fn serve(answers: Vec<(u16, &'static str)>) -> (String, std::thread::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = format!("http://{}/", listener.local_addr().expect("it has one"));
+        let serving = std::thread::spawn(move || {
+            for (status, body) in answers {
+                let (stream, _) = listener.accept().expect("somebody asks");
+                let mut reader = BufReader::new(&stream);
+                let mut len = 0;
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).expect("it is a request");
+                    let line = line.trim().to_ascii_lowercase();
+                    if let Some(said) = line.strip_prefix("content-length:") {
+                        len = said.trim().parse().expect("it is a number");
+                    }
+                    if line.is_empty() {
+                        break;
+                    }
+                }
+                reader.read_exact(&mut vec![0; len]).expect("it is whole");
+                let (len, close) = (body.len(), "Connection: close");
+                let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {len}\r\n{close}");
+                write!(&stream, "{head}\r\n\r\n{body}").expect("it is read");
+            }
+        });
+        (address, serving)
+    }
+
+    /// One client that the service cannot answer does not shut out the others; a
+    /// service that fails is left alone.
+    #[test]
+    fn what_one_client_brings_about_is_not_the_services_failure() {
+        let own = [
+            (400, ""),
+            (404, ""),
+            (413, ""),
+            (422, ""),
+            (302, ""),
+            (201, r#"{"result": "allow"}"#),
+            (200, "no JSON"),
+            (200, r#"{"result": "allow", "user": ""}"#),
+        ];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.expect("a runtime");
+        let left_alone = Answer::Unavailable("it failed, and is left alone for a while".into());
+        for status in [408, 429, 500, 503] {
+            let (address, serving) = serve([&own[..], &[(status, "")]].concat());
+            let service = service(&address, |settings| settings.failures_max = 1);
+            let ask = || runtime.block_on(service.authenticate(Credentials::NOBODY));
+            for said in own {
+                let found = ask();
+                assert!(matches!(found, Answer::Unavailable(_)), "{said:?}");
+                assert_ne!(found, left_alone, "{said:?}");
+            }
+            assert_ne!(ask(), left_alone);
+            serving.join().expect("it was asked each time");
+            assert_eq!(ask(), left_alone, "{status}");
+        }
+    }
+
     /// What is remembered does not last longer for it.
     #[test]
     fn who_is_let_in() {
@@ -497,7 +650,6 @@ mod tests {
             assert_eq!(answer(finding, secs(age), &said), expected);
         }
         for (finding, age, said) in [
-            (allowed(None, Some(10), None), 10, named("ann")),
             (allowed(None, None, None), 0, named("a\nb")),
             (Finding::Deny, 0, named("ann")),
         ] {

@@ -147,26 +147,31 @@ impl Tokens {
         let KeySource::Address(fetching) = &self.source else {
             return;
         };
-        let address = fetching.requests.address();
+        let address = &*fetching.requests.address().without_query();
+        // After a fault of its own it begins again, and not at once.
+        fetching.rest_out().await;
         loop {
             fetching.begin();
             let max_age = match self.fetch(&fetching.requests).await {
                 Ok((keys, max_age)) => {
                     let count = keys.len();
                     *self.keys.write() = keys.into();
-                    tracing::info!(%address, keys = count, "the keys of tokens were fetched");
+                    tracing::info!(address, keys = count, "the keys of tokens were fetched");
                     Ok(max_age)
                 }
                 Err(why) => {
                     failed();
                     match self.keys_len() {
                         0 => tracing::error!(
-                            %address, why,
+                            address,
+                            why,
                             "the keys of tokens cannot be fetched, and all tokens are refused until \
                              they can"
                         ),
                         keys => tracing::error!(
-                            %address, why, keys,
+                            address,
+                            why,
+                            keys,
                             "the keys of tokens cannot be fetched, and stay as they were"
                         ),
                     }
@@ -181,7 +186,7 @@ impl Tokens {
     async fn fetch(&self, requests: &Requests) -> Result<(Vec<Key>, Option<Duration>), String> {
         let reply = requests.get().await.map_err(|error| match error {
             RequestError::Busy => "it is being fetched".to_owned(),
-            RequestError::Failed(why) => why,
+            RequestError::Failed(why) | RequestError::Invalid(why) => why,
         })?;
         if reply.status != 200 {
             return Err(format!("the answer has status {}", reply.status));
@@ -393,13 +398,14 @@ impl Conversation for TokenMethod {
                 data: Vec::new(),
             },
             Err(why) => {
+                tracing::info!(client = ?who.client, %why, "a token is refused");
                 if let KeySource::Address(fetching) = &self.0.source
                     && str::from_utf8(data).is_ok_and(|token| self.0.may_be_of_other_key(token))
+                    && (fetching.want() || fetching.has_failed())
                 {
-                    // It cannot be waited for here: who tries again gets in.
-                    fetching.want();
+                    // Keys cannot be waited for here: who tries again gets in.
+                    return Step::Later;
                 }
-                tracing::info!(client = ?who.client, %why, "a token is refused");
                 Step::Reject
             }
         }
@@ -1061,6 +1067,49 @@ mod tests {
     }
 
     /// As an authenticator: what is no token is somebody else's to know.
+    /// Keys that are not here yet are not the client's failure.
+    #[test]
+    fn without_the_key_a_method_has_it_tried_again() {
+        let address = "http://127.0.0.1:1/".parse().expect("it is an address");
+        let settings = TokenSettings {
+            algorithms: vec![TokenAlgorithm::HS256],
+            keys_pause: Duration::from_secs(3600),
+            ..settings()
+        };
+        let tokens = Tokens::fetched_from(&address, settings).expect("it needs no file");
+        let method = TokenMethod(Arc::new(tokens));
+        let KeySource::Address(fetching) = &method.0.source else {
+            panic!("it has an address");
+        };
+        let who = Identity {
+            user: None,
+            client: crate::message::ClientId::new("c"),
+        };
+        let step = |token: &str| method.begin().step(&who, token.as_bytes());
+        let claims = serde_json::json!({"sub": "ann", "exp": 4_000_000_000_u64}).to_string();
+        let unknown = token(r#"{"alg":"HS256","kid":"other"}"#, &claims, hs256);
+        // The first fetch is about to begin, is under way, and has failed.
+        assert_eq!(step(&unknown), Step::Later);
+        fetching.begin();
+        assert_eq!(step(&unknown), Step::Later);
+        fetching.end(Err(()));
+        assert_eq!(step(&unknown), Step::Later);
+        let mut key = secret();
+        key["kid"] = "one".into();
+        let text = serde_json::json!({ "keys": [key] }).to_string();
+        let keys = parse_keys(&text, Path::new("keys"), &[TokenAlgorithm::HS256]);
+        *method.0.keys.write() = keys.expect("they are valid").into();
+        // A name that is not known may be a new key's, while keys are fetched.
+        fetching.begin();
+        assert_eq!(step(&unknown), Step::Later);
+        let wrong = token(r#"{"alg":"HS256","kid":"one"}"#, "{}", |_| vec![0; 32]);
+        assert_eq!(step(&wrong), Step::Reject);
+        fetching.end(Ok(None));
+        assert_eq!(step(&unknown), Step::Reject);
+        let right = token(r#"{"alg":"HS256","kid":"one"}"#, &claims, hs256);
+        assert!(matches!(step(&right), Step::Accept { .. }));
+    }
+
     #[test]
     fn a_password_is_no_token() {
         let tokens = tokens(&[secret()], settings()).unwrap();

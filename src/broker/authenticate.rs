@@ -138,6 +138,7 @@ impl Core {
                 Ok(Admission::Admitted(link))
             }
             Step::Reject => Err(rejected()), // [MQTT-4.12.0-4]
+            Step::Later => Err(not_now(ReasonCode::ServerUnavailable)),
         }
     }
 
@@ -178,6 +179,8 @@ impl Core {
             }
             // Somebody else than before is nobody here.
             Step::Accept { .. } | Step::Reject => return Err(Stop::Closed(rejected())), // [MQTT-4.12.1-2]
+            // DISCONNECT has no "server unavailable" (3.14.2.1).
+            Step::Later => return Err(Stop::Closed(not_now(ReasonCode::ServerBusy))),
         };
         match put_auth(
             &link.terms,
@@ -250,6 +253,11 @@ fn within_bounds(step: Step) -> Step {
         }
         step => step,
     }
+}
+
+fn not_now(reason: ReasonCode) -> Close {
+    let why = "who the client is cannot be found out now";
+    Close::new(reason, why)
 }
 
 fn rejected() -> Close {

@@ -116,6 +116,15 @@ impl HttpAddress {
         self.0.path_and_query().map_or("/", |path| path.as_str())
     }
 
+    /// For logs: what follows a `?` may be a secret.
+    pub fn without_query(&self) -> String {
+        let text = self.0.to_string();
+        match text.split_once('?') {
+            Some((address, _)) => address.to_owned(),
+            None => text,
+        }
+    }
+
     /// Whether others than this machine may read what goes there.
     pub fn is_readable_on_the_way(&self) -> bool {
         let is_here = match self.host().parse::<IpAddr>() {

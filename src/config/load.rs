@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -753,6 +754,39 @@ impl Loading {
                 let key = format!("authentication.{key}");
                 self.problem(self.source(&key), &key, text);
             }
+        }
+        self.check_time_for_services();
+    }
+
+    /// Who is closed before the service's time is up never finds out, nor does
+    /// the broker, that it fails.
+    fn check_time_for_services(&mut self) {
+        let http = &self.config.authentication.http;
+        if http.address.is_none() {
+            return;
+        }
+        let (limits, millis) = (&self.config.limits, http.timeout.as_millis());
+        let is_short = |timeout: Duration| timeout < http.timeout;
+        let general = is_short(limits.connect_timeout);
+        let listeners = self.config.listeners.iter().enumerate();
+        let short = listeners
+            .filter(|(_, listener)| (listener.limits.connect_timeout).is_some_and(is_short));
+        let short: Vec<_> = short.map(|(index, _)| index).collect();
+        if general {
+            let key = "authentication.http_timeout_ms";
+            let text = format!(
+                "is {millis}, more than limits.connect_timeout_ms, after which clients are closed: \
+                 lower it, or raise that"
+            );
+            self.problem(self.source(key), key, text);
+        }
+        for index in short {
+            let key = format!("listener[{index}].connect_timeout_ms");
+            let text = format!(
+                "is less than authentication.http_timeout_ms, which is {millis}: clients would be \
+                 closed before the service has failed"
+            );
+            self.problem(self.source(&key), &key, text);
         }
     }
 

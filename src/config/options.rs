@@ -187,7 +187,8 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("authentication.http_ca_file", authentication.http.ca_file: FilePath(PEM),
         "The authorities of the service's certificate. Not set: those of the system."),
     option!("authentication.http_timeout_ms", authentication.http.timeout: Millis(10, TEN_MINUTES_MS),
-        "How long a question may take, from when it has to be asked to its whole answer."),
+        "How long a question may take, from when it is asked to its whole answer; it may wait as long \
+         for its turn before. At most connect_timeout_ms."),
     option!("authentication.http_connections_max", authentication.http.connections_max: Number(1, 10_000),
         "Questions that are asked at one time, each on a connection of its own."),
     option!("authentication.http_waiting_max", authentication.http.waiting_max: Number(1, 1_000_000),

@@ -122,6 +122,9 @@ async fn read_connect<S: Stream>(
                 if has_method && close.reason == ReasonCode::NotAuthorized {
                     note_failure(peer, &connect, shared);
                 }
+                if has_method && close.reason == ReasonCode::ServerUnavailable {
+                    core.counters().refused_unavailable.increment();
+                }
                 tracing::info!(%peer, ?client, reason = ?close.reason, why = %close.why, "CONNECT refused");
                 return Err(refusal(&connect, &close, core.session_settings()));
             }

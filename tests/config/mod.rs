@@ -638,6 +638,13 @@ const ERRORS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[authentication]\nhttp_address = 'http://[::1]/'\nhttp_timeout_ms = 600\n[limits]\nconnect_timeout_ms = 500\n[[listener]]\naddress = '127.0.0.1:1'\nconnect_timeout_ms = 599\n[[listener]]\naddress = '127.0.0.1:2'\nconnect_timeout_ms = 600",
+        &[
+            "rotamq.toml:3: authentication.http_timeout_ms: is 600, more than limits.connect_timeout_ms, after which clients are closed: lower it, or raise that",
+            "rotamq.toml:8: listener[0].connect_timeout_ms: is less than authentication.http_timeout_ms, which is 600: clients would be closed before the service has failed",
+        ],
+    ),
+    (
         "[session]\nfull = 'End'",
         &[
             "rotamq.toml:2: session.full: must be \"end\", \"refuse\" or \"drop-oldest\", not \"End\"",
@@ -986,6 +993,10 @@ fn services_that_are_asked() {
         assert_eq!((address.host(), address.port()), (host, port), "{text}");
         assert_eq!(address.path(), path, "{text}");
         assert_eq!(address.is_readable_on_the_way(), is_readable, "{text}");
+        let (shown, _) = text.split_once('?').unwrap_or((text, ""));
+        let shown = shown.trim_end_matches('/');
+        let logged = address.without_query();
+        assert_eq!(logged.trim_end_matches('/'), shown, "what may be secret");
     }
     let http = |text: &str| file(&format!("[authentication]\n{text}"));
     for text in [

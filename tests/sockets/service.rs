@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::certificates::{Authority, Files};
 use crate::clients::{Options, PAHO, PAHO_5, PAHO_31};
 use crate::process::{Program, file, output};
-use crate::tokens::{now, token, url};
+use crate::raw::Raw;
+use crate::tokens::{by_auth, connect, now, token, url};
 use crate::wait::{DEADLINE, until};
 
 /// `service.py`.
@@ -391,6 +392,11 @@ fn keys_are_fetched_again_when_a_token_names_a_new_one() {
     let old_token = signed("old", &old_pair);
     let ended = PAHO_5.refused(&of(&program, "c", "ann", &old_token));
     assert_eq!(ended.reason, Some(0x88));
+    // Nor by AUTH, which is told the same: it is not the token that is wrong.
+    let mut raw = Raw::open(program.address);
+    raw.send(&connect(5, 0x02, &by_auth(&old_token), &[]));
+    let connack = raw.packet();
+    assert_eq!((connack[0], connack[3]), (0x20, 0x88));
     service.publishes(std::slice::from_ref(&old));
     until("the keys are there", || {
         is_let_in(&program, "ann", &old_token)

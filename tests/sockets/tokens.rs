@@ -210,7 +210,7 @@ fn the_connection_ends_with_the_token() {
 }
 
 /// The properties that have a token for the method JWT.
-fn by_auth(token: &str) -> Vec<u8> {
+pub fn by_auth(token: &str) -> Vec<u8> {
     let named = [&[0x15][..], &raw::text("JWT"), &[0x16], &raw::text(token)].concat();
     // A packet is a first byte and then the same: a length, and so many bytes.
     raw::packet(0, &named).split_off(1)
@@ -223,7 +223,7 @@ fn raw_auth(raw: &mut Raw, token: &str) {
 }
 
 /// CONNECT of a client that leaves its identifier to the broker.
-fn connect(level: u8, flags: u8, properties: &[u8], fields: &[u8]) -> Vec<u8> {
+pub fn connect(level: u8, flags: u8, properties: &[u8], fields: &[u8]) -> Vec<u8> {
     let begin = [&raw::text("MQTT")[..], &[level, flags, 0, 0], properties].concat();
     raw::packet(0x10, &[&begin[..], &[0, 0], fields].concat())
 }
