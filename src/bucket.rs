@@ -19,6 +19,7 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 pub struct Bucket {
     per_sec: NonZeroU64,
     burst_nanos: u64,
+    debt_nanos_max: u64,
     // In nanoseconds: at a million a second, a microsecond is one too many.
     full_at: u64,
 }
@@ -30,7 +31,18 @@ impl Bucket {
         Bucket {
             per_sec,
             burst_nanos: burst_nanos.max(one_nanos(per_sec)),
+            debt_nanos_max: u64::MAX,
             full_at: 0,
+        }
+    }
+
+    /// One that forgets debt beyond what comes in within `debt`: so long, or
+    /// until one comes in, it makes anybody wait at most.
+    pub fn with_debt_max(self, debt: Duration) -> Bucket {
+        let debt_nanos = u64::try_from(debt.as_nanos()).unwrap_or(u64::MAX);
+        Bucket {
+            debt_nanos_max: debt_nanos.max(one_nanos(self.per_sec)),
+            ..self
         }
     }
 
@@ -49,19 +61,26 @@ impl Bucket {
     /// Takes out `count`, also if there is not as much in it: then it is in
     /// debt. From when on there is one to be taken again, which may be past.
     pub fn take(&mut self, count: u64, now: Time) -> Time {
-        self.full_at = self
-            .full_at
-            .max(nanos(now))
-            .saturating_add(cost_nanos(self.per_sec, count));
+        let now = nanos(now);
+        let full_at = (self.full_at.max(now)).saturating_add(cost_nanos(self.per_sec, count));
+        let latest = now
+            .saturating_add(self.left_over())
+            .saturating_add(self.debt_nanos_max);
+        // An earlier moment than the last does not forget what that has left.
+        self.full_at = full_at.min(latest.max(self.full_at));
         self.ready_at()
     }
 
     /// From when on there is one to be taken.
     pub fn ready_at(&self) -> Time {
-        let left_over = self.burst_nanos - one_nanos(self.per_sec);
-        let ready = self.full_at.saturating_sub(left_over);
+        let ready = self.full_at.saturating_sub(self.left_over());
         // Not a moment too early.
         Time::from_micros(ready.div_ceil(1000))
+    }
+
+    /// How far from full it may be and there still is one in it.
+    fn left_over(&self) -> u64 {
+        self.burst_nanos - one_nanos(self.per_sec)
     }
 }
 
@@ -148,6 +167,26 @@ mod tests {
         assert_eq!(bucket.room(now + 9 * SECOND), 0);
         assert_eq!(bucket.room(ready), 1);
         assert_eq!(bucket.room(now + 10 * SECOND), 100);
+    }
+
+    #[test]
+    fn debt_beyond_its_bound_is_forgotten() {
+        for per_sec in [1, 3, 100, 1_000_000] {
+            let mut bucket = bucket(per_sec, SECOND).with_debt_max(2 * SECOND);
+            let now = start();
+            for count in [10 * per_sec, 1, u64::MAX] {
+                assert_eq!(bucket.take(count, now), now + 2 * SECOND);
+            }
+            assert_eq!(bucket.room(now + 2 * SECOND), 1);
+            // Less than that is kept to the last.
+            let (now, spacing) = (now + SECOND, SECOND / per_sec as u32);
+            let ready = bucket.take(1, now);
+            assert!(ready >= now + SECOND + spacing, "{per_sec}");
+            assert!(ready <= now + SECOND + spacing + MICRO, "{per_sec}");
+        }
+        // One always has to be waited for.
+        let mut least = bucket(1, SECOND).with_debt_max(SECOND / 10);
+        assert_eq!(least.take(5, start()), start() + SECOND);
     }
 
     /// C23: with a short burst a storm is let in steadily from its beginning.

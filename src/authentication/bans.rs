@@ -165,10 +165,13 @@ impl Table {
         });
         let entry = &mut set[place];
         if found.is_none() || now >= entry.since + self.within {
+            // A failure that was under way when the ban came does not lift it.
+            let until = found.map(|_| entry.until).filter(|until| now < *until);
             *entry = Entry {
                 of: key,
                 since: now,
-                ..Entry::default()
+                count: 0,
+                until: until.unwrap_or_default(),
             };
         }
         entry.count += 1;
@@ -252,6 +255,23 @@ mod tests {
         assert!(bans.is_banned(a, "any", banned + 5 * MINUTE - Duration::from_micros(1)));
         assert!(!bans.is_banned(a, "any", banned + 5 * MINUTE));
         assert!(!bans.failed(a, "any", banned + 5 * MINUTE));
+    }
+
+    /// One whose password was still being hashed when the ban came.
+    #[test]
+    fn a_late_failure_does_not_lift_a_ban() {
+        let bans = bans(2, 0);
+        let (a, b) = (ip("192.0.2.1"), ip("192.0.2.2"));
+        let start = Time::ZERO + MINUTE;
+        assert!(!bans.failed(a, "x", start));
+        assert!(bans.failed(a, "x", start));
+        assert!(!bans.failed(a, "x", start + 2 * MINUTE));
+        assert!(bans.is_banned(a, "x", start + 2 * MINUTE));
+        assert!(!bans.is_banned(b, "x", start + 2 * MINUTE));
+        // Nor does it make it longer, unless it is one too many again.
+        assert!(!bans.is_banned(a, "x", start + 5 * MINUTE));
+        assert!(bans.failed(a, "x", start + 2 * MINUTE));
+        assert!(bans.is_banned(a, "x", start + 5 * MINUTE));
     }
 
     #[test]

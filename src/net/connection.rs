@@ -67,8 +67,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         shared: Open,
         link: Link,
         rest: Vec<u8>,
-        pace: Option<Box<Pace>>,
+        mut pace: Option<Box<Pace>>,
     ) -> Connection<S> {
+        if let Some(pace) = &mut pace {
+            pace.note_rest(rest.len());
+        }
         Connection {
             stream,
             peer: peer.into(),
@@ -127,6 +130,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     if self.is_due(&stop) {
                         return Poll::Ready(Err(stop));
                     }
+                    // What is on its way goes out as fast as it can, or every
+                    // stop would last as long as it may; writing is tried again.
+                    idle &= self.pace.take().is_none();
                 }
                 Exchange::Open { retry, backlog } => {
                     idle &= link.is_resuming == was_resuming;

@@ -4,7 +4,8 @@
 //! Owns from when on it may be read, and be written, again. Drops nothing: what
 //! is not read waits with the client, what is not written in the session. A
 //! connection pays for what it has done and waits until that is paid; so those
-//! that share a rate take turns, and none looks before its own has come.
+//! that share a rate take turns, and none looks before its own has come. A new
+//! connection waits for its first turn too: coming again is not quicker.
 
 use std::num::NonZeroU64;
 use std::pin::Pin;
@@ -25,8 +26,11 @@ use crate::message::Time;
 
 /// What a rate lets through at once, after a rest.
 const BURST: Duration = Duration::from_secs(1);
+/// For longer than so nobody waits for what others have done: beyond it a rate
+/// forgets what it is owed.
+const DEBT_MAX: Duration = Duration::from_secs(2);
 /// Of a second's bytes, what is read or written at once at most when there is
-/// less room than that.
+/// less room than that; the less the more is owed, so that it is rarely forgotten.
 const STEPS_PER_SEC: u64 = 8;
 /// Read at once from who may not go on as it likes, in bytes: what of it cannot
 /// be handled yet is kept.
@@ -55,7 +59,10 @@ struct Flow {
 impl Scope {
     /// `None`: nothing is bounded.
     pub fn new(rates: &Rates) -> Option<Arc<Scope>> {
-        let bucket = |rate| NonZeroU64::new(rate).map(|rate| Bucket::new(rate, BURST));
+        let bucket = |rate| {
+            let rate = NonZeroU64::new(rate)?;
+            Some(Bucket::new(rate, BURST).with_debt_max(DEBT_MAX))
+        };
         let flow = |messages, bytes| {
             Mutex::new(Flow {
                 messages: bucket(messages),
@@ -81,8 +88,16 @@ impl Flow {
 
     fn bytes_max(&self, now: Time) -> Option<u64> {
         let bucket = self.bytes.as_ref()?;
-        let step = (bucket.per_sec() / STEPS_PER_SEC).max(1);
-        Some(bucket.room(now).max(step))
+        let owed = bucket.ready_at().since(now).min(DEBT_MAX);
+        let share = (DEBT_MAX - owed).as_micros() * u128::from(bucket.per_sec());
+        let step = share / DEBT_MAX.as_micros() / u128::from(STEPS_PER_SEC);
+        Some(bucket.room(now).max(step as u64).max(1))
+    }
+
+    /// From when on one more may have its turn.
+    fn ready_at(&self) -> Time {
+        let buckets = [&self.messages, &self.bytes].into_iter().flatten();
+        buckets.map(Bucket::ready_at).max().unwrap_or_default()
     }
 
     /// Until when that has to be waited for.
@@ -155,8 +170,10 @@ pub struct Pace {
     writing: Wait,
     // How long it waited last because there is no memory; zero: it did not.
     pause: Duration,
-    // Whether it waits for that now.
-    waits_for_memory: bool,
+    // Until when it waits for that, apart from what a rate makes it wait.
+    memory_until: Time,
+    // Read with the CONNECT, and not paid for yet.
+    unpaid: usize,
     written: Packets,
 }
 
@@ -168,14 +185,15 @@ struct Wait {
 }
 
 impl Wait {
-    /// Whether it is over; otherwise the connection looks again then, or some
-    /// time before.
-    fn is_over(&mut self, clock: &Clock, now: Time, cx: &mut Context<'_>) -> bool {
-        if now >= self.until {
+    /// Whether it, and what else ends at `other`, is over; otherwise the
+    /// connection looks again then, or some time before.
+    fn is_over(&mut self, other: Time, clock: &Clock, now: Time, cx: &mut Context<'_>) -> bool {
+        let until = self.until.max(other);
+        if now >= until {
             self.sleep = None;
             return true;
         }
-        let look = clock.instant(self.until.min(now + LOOK_EVERY));
+        let look = clock.instant(until.min(now + LOOK_EVERY));
         let sleep = (self.sleep).get_or_insert_with(|| Box::pin(sleep_until(look)));
         sleep.as_mut().reset(look);
         if sleep.as_mut().poll(cx).is_ready() {
@@ -192,12 +210,20 @@ impl Pace {
         user: Option<UserScope>,
         listener: Option<Arc<Scope>>,
     ) -> Option<Box<Pace>> {
-        let pace = Pace {
+        let mut pace = Pace {
             client,
             user,
             listener,
             ..Pace::default()
         };
+        // Behind those that are here: nobody is served sooner for coming again.
+        let ready_at = |way: fn(&Scope) -> &Mutex<Flow>| {
+            let scopes = pace.scopes().flatten();
+            let ready = scopes.map(|scope| way(scope).lock().ready_at());
+            ready.max().unwrap_or_default()
+        };
+        let (reading, writing) = (ready_at(|at| &at.incoming), ready_at(|at| &at.outgoing));
+        (pace.reading.until, pace.writing.until) = (reading, writing);
         pace.has_rates().then(|| Box::new(pace))
     }
 
@@ -222,13 +248,21 @@ impl Pace {
         shedding: Shedding,
         cx: &mut Context<'_>,
     ) -> bool {
+        self.note_shedding(shedding);
+        !self.reading.is_over(self.memory_until, clock, now, cx)
+    }
+
+    /// When there is memory again, nobody waits for it any more.
+    fn note_shedding(&mut self, shedding: Shedding) {
         if shedding < Shedding::Publishers {
-            self.pause = Duration::ZERO;
-            if std::mem::take(&mut self.waits_for_memory) {
-                self.reading.until = now;
-            }
+            (self.pause, self.memory_until) = (Duration::ZERO, Time::ZERO);
         }
-        !self.reading.is_over(clock, now, cx)
+    }
+
+    /// So many bytes came with the CONNECT; they are paid for when they are
+    /// handled.
+    pub fn note_rest(&mut self, count: usize) {
+        self.unpaid = count;
     }
 
     /// How many bytes may be read at once.
@@ -268,12 +302,12 @@ impl Pace {
         counters: &Counters,
     ) {
         let (_, messages) = Packets::default().follow(packets, u64::MAX);
-        self.pay_for_reading(messages, 0, now, counters);
+        let bytes = std::mem::take(&mut self.unpaid);
+        self.pay_for_reading(messages, bytes, now, counters);
         let publishes = messages > 0 || left.first().is_some_and(is_publish);
         if shedding == Shedding::Publishers && publishes {
             self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-            self.waits_for_memory = true;
-            self.reading.until = self.reading.until.max(now + self.pause);
+            self.memory_until = self.memory_until.max(now + self.pause);
             counters.reads_delayed_memory.increment();
         }
     }
@@ -304,7 +338,7 @@ impl Pace {
 
     /// Whether the connection is not to be written now. It is woken when it is.
     pub fn delays_writing(&mut self, clock: &Clock, now: Time, cx: &mut Context<'_>) -> bool {
-        !self.writing.is_over(clock, now, cx)
+        !self.writing.is_over(Time::ZERO, clock, now, cx)
     }
 
     /// How many bytes of `piece`, which is next, may be written at once: one at
@@ -524,7 +558,8 @@ mod tests {
         // The first had the burst.
         let shares = paces.iter().skip(1).map(|(_, read)| *read);
         let (least, most) = (shares.clone().min().unwrap(), shares.max().unwrap());
-        assert!(most - least <= step, "{least} to {most}");
+        // Those behind it had longer steps until much was owed: some more than one.
+        assert!(most - least <= step + step / 8, "{least} to {most}");
         // Nobody looked in vain; the first read left room.
         assert_eq!(counters.read().reads_delayed_listener, turns - 1);
     }
@@ -539,7 +574,7 @@ mod tests {
         let mut pace = Pace::new(client, user, listener).unwrap();
         assert_eq!(pace.read_max(start()), 100);
         pace.note_read(1000, start(), &counters);
-        assert!(pace.reading.until >= start() + 9 * SECOND);
+        assert_eq!(pace.reading.until, start() + DEBT_MAX);
         let counts = counters.read();
         assert_eq!(counts.reads_delayed_user, 1);
         assert_eq!(counts.reads_delayed_client, 0);
@@ -579,7 +614,8 @@ mod tests {
         let mut now = start();
         let note = |pace: &mut Pace, bytes: &[u8], left: &[u8], now| {
             pace.note_handled(bytes, left, Shedding::Publishers, now, &counters);
-            pace.reading.until.since(now)
+            assert_eq!(pace.reading.until, Time::ZERO, "that is a rate's");
+            pace.memory_until.since(now)
         };
         assert_eq!(note(&mut pace, &ping, &[], now), Duration::ZERO);
         let mut expected = PAUSE_MIN;
@@ -593,5 +629,102 @@ mod tests {
         assert_eq!(note(&mut pace, &[], &publish[..3], now), PAUSE_MAX);
         assert_eq!(pace.read_max(now), SLOW_READ_MAX);
         assert_eq!(counters.read().reads_delayed_memory, 21);
+        pace.note_shedding(Shedding::Newcomers);
+        assert_eq!(pace.memory_until, Time::ZERO);
+        assert_eq!(pace.read_max(now), READ_MAX);
+    }
+
+    /// Each wait is its own: memory that is there again pays for no message.
+    #[test]
+    fn the_end_of_a_shortage_does_not_end_the_wait_for_a_rate() {
+        let counters = Counters::default();
+        let mut pace = Pace::new(Scope::new(&rates(1, 0)), None, None).unwrap();
+        let publish = packet(0x32, 5);
+        pace.note_handled(&publish, &[], Shedding::Publishers, start(), &counters);
+        assert_eq!(pace.memory_until, start() + PAUSE_MIN);
+        pace.note_shedding(Shedding::Nothing);
+        assert_eq!(pace.memory_until, Time::ZERO);
+        assert_eq!(pace.reading.until, start() + SECOND);
+    }
+
+    /// What came with a CONNECT is paid for like the rest, when its turn comes.
+    #[test]
+    fn what_comes_with_a_connect_is_paid_for() {
+        let counters = Counters::default();
+        let listener = Scope::new(&rates(0, 100));
+        let publish = packet(0x30, 148);
+        let mut pace = Pace::new(None, None, listener.clone()).unwrap();
+        pace.note_rest(publish.len());
+        assert_eq!(pace.reading.until, Time::ZERO);
+        pace.note_handled(&publish, &[], Shedding::Nothing, start(), &counters);
+        assert!(pace.reading.until >= start() + SECOND / 2);
+        let until = pace.reading.until;
+        pace.note_handled(&[], &[], Shedding::Nothing, start(), &counters);
+        assert_eq!(pace.reading.until, until, "once");
+    }
+
+    /// C25: one that connects, publishes, and goes, again and again, waits like
+    /// everybody; and nobody ever waits long for what it has left unpaid.
+    #[test]
+    fn who_comes_again_and_again_is_no_quicker() {
+        const CHURNING: usize = 8;
+        const SECS: u64 = 100;
+        let counters = Counters::default();
+        for (rates, batch) in [(rates(10, 0), 1), (rates(0, 150), 1), (rates(10, 0), 50)] {
+            let publishes = packet(0x30, 13).repeat(batch);
+            let listener = Scope::new(&rates);
+            let connect = |now: Time| {
+                let mut pace = Pace::new(None, None, listener.clone()).unwrap();
+                pace.note_rest(publishes.len());
+                let until = pace.reading.until.max(now);
+                (pace, until)
+            };
+            let turn = |pace: &mut Pace, now| {
+                let len = pace.handled_max(&publishes, now);
+                let (handled, left) = publishes.split_at(len);
+                pace.note_handled(handled, left, Shedding::Nothing, now, &counters);
+                len / 15
+            };
+            let mut churning: Vec<_> = (0..CHURNING).map(|_| connect(start())).collect();
+            let mut steady = connect(start()).0;
+            let (mut now, mut handled) = (start(), 0);
+            let mut steadily = 0;
+            while now < start() + SECS as u32 * SECOND {
+                let (next, at) = (churning.iter().map(|(_, until)| *until).enumerate())
+                    .min_by_key(|(_, until)| *until)
+                    .unwrap();
+                if steady.reading.until <= at {
+                    now = now.max(steady.reading.until);
+                    steady.note_rest(publishes.len());
+                    handled += turn(&mut steady, now);
+                    steadily += 1;
+                    assert!(steady.reading.until <= now + DEBT_MAX);
+                } else {
+                    now = now.max(at);
+                    handled += turn(&mut churning[next].0, now);
+                    // It goes without waiting for what it owes.
+                    churning[next] = connect(now);
+                }
+            }
+            // The burst, and the last turns.
+            assert!(handled as u64 <= 10 * (SECS + 4), "{handled}");
+            assert!(steadily >= SECS / 2, "{steadily}");
+        }
+    }
+
+    /// More than a rate has turns for: none waits for longer than the bound.
+    #[test]
+    fn a_crowd_that_shares_a_rate_makes_nobody_wait_long() {
+        let counters = Counters::default();
+        let listener = Scope::new(&rates(1, 1));
+        for _ in 0..1000 {
+            let mut pace = Pace::new(None, None, listener.clone()).unwrap();
+            assert!(pace.reading.until <= start() + DEBT_MAX);
+            pace.note_read(1000, start(), &counters);
+            assert!(pace.reading.until <= start() + DEBT_MAX);
+        }
+        let late = Pace::new(None, None, listener.clone()).unwrap();
+        assert_eq!(late.reading.until, start() + DEBT_MAX);
+        assert_eq!(late.writing.until, Time::ZERO);
     }
 }

@@ -432,6 +432,28 @@ fn what_goes_out_slowly_is_bounded_as_for_a_slow_reader() {
     assert!(broker.counts().writes_delayed_client > 0);
 }
 
+/// What is on its way when the broker stops is not written at a rate.
+#[test]
+fn a_stop_does_not_wait_for_a_rate() {
+    let broker = broker_with(|config| {
+        config.listeners[0].rates = bytes_out(10);
+        config.limits.stop_timeout = Duration::from_secs(60);
+    });
+    let mut slow = Raw::connect(broker.address(), Version::V311, "slow");
+    slow.send(&raw::subscribe(1, "t", 0));
+    assert_eq!(slow.packet(), [0x90, 3, 0, 1, 0]);
+    slow.send(&raw::publish("t", &[b'x'; 1000], 0, 0));
+    until("it is written later", || {
+        broker.counts().writes_delayed_listener > 0
+    });
+    let start = Instant::now();
+    broker.stop();
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    let lens: Vec<_> = slow.until_closed().iter().map(Vec::len).collect();
+    assert_eq!(lens, [1 + 2 + 3 + 1000]);
+}
+
 /// One that is slowed down slows down nobody else.
 #[test]
 fn others_are_not_slowed_down() {
