@@ -289,7 +289,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let pace = self.pace.get_or_insert_default();
         let end = pace.handled_max(bytes, now);
-        let done = self.handle_all(local, &bytes[..end], now)?;
+        let result = self.handle_all(local, &bytes[..end], now);
+        // Who says DISCONNECT behind them has to pay for them too.
+        let done = *result.as_ref().unwrap_or(&end);
         self.fresh = end < bytes.len();
         let core = &self.shared.core;
         if let Some(pace) = &mut self.pace {
@@ -297,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let shedding = core.memory().shedding();
             pace.note_handled(handled, left, shedding, now, core.counters());
         }
-        Ok(done)
+        result
     }
 
     /// Handles all whole packets; how many bytes they were.

@@ -432,6 +432,27 @@ fn what_goes_out_slowly_is_bounded_as_for_a_slow_reader() {
     assert!(broker.counts().writes_delayed_client > 0);
 }
 
+/// CONNECT, PUBLISH and DISCONNECT in one piece, again and again.
+#[test]
+fn who_comes_again_for_each_message_is_no_quicker() {
+    for rates in [messages_in(1), bytes_in(30)] {
+        let broker = broker_with(|config| config.listeners[0].rates = rates);
+        let mut subscriber = Raw::connect(broker.address(), Version::V311, "subscriber");
+        subscriber.send(&raw::subscribe(1, "t", 0));
+        assert_eq!(subscriber.packet(), [0x90, 3, 0, 1, 0]);
+        let start = Instant::now();
+        for number in 0..4 {
+            let mut batch = raw::connect(Version::V311, &format!("{number}"), true, 0);
+            batch.extend(raw::publish("t", &[number; 24], 0, 0));
+            batch.extend([0xE0, 0]);
+            let mut client = Raw::open(broker.address());
+            client.send(&batch);
+            assert_eq!(*subscriber.packet().last().unwrap(), number);
+        }
+        assert!(start.elapsed() >= Duration::from_millis(1500));
+    }
+}
+
 /// What is on its way when the broker stops is not written at a rate.
 #[test]
 fn a_stop_does_not_wait_for_a_rate() {
