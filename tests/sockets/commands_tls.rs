@@ -1,27 +1,15 @@
 //! `rotamq pub`, `sub` and `queue` over TLS and Unix sockets.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use rotamq::Broker;
-use rotamq::config::{Address, ClientCertificates, Listener, TlsSettings, TlsVersion};
+use rotamq::config::{Address, ClientCertificates, Listener, TlsVersion};
 
 use crate::certificates::{Authority, Files};
 use crate::clients::{MOSQUITTO, broker_with};
 use crate::process::{file, rotamq};
-use crate::tls::{listener, tcp};
+use crate::tls::{broker, tcp};
 use crate::wait::until;
-
-/// A broker that speaks TLS, on its first listener plain.
-fn broker(server: &Files, change: impl FnOnce(&mut TlsSettings)) -> (Broker, SocketAddr) {
-    let broker = broker_with(|config| {
-        let mut listener = listener(server);
-        change(&mut listener.tls);
-        config.listeners.push(listener);
-    });
-    let address = tcp(&broker, 1);
-    (broker, address)
-}
 
 /// The exit code, what is printed, and what is complained of.
 fn run(command: &[&str]) -> (Option<i32>, String, String) {

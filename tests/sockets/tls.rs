@@ -24,7 +24,7 @@ use crate::raw::{self, Raw};
 use crate::wait::{DEADLINE, until};
 
 /// A broker that speaks TLS, on its first listener plain.
-fn broker(server: &Files, change: impl FnOnce(&mut TlsSettings)) -> (Broker, SocketAddr) {
+pub fn broker(server: &Files, change: impl FnOnce(&mut TlsSettings)) -> (Broker, SocketAddr) {
     let broker = broker_with(|config| {
         let mut listener = listener(server);
         change(&mut listener.tls);
