@@ -46,6 +46,7 @@ pub struct Config {
     pub queues: QueuesSettings,
     /// Settings by queue name, the first that fits counts.
     pub queue: Vec<QueueSettings>,
+    pub sys: SysSettings,
     pub log: LogSettings,
 }
 
@@ -670,6 +671,13 @@ pub enum Undecided {
     Redeliver,
 }
 
+/// What the broker says of itself below `$SYS`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SysSettings {
+    /// How often it says what has changed; zero: never.
+    pub interval: Duration,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
@@ -773,6 +781,9 @@ impl Default for Config {
                 default: QueueSettings::default(),
             },
             queue: Vec::new(),
+            sys: SysSettings {
+                interval: Duration::from_secs(10),
+            },
             log: LogSettings {
                 level: LogLevel::Info,
                 format: LogFormat::Text,

@@ -73,6 +73,11 @@ pub(super) const SECTIONS: &[Section] = &[
               queue that no [[queue]] below gives others.",
     },
     Section {
+        name: "sys",
+        doc: "What the broker says of itself to its clients: topics below $SYS/broker/ as mosquitto \
+              has them, and some of its own below $SYS/broker/rotamq/; see docs/metrics.md.",
+    },
+    Section {
         name: "log",
         doc: "What is logged, to standard error. Never a line a message, unless level says so.",
     },
@@ -392,6 +397,8 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("queues.sys_interval_secs", queues.sys_interval: Secs(0, DAY_SECS),
         "How often each queue's numbers are published below $SYS/broker/queues/NAME/, as long as \
          anybody subscribes to them. 0: never."),
+    option!("sys.interval_secs", sys.interval: Secs(0, DAY_SECS),
+        "How often what has changed is published there, to be retained. 0: never."),
     option!("log.level", log.level: Word<LogLevel>,
         "The least severe level that is logged. \"debug\" and \"trace\" log single messages."),
     option!("log.format", log.format: Word<LogFormat>,

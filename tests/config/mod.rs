@@ -64,10 +64,10 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
     // 3 at the top, 26 of a listener, 33 of authentication, 3 of access, 5 of the store, 35 limits,
-    // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
+    // 10 of sessions, 3 + 24 of queues, 1 of $SYS, 2 of the log, 2 + 24 of a queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        3 + 26 + 33 + 3 + 5 + 35 + 10 + 27 + 2 + 26 + 3
+        3 + 26 + 33 + 3 + 5 + 35 + 10 + 27 + 1 + 2 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -287,6 +287,9 @@ max_message_bytes = 30
 overflow = "dead-letter-oldest"
 trace_events_max = 31
 durability = "flushed"
+
+[sys]
+interval_secs = 73
 
 [log]
 level = "trace"
@@ -533,6 +536,7 @@ fn each_option_sets_its_field() {
                 ..default
             },
         ],
+        sys: SysSettings { interval: secs(73) },
         log: LogSettings {
             level: LogLevel::Trace,
             format: LogFormat::Json,
