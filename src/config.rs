@@ -47,6 +47,7 @@ pub struct Config {
     /// Settings by queue name, the first that fits counts.
     pub queue: Vec<QueueSettings>,
     pub sys: SysSettings,
+    pub http: PortSettings,
     pub log: LogSettings,
 }
 
@@ -88,15 +89,7 @@ impl Listener {
             address,
             protocol: Protocol::Mqtt,
             durability: None,
-            tls: TlsSettings {
-                certificate: None,
-                key: None,
-                client_ca: None,
-                client_certificates: None,
-                client_user: None,
-                crl: None,
-                version_min: TlsVersion::V1_2,
-            },
+            tls: TlsSettings::default(),
             authentication: None,
             allow_anonymous: None,
             mount_point: None,
@@ -209,6 +202,20 @@ pub struct TlsSettings {
     /// Which client certificates are revoked.
     pub crl: Option<PathBuf>,
     pub version_min: TlsVersion,
+}
+
+impl Default for TlsSettings {
+    fn default() -> TlsSettings {
+        TlsSettings {
+            certificate: None,
+            key: None,
+            client_ca: None,
+            client_certificates: None,
+            client_user: None,
+            crl: None,
+            version_min: TlsVersion::V1_2,
+        }
+    }
 }
 
 impl TlsSettings {
@@ -678,6 +685,21 @@ pub struct SysSettings {
     pub interval: Duration,
 }
 
+/// The HTTP port, for those who run the broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortSettings {
+    /// `None`: there is none.
+    pub address: Option<SocketAddr>,
+    /// Its certificate and key, if it has any.
+    pub tls: TlsSettings,
+    /// Whether `/metrics` needs no login.
+    pub open_metrics: bool,
+    /// Queues that `/metrics` lists by name.
+    pub metrics_queues_max: usize,
+    /// How long a browser stays logged in in which nobody does anything.
+    pub login_expiry: Duration,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
@@ -783,6 +805,13 @@ impl Default for Config {
             queue: Vec::new(),
             sys: SysSettings {
                 interval: Duration::from_secs(10),
+            },
+            http: PortSettings {
+                address: Some(SocketAddr::from(([127, 0, 0, 1], 18080))),
+                tls: TlsSettings::default(),
+                open_metrics: false,
+                metrics_queues_max: 1000,
+                login_expiry: DAY / 2,
             },
             log: LogSettings {
                 level: LogLevel::Info,

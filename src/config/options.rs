@@ -10,7 +10,7 @@ use super::forms::{
     AddressText, AlgorithmWords, AuthenticatorWords, FieldText, FilePath, FilterText, FilterTexts,
     Flag, FlagOrNone, FolderPath, Form, HttpAddressText, HttpPath, KeyText, KeysText, Millis,
     MillisOrNever, MillisOrNone, ModeText, MountText, NetworkTexts, Number, NumberOrNone,
-    OriginTexts, PatternText, Secs, SecsOrNever, UserName, Word, WordOrNone, words,
+    OriginTexts, PatternText, Secs, SecsOrNever, SocketOrOff, UserName, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
@@ -76,6 +76,12 @@ pub(super) const SECTIONS: &[Section] = &[
         name: "sys",
         doc: "What the broker says of itself to its clients: topics below $SYS/broker/ as mosquitto \
               has them, and some of its own below $SYS/broker/rotamq/; see docs/metrics.md.",
+    },
+    Section {
+        name: "http",
+        doc: "The HTTP port: dashboard, API and metrics. It has users of its own, each a viewer, an \
+              operator or an admin; the first is made with a token that is logged at the first \
+              start.",
     },
     Section {
         name: "log",
@@ -399,6 +405,21 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
          anybody subscribes to them. 0: never."),
     option!("sys.interval_secs", sys.interval: Secs(0, DAY_SECS),
         "How often what has changed is published there, to be retained. 0: never."),
+    option!("http.address", http.address: SocketOrOff,
+        "Where it is listened on. \"off\": nowhere."),
+    option!("http.tls_certificate", http.tls.certificate: FilePath(PEM),
+        "Its certificate, as a listener's tls_certificate. Without it passwords and tokens can be \
+         read on the way: for addresses that other machines reach, set it."),
+    option!("http.tls_key", http.tls.key: FilePath(PEM),
+        "The private key of tls_certificate."),
+    option!("http.open_metrics", http.open_metrics: Flag,
+        "Whether /metrics is for everybody who can connect. Otherwise it needs a token, as the API \
+         does."),
+    option!("http.metrics_queues_max", http.metrics_queues_max: Number(0, 100_000),
+        "Queues that /metrics lists by name: the first by their names, those of dead letters last. The \
+         others are told together, as $others."),
+    option!("http.login_expiry_secs", http.login_expiry: Secs(60, DAY_SECS * 365),
+        "How long a browser stays logged in in which nobody does anything."),
     option!("log.level", log.level: Word<LogLevel>,
         "The least severe level that is logged. \"debug\" and \"trace\" log single messages."),
     option!("log.format", log.format: Word<LogFormat>,

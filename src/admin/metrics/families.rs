@@ -23,7 +23,7 @@ const SECOND: f64 = 1e6;
 pub(super) fn render(state: &State, runtime: &RuntimeMetrics) -> String {
     let core = &state.shared.core;
     let now = state.shared.clock.now();
-    let mut queues = Queues::new(state.settings.metrics_queues_max);
+    let mut queues = Queues::new(state.metrics.queues_max);
     let mut census = Census::default();
     while core.count_on(&mut census, PAGE_LEN, |name, numbers| {
         queues.add(name, numbers);
@@ -73,12 +73,12 @@ fn tell_connections(text: &mut Text, state: &State, counts: &Counts) {
         "rotamq_listener_connections",
         "Open connections of each listener; workbench: those of /mqtt on the HTTP port.",
     );
-    for listed in &state.entrances {
+    for listed in &state.listeners {
         let listener = listed.address.to_string();
         listeners.with(&[("listener", &listener)], listed.entrance.connections_len());
     }
     listeners.with(&[("listener", "workbench")], state.workbench.connections_len());
-    let certificates = state.entrances.iter();
+    let certificates = state.listeners.iter();
     let certificates = certificates.filter_map(|listed| {
         let tls = listed.entrance.tls.as_ref()?;
         Some((listed.address.to_string(), tls.expires_at_secs()))
@@ -530,7 +530,9 @@ mod tests {
             (6, &[("a", 5), ("b", 3), ("c", 1), ("d", 4), ("$dead/a", 2), ("$dead/c", 6)]),
         ] {
             let mut queues = Queues::new(listed_max);
-            all.map(|(name, ready)| queues.add(name, numbers(ready)));
+            for (name, ready) in all {
+                queues.add(name, numbers(ready));
+            }
             let told: Vec<_> = queues.each().map(|(name, numbers)| (name, numbers.ready)).collect();
             assert_eq!(told, expected);
         }

@@ -25,11 +25,15 @@ use tokio::sync::Mutex;
 use super::State;
 use super::guard::Viewer;
 use super::problem::Problem;
+use crate::config::PortSettings;
 use crate::tally::Histogram;
 
 /// What is kept for the next scrape.
-#[derive(Default)]
 pub(crate) struct Metrics {
+    // Whether anybody may have them.
+    are_open: bool,
+    // Queues that are listed by name.
+    queues_max: usize,
     /// How late tasks wake.
     delays: Arc<Histogram>,
     // One at a time goes round all there is.
@@ -37,6 +41,15 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    pub fn new(settings: &PortSettings) -> Metrics {
+        Metrics {
+            are_open: settings.open_metrics,
+            queues_max: settings.metrics_queues_max,
+            delays: Arc::default(),
+            turn: Mutex::default(),
+        }
+    }
+
     /// The task that measures, for as long as the runtime runs.
     pub fn keep_probing(&self) -> impl Future<Output = ()> + Send + 'static {
         probe::keep_probing(self.delays.clone())
@@ -51,7 +64,7 @@ async fn metrics(
     viewer: Result<Viewer, Problem>,
     Shares(state): Shares<Arc<State>>,
 ) -> Result<Response, Problem> {
-    if !state.settings.open_metrics {
+    if !state.metrics.are_open {
         viewer?;
     }
     let runtime = Handle::current().metrics();

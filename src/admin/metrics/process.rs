@@ -4,6 +4,8 @@ use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::process::find_kib;
+
 /// In which /proc counts time: the same on every machine that Rust knows.
 const TICKS_PER_SEC: f64 = 100.0;
 
@@ -25,9 +27,9 @@ impl Process {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         Process {
             cpu_secs: cpu_ticks(&stat).map(|ticks| ticks as f64 / TICKS_PER_SEC),
-            resident_bytes: number(&status, "VmRSS:").map(|kib| kib << 10),
-            virtual_bytes: number(&status, "VmSize:").map(|kib| kib << 10),
-            threads: number(&status, "Threads:"),
+            resident_bytes: find_kib(&status, "VmRSS:"),
+            virtual_bytes: find_kib(&status, "VmSize:"),
+            threads: threads(&status),
             open_fds: open_fds(),
             max_fds: getrlimit(Resource::Nofile).current,
         }
@@ -43,10 +45,10 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     next()?.checked_add(next()?)
 }
 
-/// The number in a line such as `VmRSS:  1024 kB`.
-fn number(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
+fn threads(status: &str) -> Option<u64> {
+    let mut lines = status.lines();
+    let threads = lines.find_map(|line| line.strip_prefix("Threads:"))?;
+    threads.trim().parse().ok()
 }
 
 /// Linux tells it as the folder's size since 6.2; before, the files are counted.
@@ -71,9 +73,8 @@ mod tests {
             assert_eq!(cpu_ticks(stat), None, "{stat:?}");
         }
         let status = "Name:\tThreads:\nVmRSS:\t    9876 kB\nThreads:\t3\n";
-        assert_eq!(number(status, "VmRSS:"), Some(9876));
-        assert_eq!(number(status, "Threads:"), Some(3));
-        assert_eq!(number(status, "VmSize:"), None);
+        assert_eq!(threads(status), Some(3));
+        assert_eq!(threads("Name:\tx\n"), None);
         let process = Process::look();
         assert!(process.resident_bytes > Some(0), "{process:?}");
         assert!(process.virtual_bytes >= process.resident_bytes, "{process:?}");
