@@ -43,22 +43,47 @@ pub(super) fn render(state: &State, runtime: &RuntimeMetrics) -> String {
 }
 
 fn tell_program(text: &mut Text, state: &State) {
-    text.gauge("rotamq_build_info", "Always 1; the label says which version runs.")
-        .with(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.gauge(
+        "rotamq_build_info",
+        "Always 1; the label says which version runs.",
+    )
+    .with(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     let started = state.started.as_micros() as f64 / SECOND;
-    text.gauge("process_start_time_seconds", "When the broker started, in seconds since 1970.")
-        .is(started);
+    text.gauge(
+        "process_start_time_seconds",
+        "When the broker started, in seconds since 1970.",
+    )
+    .is(started);
     let process = Process::look();
     if let Some(secs) = process.cpu_secs {
-        text.counter("process_cpu_seconds_total", "CPU time of all threads, in user and system mode.")
-            .is(secs);
+        text.counter(
+            "process_cpu_seconds_total",
+            "CPU time of all threads, in user and system mode.",
+        )
+        .is(secs);
     }
     for (name, help, number) in [
-        ("process_resident_memory_bytes", "Memory that is in RAM.", process.resident_bytes),
-        ("process_virtual_memory_bytes", "Address space.", process.virtual_bytes),
+        (
+            "process_resident_memory_bytes",
+            "Memory that is in RAM.",
+            process.resident_bytes,
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "Address space.",
+            process.virtual_bytes,
+        ),
         ("process_threads", "Threads.", process.threads),
-        ("process_open_fds", "Open file descriptors.", process.open_fds),
-        ("process_max_fds", "The most file descriptors that may be open.", process.max_fds),
+        (
+            "process_open_fds",
+            "Open file descriptors.",
+            process.open_fds,
+        ),
+        (
+            "process_max_fds",
+            "The most file descriptors that may be open.",
+            process.max_fds,
+        ),
     ] {
         if let Some(number) = number {
             text.gauge(name, help).is(number);
@@ -67,23 +92,35 @@ fn tell_program(text: &mut Text, state: &State) {
 }
 
 fn tell_connections(text: &mut Text, state: &State, counts: &Counts) {
-    text.gauge("rotamq_connections", "Open connections, those included that have not sent CONNECT.")
-        .is(state.shared.connections_len());
+    text.gauge(
+        "rotamq_connections",
+        "Open connections, those included that have not sent CONNECT.",
+    )
+    .is(state.shared.connections_len());
     let mut listeners = text.gauge(
         "rotamq_listener_connections",
         "Open connections of each listener; workbench: those of /mqtt on the HTTP port.",
     );
     for listed in &state.listeners {
         let listener = listed.address.to_string();
-        listeners.with(&[("listener", &listener)], listed.entrance.connections_len());
+        listeners.with(
+            &[("listener", &listener)],
+            listed.entrance.connections_len(),
+        );
     }
-    listeners.with(&[("listener", "workbench")], state.workbench.connections_len());
+    listeners.with(
+        &[("listener", "workbench")],
+        state.workbench.connections_len(),
+    );
     let certificates = state.listeners.iter();
     let certificates = certificates.filter_map(|listed| {
         let tls = listed.entrance.tls.as_ref()?;
         Some((listed.address.to_string(), tls.expires_at_secs()))
     });
-    let http = state.tls.as_ref().map(|tls| ("http".to_owned(), tls.expires_at_secs()));
+    let http = state
+        .tls
+        .as_ref()
+        .map(|tls| ("http".to_owned(), tls.expires_at_secs()));
     let mut family = text.gauge(
         "rotamq_certificate_not_after_seconds",
         "When the first certificate of a listener's chain ends, in seconds since 1970; http: of the \
@@ -92,10 +129,16 @@ fn tell_connections(text: &mut Text, state: &State, counts: &Counts) {
     for (listener, secs) in certificates.chain(http) {
         family.with(&[("listener", &listener)], secs);
     }
-    text.counter("rotamq_sockets_accepted_total", "Connections accepted, whatever became of them.")
-        .is(counts.sockets);
-    text.counter("rotamq_connections_accepted_total", "Clients that were let in.")
-        .is(counts.connections_accepted);
+    text.counter(
+        "rotamq_sockets_accepted_total",
+        "Connections accepted, whatever became of them.",
+    )
+    .is(counts.sockets);
+    text.counter(
+        "rotamq_connections_accepted_total",
+        "Clients that were let in.",
+    )
+    .is(counts.connections_accepted);
     let reasons = by_prefix(counts, "refused_", &["refused_messages"]);
     let known: u64 = reasons.iter().map(|(_, count)| count).sum();
     let mut refused = text.counter(
@@ -108,7 +151,10 @@ fn tell_connections(text: &mut Text, state: &State, counts: &Counts) {
     for (reason, count) in reasons {
         refused.with(&[("reason", reason)], count);
     }
-    refused.with(&[("reason", "other")], counts.connections_refused.saturating_sub(known));
+    refused.with(
+        &[("reason", "other")],
+        counts.connections_refused.saturating_sub(known),
+    );
 }
 
 /// The counters whose names begin so, by the rest of their names.
@@ -152,7 +198,11 @@ fn tell_traffic(text: &mut Text, sums: &Sums) {
     for (direction, traffic) in ways {
         for (name, packet) in TYPES {
             for (version, wire) in VERSIONS {
-                let labels = [("direction", direction), ("type", name), ("version", version)];
+                let labels = [
+                    ("direction", direction),
+                    ("type", name),
+                    ("version", version),
+                ];
                 packets.with(&labels, traffic.packets[wire as usize][packet as usize]);
             }
         }
@@ -172,7 +222,10 @@ fn tell_traffic(text: &mut Text, sums: &Sums) {
     );
     for (direction, traffic) in ways {
         for (qos, of_qos) in QOS.iter().zip(&traffic.publishes) {
-            payloads.with(&[("direction", direction), ("qos", qos)], of_qos.payload_bytes);
+            payloads.with(
+                &[("direction", direction), ("qos", qos)],
+                of_qos.payload_bytes,
+            );
         }
     }
     let mut bytes = text.counter(
@@ -195,9 +248,12 @@ fn tell_traffic(text: &mut Text, sums: &Sums) {
 
 fn tell_sessions(text: &mut Text, census: &Census) {
     let sessions = &census.sessions;
-    text.gauge("rotamq_sessions", "Sessions, with and without their client.")
-        .with(&[("state", "connected")], sessions.connected)
-        .with(&[("state", "absent")], sessions.absent);
+    text.gauge(
+        "rotamq_sessions",
+        "Sessions, with and without their client.",
+    )
+    .with(&[("state", "connected")], sessions.connected)
+    .with(&[("state", "absent")], sessions.absent);
     let (shared, queue) = (census.groups.members, census.queues.members);
     let ordinary = sessions.subscriptions.saturating_sub(shared + queue);
     text.gauge("rotamq_subscriptions", "Subscriptions of all sessions.")
@@ -259,9 +315,11 @@ fn tell_counts(text: &mut Text, counts: &Counts) {
             || drop_reason(name).is_some()
             || prefixes.iter().any(|prefix| name.starts_with(prefix));
         if name == "refused_messages" {
-            text.counter("rotamq_publishes_refused_total", help_of(name)).is(count);
+            text.counter("rotamq_publishes_refused_total", help_of(name))
+                .is(count);
         } else if !is_told {
-            text.counter(&format!("rotamq_{name}_total"), help_of(name)).is(count);
+            text.counter(&format!("rotamq_{name}_total"), help_of(name))
+                .is(count);
         }
     }
 }
@@ -306,9 +364,8 @@ impl Queues {
         let is_dead = name.starts_with('$');
         if self.listed.len() >= self.listed_max {
             let last = self.listed.last_key_value();
-            let stays = last.is_some_and(|((dead, last), _)| {
-                (is_dead, name) < (*dead, last.as_str())
-            });
+            let stays =
+                last.is_some_and(|((dead, last), _)| (is_dead, name) < (*dead, last.as_str()));
             let out = match stays {
                 true => self.listed.pop_last().map_or(numbers, |(_, out)| out),
                 false => numbers,
@@ -336,8 +393,11 @@ impl Queues {
 }
 
 fn tell_queues(text: &mut Text, queues: &Queues, census: &Census, now: Time) {
-    text.gauge("rotamq_queues", "Work queues, those of dead letters included.")
-        .is(census.queues.lists);
+    text.gauge(
+        "rotamq_queues",
+        "Work queues, those of dead letters included.",
+    )
+    .is(census.queues.lists);
     let mut messages = text.gauge(
         "rotamq_queue_messages",
         "Messages of a work queue. $dead/NAME has the dead letters of NAME; $others stands for the \
@@ -352,9 +412,15 @@ fn tell_queues(text: &mut Text, queues: &Queues, census: &Census, now: Time) {
             messages.with(&[("queue", queue), ("state", state)], count);
         }
     }
-    let family = text.gauge("rotamq_queue_bytes", "What the messages of a queue take of its limit.");
+    let family = text.gauge(
+        "rotamq_queue_bytes",
+        "What the messages of a queue take of its limit.",
+    );
     queues.tell(family, |numbers| numbers.bytes);
-    let family = text.gauge("rotamq_queue_members", "Members of a queue that are connected.");
+    let family = text.gauge(
+        "rotamq_queue_members",
+        "Members of a queue that are connected.",
+    );
     queues.tell(family, |numbers| numbers.members_connected);
     let family = text.gauge(
         "rotamq_queue_oldest_age_seconds",
@@ -366,20 +432,40 @@ fn tell_queues(text: &mut Text, queues: &Queues, census: &Census, now: Time) {
     });
     type Total = fn(&ListNumbers) -> u64;
     let totals: [(&str, &str, Total); 10] = [
-        ("enqueued", "Messages put into a queue.", |numbers| numbers.totals.enqueued),
-        ("delivered", "Deliveries to members of a queue.", |numbers| numbers.totals.delivered),
-        ("redelivered", "Deliveries that were not a message's first.", |numbers| {
-            numbers.totals.redelivered
+        ("enqueued", "Messages put into a queue.", |numbers| {
+            numbers.totals.enqueued
         }),
-        ("done", "Messages that members are done with.", |numbers| numbers.totals.done),
-        ("timed_out", "Deliveries that were not answered in time.", |numbers| {
-            numbers.totals.timed_out
+        (
+            "delivered",
+            "Deliveries to members of a queue.",
+            |numbers| numbers.totals.delivered,
+        ),
+        (
+            "redelivered",
+            "Deliveries that were not a message's first.",
+            |numbers| numbers.totals.redelivered,
+        ),
+        ("done", "Messages that members are done with.", |numbers| {
+            numbers.totals.done
         }),
-        ("refused", "Deliveries that members refused.", |numbers| numbers.totals.refused),
-        ("busy", "Deliveries given back by members that were busy.", |numbers| numbers.totals.busy),
-        ("expired", "Messages whose time passed while no member had them.", |numbers| {
-            numbers.totals.expired
+        (
+            "timed_out",
+            "Deliveries that were not answered in time.",
+            |numbers| numbers.totals.timed_out,
+        ),
+        ("refused", "Deliveries that members refused.", |numbers| {
+            numbers.totals.refused
         }),
+        (
+            "busy",
+            "Deliveries given back by members that were busy.",
+            |numbers| numbers.totals.busy,
+        ),
+        (
+            "expired",
+            "Messages whose time passed while no member had them.",
+            |numbers| numbers.totals.expired,
+        ),
         ("dead", "Messages that became dead letters.", |numbers| {
             let totals = &numbers.totals;
             totals.max_deliveries
@@ -388,30 +474,47 @@ fn tell_queues(text: &mut Text, queues: &Queues, census: &Census, now: Time) {
                 + totals.dead_overflow
                 + totals.undecided
         }),
-        ("dropped", "Messages dropped or replaced for younger ones, purged, or lost.", |numbers| {
-            let totals = &numbers.totals;
-            totals.dropped + totals.replaced + totals.purged + totals.discarded + totals.lost
-        }),
+        (
+            "dropped",
+            "Messages dropped or replaced for younger ones, purged, or lost.",
+            |numbers| {
+                let totals = &numbers.totals;
+                totals.dropped + totals.replaced + totals.purged + totals.discarded + totals.lost
+            },
+        ),
     ];
     for (name, help, total) in totals {
         let family = text.counter(&format!("rotamq_queue_{name}_total"), help);
         queues.tell(family, total);
     }
     let groups = &census.groups;
-    text.gauge("rotamq_share_groups", "Share groups.").is(groups.lists);
-    text.gauge("rotamq_share_group_members", "Members of share groups that are connected.")
-        .is(groups.members_connected);
-    text.gauge("rotamq_share_group_messages", "Messages that share groups hold.")
-        .with(&[("state", "ready")], groups.ready)
-        .with(&[("state", "in_flight")], groups.in_flight);
-    text.gauge("rotamq_delayed_messages", "Messages to ordinary topics that are put off.")
-        .is(census.put_off.messages());
+    text.gauge("rotamq_share_groups", "Share groups.")
+        .is(groups.lists);
+    text.gauge(
+        "rotamq_share_group_members",
+        "Members of share groups that are connected.",
+    )
+    .is(groups.members_connected);
+    text.gauge(
+        "rotamq_share_group_messages",
+        "Messages that share groups hold.",
+    )
+    .with(&[("state", "ready")], groups.ready)
+    .with(&[("state", "in_flight")], groups.in_flight);
+    text.gauge(
+        "rotamq_delayed_messages",
+        "Messages to ordinary topics that are put off.",
+    )
+    .is(census.put_off.messages());
 }
 
 fn tell_memory(text: &mut Text, core: &Core, census: &Census) {
     let (retained, retained_bytes) = core.retained_counts();
-    text.gauge("rotamq_retained_messages", "Retained messages, without those below $SYS.")
-        .is(retained);
+    text.gauge(
+        "rotamq_retained_messages",
+        "Retained messages, without those below $SYS.",
+    )
+    .is(retained);
     text.gauge(
         "rotamq_memory_bytes",
         "What messages take of the limits in bytes. sessions: waiting or in flight, on disk or not; \
@@ -426,8 +529,11 @@ fn tell_memory(text: &mut Text, core: &Core, census: &Census) {
     .with(&[("part", "retained")], retained_bytes)
     .with(&[("part", "store")], core.store().numbers().open_bytes);
     let memory = core.memory();
-    text.gauge("rotamq_memory_limit_bytes", "memory_bytes_max; 0: there is none.")
-        .is(memory.bytes_max().unwrap_or(0));
+    text.gauge(
+        "rotamq_memory_limit_bytes",
+        "memory_bytes_max; 0: there is none.",
+    )
+    .is(memory.bytes_max().unwrap_or(0));
     text.gauge(
         "rotamq_memory_shedding",
         "What is shed for want of memory. 0: nothing; 1: clients without a session; 2: publishers are \
@@ -443,12 +549,21 @@ fn tell_memory(text: &mut Text, core: &Core, census: &Census) {
 fn tell_store(text: &mut Text, core: &Core) {
     let store = core.store();
     let numbers = store.numbers();
-    text.gauge("rotamq_store_enabled", "1: what has to outlive the broker is stored; 0: nothing is.")
-        .is(u8::from(store.is_on()));
-    text.gauge("rotamq_store_failed", "1: the disk failed, and nothing is stored any more.")
-        .is(u8::from(store.failure().is_some()));
-    text.gauge("rotamq_store_disk_low", "1: less than free_bytes_min is free on the disk.")
-        .is(u8::from(store.is_low()));
+    text.gauge(
+        "rotamq_store_enabled",
+        "1: what has to outlive the broker is stored; 0: nothing is.",
+    )
+    .is(u8::from(store.is_on()));
+    text.gauge(
+        "rotamq_store_failed",
+        "1: the disk failed, and nothing is stored any more.",
+    )
+    .is(u8::from(store.failure().is_some()));
+    text.gauge(
+        "rotamq_store_disk_low",
+        "1: less than free_bytes_min is free on the disk.",
+    )
+    .is(u8::from(store.is_low()));
     text.histogram(
         "rotamq_store_commit_duration_seconds",
         "How long it took to write a batch to the log, and to sync it where that was asked for.",
@@ -463,8 +578,11 @@ fn tell_store(text: &mut Text, core: &Core) {
         &SIZES,
         1.0,
     );
-    text.counter("rotamq_store_written_bytes_total", "Bytes of the records of all batches.")
-        .is(numbers.bytes);
+    text.counter(
+        "rotamq_store_written_bytes_total",
+        "Bytes of the records of all batches.",
+    )
+    .is(numbers.bytes);
     text.counter("rotamq_store_syncs_total", "Times that the log was synced.")
         .is(numbers.syncs);
     text.gauge(
@@ -472,20 +590,34 @@ fn tell_store(text: &mut Text, core: &Core) {
         "How long the oldest of what is written, or is being written, has not been synced; 0: all is.",
     )
     .is(numbers.unsynced.as_secs_f64());
-    text.gauge("rotamq_store_disk_bytes", "What the log and the base take on disk.")
-        .is(numbers.disk_bytes);
-    text.gauge("rotamq_store_index_entries", "Of what the index in memory knows the place.")
-        .with(&[("kind", "lists")], numbers.lists)
-        .with(&[("kind", "keys")], numbers.keys)
-        .with(&[("kind", "bodies")], numbers.bodies);
+    text.gauge(
+        "rotamq_store_disk_bytes",
+        "What the log and the base take on disk.",
+    )
+    .is(numbers.disk_bytes);
+    text.gauge(
+        "rotamq_store_index_entries",
+        "Of what the index in memory knows the place.",
+    )
+    .with(&[("kind", "lists")], numbers.lists)
+    .with(&[("kind", "keys")], numbers.keys)
+    .with(&[("kind", "bodies")], numbers.bodies);
 }
 
 fn tell_runtime(text: &mut Text, state: &State, runtime: &RuntimeMetrics) {
-    text.gauge("rotamq_runtime_tasks", "Tasks that are alive: about one a connection.")
-        .is(runtime.num_alive_tasks());
-    text.gauge("rotamq_runtime_queue_depth", "Tasks that are ready and that no thread has taken up.")
-        .is(runtime.global_queue_depth());
-    let workers: Vec<String> = (0..runtime.num_workers()).map(|at| at.to_string()).collect();
+    text.gauge(
+        "rotamq_runtime_tasks",
+        "Tasks that are alive: about one a connection.",
+    )
+    .is(runtime.num_alive_tasks());
+    text.gauge(
+        "rotamq_runtime_queue_depth",
+        "Tasks that are ready and that no thread has taken up.",
+    )
+    .is(runtime.global_queue_depth());
+    let workers: Vec<String> = (0..runtime.num_workers())
+        .map(|at| at.to_string())
+        .collect();
     let mut busy = text.counter(
         "rotamq_runtime_busy_seconds_total",
         "How long each thread of the runtime was busy.",
@@ -522,18 +654,48 @@ mod tests {
             ready,
             ..ListNumbers::default()
         };
-        let all = [("c", 1), ("$dead/a", 2), ("b", 3), ("d", 4), ("a", 5), ("$dead/c", 6)];
+        let all = [
+            ("c", 1),
+            ("$dead/a", 2),
+            ("b", 3),
+            ("d", 4),
+            ("a", 5),
+            ("$dead/c", 6),
+        ];
         for (listed_max, expected) in [
             (0, &[("$others", 21)][..]),
             (2, &[("a", 5), ("b", 3), ("$others", 13)]),
-            (5, &[("a", 5), ("b", 3), ("c", 1), ("d", 4), ("$dead/a", 2), ("$others", 6)]),
-            (6, &[("a", 5), ("b", 3), ("c", 1), ("d", 4), ("$dead/a", 2), ("$dead/c", 6)]),
+            (
+                5,
+                &[
+                    ("a", 5),
+                    ("b", 3),
+                    ("c", 1),
+                    ("d", 4),
+                    ("$dead/a", 2),
+                    ("$others", 6),
+                ],
+            ),
+            (
+                6,
+                &[
+                    ("a", 5),
+                    ("b", 3),
+                    ("c", 1),
+                    ("d", 4),
+                    ("$dead/a", 2),
+                    ("$dead/c", 6),
+                ],
+            ),
         ] {
             let mut queues = Queues::new(listed_max);
             for (name, ready) in all {
                 queues.add(name, numbers(ready));
             }
-            let told: Vec<_> = queues.each().map(|(name, numbers)| (name, numbers.ready)).collect();
+            let told: Vec<_> = queues
+                .each()
+                .map(|(name, numbers)| (name, numbers.ready))
+                .collect();
             assert_eq!(told, expected);
         }
     }
@@ -545,6 +707,9 @@ mod tests {
         tell_counts(&mut text, &Counts::default());
         let text = text.into_string();
         assert!(!text.contains(help_of("")), "{text}");
-        assert_eq!(by_prefix(&Counts::default(), "refused_", &["refused_messages"]).len(), 8);
+        assert_eq!(
+            by_prefix(&Counts::default(), "refused_", &["refused_messages"]).len(),
+            8
+        );
     }
 }

@@ -69,7 +69,12 @@ mod tests {
     fn what_the_system_says_is_read() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 12 30 0 0 20 0 3 0 99 1 2";
         assert_eq!(cpu_ticks(stat), Some(42));
-        for stat in ["", "7 (a", "7 (a) S 1", "7 (a) S 1 7 7 0 -1 4194560 1 0 0 0 x 30"] {
+        for stat in [
+            "",
+            "7 (a",
+            "7 (a) S 1",
+            "7 (a) S 1 7 7 0 -1 4194560 1 0 0 0 x 30",
+        ] {
             assert_eq!(cpu_ticks(stat), None, "{stat:?}");
         }
         let status = "Name:\tThreads:\nVmRSS:\t    9876 kB\nThreads:\t3\n";
@@ -77,8 +82,14 @@ mod tests {
         assert_eq!(threads("Name:\tx\n"), None);
         let process = Process::look();
         assert!(process.resident_bytes > Some(0), "{process:?}");
-        assert!(process.virtual_bytes >= process.resident_bytes, "{process:?}");
+        assert!(
+            process.virtual_bytes >= process.resident_bytes,
+            "{process:?}"
+        );
         assert!(process.open_fds >= Some(3), "{process:?}");
-        assert!(process.cpu_secs.is_some() && process.threads > Some(0), "{process:?}");
+        assert!(
+            process.cpu_secs.is_some() && process.threads > Some(0),
+            "{process:?}"
+        );
     }
 }
