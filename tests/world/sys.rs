@@ -99,7 +99,7 @@ fn nothing_of_it_waits_for_who_is_away() {
         world.subscribe(s, "$SYS/broker/uptime", 1);
         world.disconnect(s);
         world.core.begin_sys(world.now);
-        world.advance(secs(60));
+        world.advance(secs(61));
         let s = world.connect("s").clean(false).go();
         assert_eq!(world.messages(s), []);
         world.subscribe(s, "$SYS/broker/uptime", 1);
@@ -120,7 +120,10 @@ fn it_is_said_at_its_interval_or_never() {
             ["0 seconds", "60 seconds", "120 seconds"]
         );
     });
-    let configure = |config: &mut Config| config.sys.interval = Duration::ZERO;
+    let configure = |config: &mut Config| {
+        config.sys.interval = Duration::ZERO;
+        config.queues.sys_interval = Duration::ZERO;
+    };
     in_each_version_with(configure, |mut world| {
         world.core.begin_sys(world.now);
         let s = world.connect("s").go();
