@@ -6,6 +6,7 @@
 mod api;
 mod guard;
 mod health;
+mod metrics;
 mod page;
 mod problem;
 mod server;
@@ -20,6 +21,7 @@ use crate::config::{Address, Listener, Protocol};
 use crate::message::Time;
 use crate::net::{Entrance, Shared, Tls};
 
+pub(crate) use metrics::Metrics;
 pub(crate) use server::Port;
 pub(crate) use users::Users;
 
@@ -39,6 +41,7 @@ pub(crate) struct State {
     /// By which clients of MQTT come in at `/mqtt`.
     pub workbench: Arc<Entrance>,
     pub started: Time,
+    pub metrics: Metrics,
 }
 
 /// A listener, as the API tells of it.

@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::problem::Problem;
-use super::{State, api, health, workbench};
+use super::{State, api, health, metrics, workbench};
 use crate::config::Address;
 use crate::net::{Accepted, Bound, Listening, PeerAddress, Stream};
 
@@ -91,6 +91,7 @@ impl Port {
 fn router(state: Arc<State>) -> Router {
     Router::new()
         .merge(health::routes())
+        .merge(metrics::routes())
         .merge(workbench::routes())
         .merge(api::router())
         .fallback(not_found)

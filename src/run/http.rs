@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{ServeError, control};
-use crate::admin::{Listed, Port, State, Users, workbench};
+use crate::admin::{Listed, Metrics, Port, State, Users, workbench};
 use crate::authentication::{Bans, Chain};
 use crate::config::{Config, Listener, Protocol};
 use crate::net::{Entrance, Shared, Tls};
@@ -90,7 +90,9 @@ impl Http {
             listeners,
             workbench: self.workbench,
             started: shared.clock.now(),
+            metrics: Metrics::new(&config.http),
         };
+        tokio::spawn(state.metrics.keep_probing());
         let failed = |error| ServeError(format!("cannot listen on {url}: {error}"));
         self.port
             .listen(Arc::new(state), stopping)
