@@ -22,7 +22,7 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `bucket`, `base64` | the nouns, the forms and the table that all use |
+//! | [`topic`], [`message`], [`mount`], [`origin`], `pattern`, `slots`, `bucket`, `base64` | the nouns, the forms and the table that all use |
 //!
 //! # Invariants
 //!
@@ -51,6 +51,7 @@ pub mod journal;
 pub mod message;
 pub mod mount;
 pub mod net;
+pub mod origin;
 mod pattern;
 pub mod protocol;
 pub mod queue;

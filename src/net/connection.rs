@@ -315,6 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(None) => break Ok(done),
                 Ok(Some((packet, len))) => {
                     done += len;
+                    link.note_read(len);
                     self.heard = true; // A whole packet, not some bytes [MQTT-3.1.2-22], in 3.1.1 -24.
                     if let Err(stop) = core.handle(worker, link, &packet, now) {
                         break Err(stop);

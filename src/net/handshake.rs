@@ -112,6 +112,7 @@ async fn read_connect<S: Stream>(
         let authentication = match admission {
             Ok(Admission::Admitted(mut link)) => {
                 link.is_local = transport.is_local;
+                core.note_origin(&link, transport.origin());
                 tracing::debug!(%peer, client = ?link.identity.client, "connected");
                 return Ok((link, rest));
             }
@@ -182,7 +183,7 @@ async fn authenticate<S: Stream>(
         client: connect.client_id,
         user: connect.user_name,
         password: connect.password,
-        listener: &transport.listener,
+        listener: transport.listener.as_str(),
         version: Some(connect.version),
     };
     let mut asking = pin!(entrance.chain.authenticate(credentials));

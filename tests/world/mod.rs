@@ -19,6 +19,7 @@ mod expiry;
 mod groups;
 mod hostile;
 mod limits;
+mod look;
 mod members;
 mod model;
 mod mounts;
@@ -558,6 +559,7 @@ impl World {
                 Ok(None) => break Ok(()),
                 Ok(Some((packet, len))) => {
                     done += len;
+                    link.note_read(len);
                     let handled = (self.core).handle(&mut self.worker, link, &packet, self.now);
                     if handled.is_err() {
                         break handled;
