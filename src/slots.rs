@@ -86,8 +86,7 @@ impl<T: Slotted> Slots<T> {
     pub fn lock_slot(&self, slot: u32) -> Option<(Place, Locked<'_, T>)> {
         let entry = self.slots.get(slot as usize)?.lock();
         let generation = entry.generation;
-        (entry.value.is_some())
-            .then_some((Place { slot, generation }, Locked { slot: entry }))
+        (entry.value.is_some()).then_some((Place { slot, generation }, Locked { slot: entry }))
     }
 
     /// The places of all values there are at some moment during the call.

@@ -68,8 +68,7 @@ impl Question<'_> {
     }
 
     fn asks(&self) -> Result<Vec<Ask<'_>>, String> {
-        let (topic, qos, retain, strictness) =
-            (self.topic, self.qos, self.retain, self.strictness);
+        let (topic, qos, retain, strictness) = (self.topic, self.qos, self.retain, self.strictness);
         let name = topic.strip_prefix("$queue/").unwrap_or(topic);
         let shared = topic.strip_prefix("$share/");
         let shared = shared.and_then(|shared| shared.split_once('/'));

@@ -496,7 +496,9 @@ mod tests {
         assert!(bans.ban(Banned::client("y"), Time::MAX, now));
         let names = |after: Option<&Banned>, max| {
             let list = bans.list(after, max, now);
-            list.into_iter().map(|(whom, ban)| (whom, ban.why)).collect::<Vec<_>>()
+            list.into_iter()
+                .map(|(whom, ban)| (whom, ban.why))
+                .collect::<Vec<_>>()
         };
         let expected = [
             (Banned::address(a), BannedFor::Failures),
@@ -529,7 +531,10 @@ mod tests {
             assert!(bans.ban(Banned::client(&number.to_string()), now + MINUTE, now));
         }
         assert!(!bans.ban(Banned::client("x"), now + 9 * MINUTE, now));
-        assert!(bans.ban(Banned::client("7"), now + 9 * MINUTE, now), "it has a place");
+        assert!(
+            bans.ban(Banned::client("7"), now + 9 * MINUTE, now),
+            "it has a place"
+        );
         // It is banned all the same.
         assert!(bans.failed(ip("192.0.2.1"), "", now));
         assert!(bans.is_banned(ip("192.0.2.1"), "", now));

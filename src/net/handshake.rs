@@ -89,10 +89,8 @@ async fn read_connect<S: Stream>(
         counters.connections_refused.increment();
         counters.refused_banned.increment();
         tracing::debug!(%peer, client = ?connect.client_id, "CONNECT refused: banned");
-        let close = Close::new(
-            ReasonCode::Banned,
-            "too many have failed to say who they are",
-        );
+        let why = "this client, or where it comes from, is banned for a while";
+        let close = Close::new(ReasonCode::Banned, why);
         return Err(refusal(&connect, &close, core.session_settings()));
     }
     if let Err(close) = core.check_memory(&connect) {

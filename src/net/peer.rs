@@ -2,8 +2,8 @@
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-pub use crate::origin::{PackedAddress, PeerAddress};
 use crate::origin::{ListenerName, Origin};
+pub use crate::origin::{PackedAddress, PeerAddress};
 
 /// What the transport knows of a client before its CONNECT.
 #[derive(Clone, Debug)]

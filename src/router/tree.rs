@@ -225,9 +225,14 @@ impl Tree {
                 _ => None,
             };
             let receivers = &self.nodes[node].receivers;
-            receivers.page(audience, after, max - found.len(), |receiver, subscription| {
-                found.push((node, receiver, subscription));
-            });
+            receivers.page(
+                audience,
+                after,
+                max - found.len(),
+                |receiver, subscription| {
+                    found.push((node, receiver, subscription));
+                },
+            );
             if found.len() == max {
                 break;
             }

@@ -32,7 +32,9 @@ impl World {
     }
 
     fn client(&self, client: &str) -> ClientShown {
-        self.core.show_client(client, self.now).expect("it is there")
+        self.core
+            .show_client(client, self.now)
+            .expect("it is there")
     }
 
     fn session(&self, client: &str) -> SessionShown {
@@ -139,7 +141,10 @@ fn a_client_is_told_of_as_it_is() {
         assert_eq!(view.session_expiry_secs, Some(expiry.as_secs()));
         assert_eq!(view.stored, world.core.store().is_on());
         assert_eq!(view.subscriptions, 1);
-        assert_eq!(world.core.list_clients(Wanted::default(), None, 9).items, [view]);
+        assert_eq!(
+            world.core.list_clients(Wanted::default(), None, 9).items,
+            [view]
+        );
         // Its session is there when it is not.
         world.disconnect(a);
         assert_eq!(world.clients_like(Wanted::default()), [""; 0]);
@@ -152,7 +157,10 @@ fn a_client_is_told_of_as_it_is() {
         assert_eq!(view.absent_since_ms, Some(absent_since.as_micros() / 1000));
         let ends = (absent_since + expiry).as_micros() / 1000;
         assert_eq!(view.expires_at_ms, Some(ends));
-        assert_eq!(code(world.core.show_session("b", world.now)), Code::NotFound);
+        assert_eq!(
+            code(world.core.show_session("b", world.now)),
+            Code::NotFound
+        );
         if world.disk.is_some() {
             // Where it came from is not worth storing; all else is.
             world.stop_and_start();
@@ -160,7 +168,10 @@ fn a_client_is_told_of_as_it_is() {
             assert_eq!(again.address, None);
             assert_eq!(again.absent_since_ms, view.absent_since_ms);
             assert_eq!(again.expires_at_ms, view.expires_at_ms);
-            assert_eq!((again.user.as_deref(), again.subscriptions), (Some("ann"), 1));
+            assert_eq!(
+                (again.user.as_deref(), again.subscriptions),
+                (Some("ann"), 1)
+            );
         }
     });
 }
@@ -184,19 +195,70 @@ fn clients_and_sessions_are_found_by_what_is_known_of_them() {
             }
         }
         let everybody = Wanted::default();
-        let ann = Wanted { user: Some("ann"), ..everybody };
+        let ann = Wanted {
+            user: Some("ann"),
+            ..everybody
+        };
         assert_eq!(world.clients_like(everybody), ["phone-2", "desk-1"]);
         assert_eq!(world.clients_like(ann), ["desk-1"]);
         assert_eq!(world.sessions_like(ann), ["phone-1", "desk-1"]);
         for (wanted, expected) in [
-            (Wanted { client: Some("phone"), ..everybody }, &["phone-1", "phone-2"][..]),
-            (Wanted { client: Some("*-1"), ..everybody }, &["phone-1", "desk-1"]),
-            (Wanted { client: Some("hone-*"), ..everybody }, &[]),
-            (Wanted { address: Some("192.0.2."), ..everybody }, &["phone-1", "phone-2"]),
-            (Wanted { address: Some("[2001*"), ..everybody }, &["desk-1"]),
-            (Wanted { listener: Some("b:2"), ..everybody }, &["phone-2"]),
-            (Wanted { connected: Some(false), ..everybody }, &["phone-1"]),
-            (Wanted { connected: Some(true), ..ann }, &["desk-1"]),
+            (
+                Wanted {
+                    client: Some("phone"),
+                    ..everybody
+                },
+                &["phone-1", "phone-2"][..],
+            ),
+            (
+                Wanted {
+                    client: Some("*-1"),
+                    ..everybody
+                },
+                &["phone-1", "desk-1"],
+            ),
+            (
+                Wanted {
+                    client: Some("hone-*"),
+                    ..everybody
+                },
+                &[],
+            ),
+            (
+                Wanted {
+                    address: Some("192.0.2."),
+                    ..everybody
+                },
+                &["phone-1", "phone-2"],
+            ),
+            (
+                Wanted {
+                    address: Some("[2001*"),
+                    ..everybody
+                },
+                &["desk-1"],
+            ),
+            (
+                Wanted {
+                    listener: Some("b:2"),
+                    ..everybody
+                },
+                &["phone-2"],
+            ),
+            (
+                Wanted {
+                    connected: Some(false),
+                    ..everybody
+                },
+                &["phone-1"],
+            ),
+            (
+                Wanted {
+                    connected: Some(true),
+                    ..ann
+                },
+                &["desk-1"],
+            ),
         ] {
             assert_eq!(world.sessions_like(wanted), expected, "{wanted:?}");
         }
@@ -208,7 +270,9 @@ fn clients_and_sessions_are_found_by_what_is_known_of_them() {
 fn pages_go_on_where_they_were_while_others_come_and_go() {
     in_each_version(|mut world| {
         let names: Vec<String> = (0..10).map(|number| format!("c{number}")).collect();
-        let mut clients: Vec<C> = (names.iter()).map(|name| world.connect(name).go()).collect();
+        let mut clients: Vec<C> = (names.iter())
+            .map(|name| world.connect(name).go())
+            .collect();
         let (mut seen, mut after) = (Vec::new(), None);
         for round in 0.. {
             let Paged { items, next } = world.core.list_clients(Wanted::default(), after, 3);
@@ -228,7 +292,9 @@ fn pages_go_on_where_they_were_while_others_come_and_go() {
             let times = seen.iter().filter(|name| *name == even).count();
             assert_eq!(times, 1, "{even}: {seen:?}");
         }
-        let page = world.core.list_clients(Wanted::default(), Some(u32::MAX), 3);
+        let page = world
+            .core
+            .list_clients(Wanted::default(), Some(u32::MAX), 3);
         assert_eq!((page.items.len(), page.next), (0, None));
     });
 }
@@ -289,7 +355,10 @@ fn what_is_on_its_way_is_told_with_its_age() {
             assert_eq!(ages.collect::<Vec<_>>(), [None]);
             let a = world.connect("a").clean(false).go();
             let again = world.take(a);
-            assert!(matches!(again, Some(Got::Publish(Message { dup: true, .. }))));
+            assert!(matches!(
+                again,
+                Some(Got::Publish(Message { dup: true, .. }))
+            ));
             world.advance(secs(4));
             let details = world.client("a").details;
             let ages = details.in_flight_out_list.iter().map(|view| view.age_ms);
@@ -423,7 +492,10 @@ fn a_client_that_is_sent_away_is_told_why_and_keeps_its_session() {
             .will("wills", "gone", 1, false)
             .go();
         world.subscribe(a, "t", 1);
-        assert_eq!(world.client("a").details.will.expect("a will").topic, "wills");
+        assert_eq!(
+            world.client("a").details.will.expect("a will").topic,
+            "wills"
+        );
         world.send_away("a").expect("it is there");
         let told = (world.version == Version::V5).then_some(ReasonCode::AdministrativeAction);
         assert_eq!(world.told(a), told);
@@ -442,8 +514,14 @@ fn a_client_that_is_sent_away_is_told_why_and_keeps_its_session() {
         // Without a session that outlives it, nothing is left.
         world.connect("b").go();
         world.send_away("b").expect("it is there");
-        assert_eq!(code(world.core.show_session("b", world.now)), Code::NotFound);
-        assert_eq!(world.core.sessions_len(), world.sessions_like(Wanted::default()).len());
+        assert_eq!(
+            code(world.core.show_session("b", world.now)),
+            Code::NotFound
+        );
+        assert_eq!(
+            world.core.sessions_len(),
+            world.sessions_like(Wanted::default()).len()
+        );
     });
 }
 
@@ -452,7 +530,7 @@ fn a_client_that_is_sent_away_is_told_why_and_keeps_its_session() {
 #[test]
 fn jobs_of_a_member_that_is_sent_away_are_given_to_the_next() {
     in_each_version_with(
-        |config| config.queues.default.max_deliveries = 1,
+        |config| config.queues.default.deliveries_max = 1,
         |mut world| {
             let a = world.connect("a").go();
             world.subscribe(a, "$queue/jobs", 1);
@@ -488,7 +566,10 @@ fn a_session_that_is_ended_is_gone_for_good() {
                 assert_eq!(world.work(watcher).payload, "gone");
             }
             assert_eq!(code(world.end_session("a")), Code::NotFound);
-            assert_eq!(code(world.core.show_session("a", world.now)), Code::NotFound);
+            assert_eq!(
+                code(world.core.show_session("a", world.now)),
+                Code::NotFound
+            );
             let (a, present) = world.connect("a").clean(false).go_present();
             assert!(!present);
             assert_eq!(world.receive(a), []);
@@ -506,7 +587,12 @@ fn a_session_that_is_ended_is_gone_for_good() {
 fn subscriptions_are_found_by_client_filter_and_topic() {
     in_each_version(|mut world| {
         let a = world.connect("a").clean(false).go();
-        for filter in ["sensors/+/t", "sensors/#", "$share/g/sensors/#", "$queue/sensors/#"] {
+        for filter in [
+            "sensors/+/t",
+            "sensors/#",
+            "$share/g/sensors/#",
+            "$queue/sensors/#",
+        ] {
             // A queue that is a wildcard has to be configured.
             match filter.starts_with("$queue/") {
                 true => world.subscribe(a, "$queue/jobs", 1),
@@ -519,7 +605,12 @@ fn subscriptions_are_found_by_client_filter_and_topic() {
         let of_a = world.subscriptions(Some("a"), None);
         let mut told = filters(&of_a);
         told.sort_unstable();
-        let expected = ["$queue/jobs", "$share/g/sensors/#", "sensors/#", "sensors/+/t"];
+        let expected = [
+            "$queue/jobs",
+            "$share/g/sensors/#",
+            "sensors/#",
+            "sensors/+/t",
+        ];
         assert_eq!(told, expected);
         for view in &of_a {
             let kind = match &*view.filter {
@@ -531,7 +622,10 @@ fn subscriptions_are_found_by_client_filter_and_topic() {
             assert_eq!(view.client.as_deref(), Some("a"));
         }
         assert_eq!(world.subscriptions(None, None).len(), 6);
-        assert_eq!(filters(&world.subscriptions(None, Some("1/t"))), ["sensors/1/t"]);
+        assert_eq!(
+            filters(&world.subscriptions(None, Some("1/t"))),
+            ["sensors/1/t"]
+        );
         assert_eq!(world.subscriptions(None, Some("$share*")).len(), 2);
         assert_eq!(world.subscriptions(Some("a"), Some("+")).len(), 1);
         let nobody = world.core.list_subscriptions(Some("c"), None, None, ALL);
@@ -629,7 +723,10 @@ fn retained_messages_are_listed_by_topic_and_taken_away_for_good() {
             let page = (world.core).list_retained(filter_of("#"), from, 2, Some(2), world.now);
             assert!(page.items.len() <= 2);
             for view in page.items {
-                assert_eq!((view.payload_bytes, view.payload.as_deref()), (4, Some("te")));
+                assert_eq!(
+                    (view.payload_bytes, view.payload.as_deref()),
+                    (4, Some("te"))
+                );
                 seen.push(view.topic);
             }
             after = page.next;
@@ -638,12 +735,24 @@ fn retained_messages_are_listed_by_topic_and_taken_away_for_good() {
             }
         }
         assert_eq!(seen, everything);
-        let view = world.core.show_retained("a/1", None, world.now).expect("it is there");
-        assert_eq!((&*view.publisher, view.publisher_user.as_deref()), ("p", Some("ann")));
-        assert_eq!((view.qos, view.payload, view.expires_at_ms), (1, None, None));
+        let view = world
+            .core
+            .show_retained("a/1", None, world.now)
+            .expect("it is there");
+        assert_eq!(
+            (&*view.publisher, view.publisher_user.as_deref()),
+            ("p", Some("ann"))
+        );
+        assert_eq!(
+            (view.qos, view.payload, view.expires_at_ms),
+            (1, None, None)
+        );
         assert_eq!(view.stored_at_ms, world.now.as_micros() / 1000);
         for (topic, expected) in [("nothing", Code::NotFound), ("a/#", Code::Invalid)] {
-            assert_eq!(code(world.core.show_retained(topic, None, world.now)), expected);
+            assert_eq!(
+                code(world.core.show_retained(topic, None, world.now)),
+                expected
+            );
             let cleared = (world.core).clear_retained(&mut world.worker, topic, world.now);
             assert_eq!(code(cleared), expected);
         }
@@ -656,7 +765,13 @@ fn retained_messages_are_listed_by_topic_and_taken_away_for_good() {
         assert_eq!(world.receive(a), []);
         let filter = filter_of("a/1/#");
         let cleared = (world.core).clear_retained_page(&mut world.worker, filter, world.now);
-        assert_eq!(cleared.0, Cleared { deleted: 2, left: 0 });
+        assert_eq!(
+            cleared.0,
+            Cleared {
+                deleted: 2,
+                left: 0
+            }
+        );
         world.done(cleared.1);
         for restarts in [false, true] {
             if restarts && world.disk.is_some() {
@@ -694,7 +809,10 @@ fn what_a_person_publishes_goes_the_ways_of_all_messages() {
         assert_eq!(published.receivers, Receivers::Subscribers);
         assert_eq!(published.message_id, None);
         let message = world.work(a);
-        assert_eq!((&*message.topic, &*message.payload, message.qos), ("t", "hello", 1));
+        assert_eq!(
+            (&*message.topic, &*message.payload, message.qos),
+            ("t", "hello", 1)
+        );
         world.hand_publish("t/kept", "retained", 1, true);
         assert!(!world.work(a).retain);
         let queued = world.hand_publish("$queue/jobs", "job", 0, false);
@@ -721,8 +839,18 @@ fn what_a_person_publishes_goes_the_ways_of_all_messages() {
         // An empty one takes it away.
         world.hand_publish("t/kept", "", 1, true);
         assert_eq!(world.core.retained_len(), 0);
-        for topic in ["", "a/+", "#", "$SYS/broker/load", "$share/g/t", "$queue/$nack",
-            "$settles/1/t", "$CONTROL/rotamq/v1", "$delayed/t", "a\0b"] {
+        for topic in [
+            "",
+            "a/+",
+            "#",
+            "$SYS/broker/load",
+            "$share/g/t",
+            "$queue/$nack",
+            "$settles/1/t",
+            "$CONTROL/rotamq/v1",
+            "$delayed/t",
+            "a\0b",
+        ] {
             let refused = world.try_hand_publish(&outgoing(topic, "x", 1, false));
             assert_eq!(code(refused), Code::Invalid, "{topic}");
         }
@@ -773,7 +901,7 @@ fn a_person_is_told_that_there_is_no_room() {
     in_each_version_with(
         |config| {
             let mut full = queue("full");
-            full.max_messages = 1;
+            full.messages_max = 1;
             full.overflow = Overflow::Reject;
             config.queue.push(full);
             config.limits.retained_messages_max = 1;

@@ -279,8 +279,18 @@ mod tests {
             assert_eq!(position.to_string().parse(), Ok(position));
         }
         for bad in [
-            "", "s", "n4", "x4", "s1.f", "s1.f.2", "s1.x.2.3", "n1.f.2.3", "s1.f.2.3.4",
-            "s4294967296", "s-1", "s1.f.+.0",
+            "",
+            "s",
+            "n4",
+            "x4",
+            "s1.f",
+            "s1.f.2",
+            "s1.x.2.3",
+            "n1.f.2.3",
+            "s1.f.2.3.4",
+            "s4294967296",
+            "s-1",
+            "s1.f.+.0",
         ] {
             assert_eq!(bad.parse::<Position>(), Err(()), "{bad}");
         }
