@@ -106,7 +106,10 @@ fn clients_are_listed_found_shown_and_sent_away() {
         assert_eq!(shown["listener"], "127.0.0.1:0");
         let found = format!("/api/v1/clients?address={}", encoded(address));
         assert_eq!(told(&all(&http, &found, 9), "client"), ["dev/1"]);
-        assert_eq!((&shown["messages_in"], &shown["messages_out"]), (&json!(1), &json!(1)));
+        assert_eq!(
+            (&shown["messages_in"], &shown["messages_out"]),
+            (&json!(1), &json!(1))
+        );
         assert_eq!(shown["subscription_list"][0]["filter"], "t/#");
         let sent_away = http.post("/api/v1/clients/dev%2F1/disconnect", &json!({}));
         assert_eq!(sent_away.status, 204);
@@ -114,7 +117,9 @@ fn clients_are_listed_found_shown_and_sent_away() {
         if peer.version == Version::V5 {
             assert_eq!(ended.reason, Some(0x98), "{peer:?}: {ended:?}");
         }
-        until("it is gone", || http.get("/api/v1/clients/dev%2F1").status == 404);
+        until("it is gone", || {
+            http.get("/api/v1/clients/dev%2F1").status == 404
+        });
         let session = http.get("/api/v1/sessions/dev%2F1").ok();
         assert_eq!(session["connected"], false);
         let left = all(&http, "/api/v1/sessions?connected=false", 9);
@@ -122,11 +127,15 @@ fn clients_are_listed_found_shown_and_sent_away() {
         http.delete("/api/v1/sessions/dev%2F1").ok();
         http.get("/api/v1/sessions/dev%2F1").problem(404);
         other.disconnect();
-        until("all are gone", || all(&http, "/api/v1/sessions", 9).is_empty());
+        until("all are gone", || {
+            all(&http, "/api/v1/sessions", 9).is_empty()
+        });
     }
-    http.post("/api/v1/clients/nobody/disconnect", &json!({})).problem(404);
+    http.post("/api/v1/clients/nobody/disconnect", &json!({}))
+        .problem(404);
     let odd = json!({ "reason": "because" });
-    http.post("/api/v1/clients/nobody/disconnect", &odd).problem(422);
+    http.post("/api/v1/clients/nobody/disconnect", &odd)
+        .problem(422);
 }
 
 /// What is answered is on disk: no restart brings it back.
@@ -144,10 +153,15 @@ fn a_session_that_was_ended_does_not_come_back() {
     let devices = all(&http, "/api/v1/sessions", 9);
     assert!(devices.iter().all(|session| session["stored"] == true));
     for session in told(&devices, "client") {
-        http.delete(&format!("/api/v1/sessions/{}", encoded(session))).ok();
+        http.delete(&format!("/api/v1/sessions/{}", encoded(session)))
+            .ok();
     }
     http.delete("/api/v1/retained/kept").ok();
-    http.post("/api/v1/publish", &json!({ "topic": "own", "payload": "x", "retain": true })).ok();
+    http.post(
+        "/api/v1/publish",
+        &json!({ "topic": "own", "payload": "x", "retain": true }),
+    )
+    .ok();
     broker.stop();
     let broker = storing(data);
     assert_eq!(broker.sessions_len(), 0);
@@ -167,8 +181,14 @@ fn what_is_in_flight_is_shown_with_its_ids() {
         let shown = http.get("/api/v1/clients/slow").ok();
         assert_eq!(shown["in_flight_out"], 1);
         let sent = &shown["in_flight_out_list"][0];
-        assert_eq!((&sent["packet_id"], &sent["qos"]), (&json!(message.packet_id), &json!(1)));
-        assert_eq!((&sent["state"], &sent["topic"]), (&json!("sent"), &json!("t")));
+        assert_eq!(
+            (&sent["packet_id"], &sent["qos"]),
+            (&json!(message.packet_id), &json!(1))
+        );
+        assert_eq!(
+            (&sent["state"], &sent["topic"]),
+            (&json!("sent"), &json!("t"))
+        );
         assert!(sent["age_ms"].is_u64(), "{sent}");
         slow.acknowledge(&message);
         until("it is acknowledged", || {
@@ -196,7 +216,10 @@ fn subscriptions_are_found_by_client_by_filter_and_by_topic() {
     let of_a = all(&http, "/api/v1/subscriptions?client=a", 1);
     let mut filters = told(&of_a, "filter");
     filters.sort_unstable();
-    assert_eq!(filters, ["$queue/jobs", "$share/g/sensors/#", "sensors/+/t"]);
+    assert_eq!(
+        filters,
+        ["$queue/jobs", "$share/g/sensors/#", "sensors/+/t"]
+    );
     let found = all(&http, "/api/v1/subscriptions?filter=%2B", 9);
     let expected = json!({
         "client": "a", "filter": "sensors/+/t", "kind": "filter", "qos": 1, "no_local": true,
@@ -215,7 +238,8 @@ fn subscriptions_are_found_by_client_by_filter_and_by_topic() {
         ("topic=a&client=a", 400),
         ("after=nonsense", 400),
     ] {
-        http.get(&format!("/api/v1/subscriptions?{query}")).problem(status);
+        http.get(&format!("/api/v1/subscriptions?{query}"))
+            .problem(status);
     }
 }
 
@@ -234,17 +258,26 @@ fn retained_messages_are_listed_shown_and_deleted() {
     assert_eq!(told(&some, "topic"), ["a/1", "a/2"]);
     assert_eq!(told(&some, "publisher"), ["device", "device"]);
     // Payloads are for operators.
-    for item in listed.iter().chain([&viewer.get("/api/v1/retained/b").ok()]) {
+    for item in listed
+        .iter()
+        .chain([&viewer.get("/api/v1/retained/b").ok()])
+    {
         assert_eq!(item["payload_bytes"], 7);
         assert!(item.get("payload_base64").is_none() && item.get("payload").is_none());
     }
-    for path in ["/api/v1/retained?payload_bytes_max=1", "/api/v1/retained/b?payload_bytes_max=1"] {
+    for path in [
+        "/api/v1/retained?payload_bytes_max=1",
+        "/api/v1/retained/b?payload_bytes_max=1",
+    ] {
         viewer.get(path).problem(403);
         let told = operator.get(path).ok();
         let item = told["items"].get(0).unwrap_or(&told);
         assert_eq!(item["payload_base64"], "/w==");
     }
-    assert_eq!(operator.get("/api/v1/retained/b").ok()["payload_base64"], "/3NlY3JldA==");
+    assert_eq!(
+        operator.get("/api/v1/retained/b").ok()["payload_base64"],
+        "/3NlY3JldA=="
+    );
     viewer.delete("/api/v1/retained/b").problem(403);
     operator.delete("/api/v1/retained/a%2F1").ok();
     operator.delete("/api/v1/retained/a%2F1").problem(404);
@@ -276,11 +309,17 @@ fn an_operator_publishes_as_a_client_does() {
             },
         });
         let published = operator.post("/api/v1/publish", &body).ok();
-        assert_eq!(published, json!({ "receivers": "subscribers", "duplicate": false }));
+        assert_eq!(
+            published,
+            json!({ "receivers": "subscribers", "duplicate": false })
+        );
         let got = subscriber.receive();
         assert_eq!((&got.payload[..], got.qos), (&b"\xff\0"[..], 2));
         if peer.version == Version::V5 {
-            assert_eq!(got.extra.content_type.as_deref(), Some("application/octet-stream"));
+            assert_eq!(
+                got.extra.content_type.as_deref(),
+                Some("application/octet-stream")
+            );
             assert_eq!(got.extra.correlation.as_deref(), Some("id"));
             assert_eq!(got.extra.response_topic.as_deref(), Some("answers"));
             let pair = |value: &str| ("a".to_owned(), value.to_owned());
@@ -293,26 +332,45 @@ fn an_operator_publishes_as_a_client_does() {
     assert_eq!(published["receivers"], "queues");
     let mut member = PAHO_5.subscriber(broker.address(), "member", "$queue/jobs", 1);
     let job = member.receive();
-    assert_eq!(job.extra.user("message-id"), published["message_id"].as_str());
-    let nobody = operator.post("/api/v1/publish", &json!({ "topic": "nobody" })).ok();
+    assert_eq!(
+        job.extra.user("message-id"),
+        published["message_id"].as_str()
+    );
+    let nobody = operator
+        .post("/api/v1/publish", &json!({ "topic": "nobody" }))
+        .ok();
     assert_eq!(nobody["receivers"], "nobody");
     for (body, status) in [
         (json!({ "payload": "no topic" }), 422),
-        (json!({ "topic": "t", "payload": "a", "payload_base64": "YQ==" }), 400),
+        (
+            json!({ "topic": "t", "payload": "a", "payload_base64": "YQ==" }),
+            400,
+        ),
         (json!({ "topic": "t", "payload_base64": "?" }), 400),
         (json!({ "topic": "t", "qos": 3 }), 400),
         (json!({ "topic": "t/#" }), 400),
         (json!({ "topic": "$SYS/x" }), 400),
         (json!({ "topic": "t", "colour": "red" }), 422),
-        (json!({ "topic": "t", "properties": { "content_type": "a\u{0}b" } }), 400),
-        (json!({ "topic": "t", "properties": { "response_topic": "a/+" } }), 400),
-        (json!({ "topic": "t", "properties": { "content_type": "x".repeat(65_536) } }), 400),
+        (
+            json!({ "topic": "t", "properties": { "content_type": "a\u{0}b" } }),
+            400,
+        ),
+        (
+            json!({ "topic": "t", "properties": { "response_topic": "a/+" } }),
+            400,
+        ),
+        (
+            json!({ "topic": "t", "properties": { "content_type": "x".repeat(65_536) } }),
+            400,
+        ),
     ] {
         let answer = operator.post("/api/v1/publish", &body);
         answer.problem(status);
     }
     let viewer = with_role(&admin, "viewer");
-    viewer.post("/api/v1/publish", &json!({ "topic": "t" })).problem(403);
+    viewer
+        .post("/api/v1/publish", &json!({ "topic": "t" }))
+        .problem(403);
 }
 
 #[test]
@@ -322,8 +380,14 @@ fn who_is_banned_does_not_get_in_until_that_is_lifted() {
     assert_eq!(all(&http, "/api/v1/bans", 9), [json!(null); 0]);
     let ban = |body: Value| http.post("/api/v1/bans", &body);
     for (body, path) in [
-        (json!({ "client": "eve", "seconds": 60 }), "/api/v1/bans/client/eve"),
-        (json!({ "address": "127.0.0.1", "seconds": 60 }), "/api/v1/bans/address/127.0.0.1"),
+        (
+            json!({ "client": "eve", "seconds": 60 }),
+            "/api/v1/bans/client/eve",
+        ),
+        (
+            json!({ "address": "127.0.0.1", "seconds": 60 }),
+            "/api/v1/bans/address/127.0.0.1",
+        ),
     ] {
         let banned = ban(body).ok();
         assert_eq!(banned["reason"], "request");
@@ -352,7 +416,9 @@ fn who_is_banned_does_not_get_in_until_that_is_lifted() {
     ] {
         ban(body).problem(400);
     }
-    with_role(&http, "operator").post("/api/v1/bans", &json!({})).problem(403);
+    with_role(&http, "operator")
+        .post("/api/v1/bans", &json!({}))
+        .problem(403);
 }
 
 #[test]
@@ -363,7 +429,10 @@ fn access_is_shown_and_explained() {
          [[grant]]\nuser = \"ann\"\nroles = [\"sensor\"]\n",
     );
     // "x" with a hash of mosquitto's.
-    let passwords = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mosquitto_passwd");
+    let passwords = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/mosquitto_passwd"
+    );
     let broker = broker_with(|config| {
         config.http.address = Some("127.0.0.1:0".parse().unwrap());
         config.access.rules_file = Some(rules.clone());
@@ -380,7 +449,9 @@ fn access_is_shown_and_explained() {
     sorted.sort_unstable();
     assert_eq!(told(&users, "name"), sorted);
     let lines = fs::read_to_string(passwords).unwrap();
-    let in_file = lines.lines().filter(|line| line.contains(':') && !line.starts_with('#'));
+    let in_file = lines
+        .lines()
+        .filter(|line| line.contains(':') && !line.starts_with('#'));
     assert_eq!(users.len(), in_file.count());
     let explain = |query: &str| viewer.get(&format!("/api/v1/access/explain?{query}"));
     let asked = "user=ann&client=c&action=publish";
@@ -419,7 +490,9 @@ fn what_the_docs_ask_the_api_is_answered() {
     ]);
     let line = program.line("make the first admin");
     let (_, token) = line.trim().rsplit_once('/').unwrap();
-    let script = script.replace("18080", &http.to_string()).replace("1883", &port.to_string());
+    let script = script
+        .replace("18080", &http.to_string())
+        .replace("1883", &port.to_string());
     let script = script.replace("SETUP-TOKEN", token);
     let output = Command::new("bash")
         .args(["-e", "-o", "pipefail", "-c", &script])
@@ -428,8 +501,13 @@ fn what_the_docs_ask_the_api_is_answered() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8(output.stdout).unwrap();
-    for answer in ["\"role\":\"admin\"", "\"topic\":\"lights/hall\"", "\"receivers\":\"nobody\"",
-        "application/problem+json", "\"items\":["] {
+    for answer in [
+        "\"role\":\"admin\"",
+        "\"topic\":\"lights/hall\"",
+        "\"receivers\":\"nobody\"",
+        "application/problem+json",
+        "\"items\":[",
+    ] {
         assert!(said.contains(answer), "{answer}: {said}");
     }
 }

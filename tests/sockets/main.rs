@@ -4,6 +4,7 @@
 //! thing. `tests/run` installs them.
 
 mod access;
+mod api;
 mod authentication;
 mod bad_input;
 mod browser;
@@ -19,6 +20,7 @@ mod daemon;
 mod features;
 #[path = "../hostile.rs"]
 mod hostile;
+mod http;
 mod limits;
 mod listeners;
 mod memory;
@@ -33,6 +35,7 @@ mod results;
 #[path = "../root.rs"]
 mod root;
 
+mod schemathesis;
 mod service;
 mod sessions;
 mod steering;

@@ -51,18 +51,29 @@ fn the_api_is_what_its_description_says() {
     device.publish("t/kept", b"\xff", 1, true);
     PAHO.publish(broker.address(), "$queue/jobs", "job", 1, false);
     let http = Http::of(&broker);
-    http.post("/api/v1/bans", &json!({ "client": "eve", "seconds": 600 })).ok();
+    http.post("/api/v1/bans", &json!({ "client": "eve", "seconds": 600 }))
+        .ok();
     let token = broker.http_token().expect("it lends one");
     let url = format!("http://{}", http.address);
     let output = Command::new(python)
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(&settings)
         .args(["run", &format!("{url}/api/v1/openapi.json")])
-        .args(["--url", &url, "--header", &format!("Authorization: Bearer {token}")])
+        .args([
+            "--url",
+            &url,
+            "--header",
+            &format!("Authorization: Bearer {token}"),
+        ])
         .args(["--exclude-path-regex", LEFT_OUT])
         .args(["--phases", "examples,coverage,fuzzing", "--checks", "all"])
         .args(["--max-examples", EXAMPLES_MAX, "--seed", SEED])
-        .args(["--request-timeout", "10", "--continue-on-failure", "--no-color"])
+        .args([
+            "--request-timeout",
+            "10",
+            "--continue-on-failure",
+            "--no-color",
+        ])
         .args(["--warnings", "off", "--generation-database", "none"])
         .current_dir(&folder)
         .output()

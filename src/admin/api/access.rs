@@ -65,7 +65,10 @@ async fn show(_: Viewer, Shares(state): Shares<Arc<State>>) -> problem::Result<A
         },
         own_rights: access.takes_own(),
         allow_anonymous: state.allow_anonymous,
-        password_file: state.passwords.as_ref().map(|file| file.path().display().to_string()),
+        password_file: state
+            .passwords
+            .as_ref()
+            .map(|file| file.path().display().to_string()),
     }))
 }
 
@@ -139,8 +142,7 @@ async fn explain(
     let question = Question {
         action: asked.action.action(),
         topic: &asked.topic,
-        qos: qos
-            .ok_or_else(|| Problem::invalid(format!("qos is 0, 1 or 2, not {}", asked.qos)))?,
+        qos: qos.ok_or_else(|| Problem::invalid(format!("qos is 0, 1 or 2, not {}", asked.qos)))?,
         retain: asked.retain,
         strictness: core.access().strictness(),
     };

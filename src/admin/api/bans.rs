@@ -81,14 +81,15 @@ impl BanView {
 /// Whose turn a page ends with, and in which of the two tables: first those who
 /// failed or were banned by request, then those who connected too often.
 #[derive(Serialize, Deserialize)]
-struct Position(bool, Option<IpAddr>, Box<str>, Option<Arc<str>>);
+struct Position(bool, Option<IpAddr>, Box<str>, Option<Box<str>>);
 
 impl Position {
     fn of(is_second: bool, whom: &Banned) -> Position {
         match whom {
             Banned::Address(address) => Position(is_second, Some(*address), "".into(), None),
             Banned::Client(client, user) => {
-                Position(is_second, None, client.clone(), user.clone())
+                let user = user.as_deref().map(Box::from);
+                Position(is_second, None, client.clone(), user)
             }
         }
     }
@@ -96,7 +97,7 @@ impl Position {
     fn whom(self) -> Banned {
         match self.1 {
             Some(address) => Banned::Address(address),
-            None => Banned::Client(self.2, self.3),
+            None => Banned::Client(self.2, self.3.map(Arc::from)),
         }
     }
 }

@@ -130,7 +130,12 @@ async fn disconnect(
         let now = shared.clock.now();
         (shared.core).send_away(&mut local.worker, &client, reason, now)
     })?;
-    tracing::info!(by = &*who.name, client, ?reason, "a client was disconnected");
+    tracing::info!(
+        by = &*who.name,
+        client,
+        ?reason,
+        "a client was disconnected"
+    );
     state.stored(receipt).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -15,7 +15,7 @@ use crate::admin::guard::{Operator, Viewer};
 use crate::admin::page::{Listed, Named, Page, Params};
 use crate::admin::problem::{self, Problem};
 use crate::admin::users::Role;
-use crate::broker::look::{Cleared, Paged, RetainedView};
+use crate::broker::look::{Cleared, RetainedView};
 use crate::net::with_worker;
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
@@ -91,8 +91,7 @@ async fn list(
     let retained = shared
         .core
         .list_retained(filter, after, limit, payload_bytes_max, now);
-    let Paged { items, next } = retained;
-    Ok(Json(Listed { items, next }))
+    Ok(Json(retained.into()))
 }
 
 /// The retained message of a topic; its payload and properties for operators.
@@ -159,7 +158,12 @@ async fn clear(
         (shared.core).clear_retained_page(&mut local.worker, filter, now)
     });
     let (by, deleted) = (&*who.name, cleared.deleted);
-    tracing::info!(by, filter = filter.as_str(), deleted, "retained messages were deleted");
+    tracing::info!(
+        by,
+        filter = filter.as_str(),
+        deleted,
+        "retained messages were deleted"
+    );
     state.stored(receipt).await?;
     Ok(Json(cleared))
 }

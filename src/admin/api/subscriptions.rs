@@ -13,7 +13,7 @@ use crate::admin::State;
 use crate::admin::guard::Viewer;
 use crate::admin::page::{Listed, Page, Params};
 use crate::admin::problem::{self, Problem};
-use crate::broker::look::{Paged, SubscriptionView};
+use crate::broker::look::SubscriptionView;
 use crate::topic::{TopicLimits, TopicName};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
@@ -60,7 +60,5 @@ async fn list(
             core.list_subscriptions(client.as_deref(), filter.as_deref(), after, limit)?
         }
     };
-    let Paged { items, next } = found;
-    let next = next.map(|next| next.to_string());
-    Ok(Json(Listed { items, next }))
+    Ok(Json(found.into()))
 }

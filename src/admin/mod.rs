@@ -1,0 +1,75 @@
+//! The HTTP port, for those who run the broker: dashboard, API, metrics.
+//!
+//! Owns the port, who may use it, and how answers look. What is shown and done
+//! is the core's: handlers ask [`Shared`], and know nothing that it does not.
+
+mod api;
+mod guard;
+mod health;
+mod page;
+mod problem;
+mod server;
+mod users;
+mod workbench;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::authentication::{Bans, PasswordFile};
+use crate::config::{AccessSettings, Address, Listener, Protocol};
+use crate::journal::Receipt;
+use crate::message::Time;
+use crate::net::{Entrance, Shared, Tls};
+
+use problem::Problem;
+pub(crate) use server::Port;
+pub(crate) use users::Users;
+
+/// Below which all of the API is.
+const API: &str = "/api/v1";
+
+/// What all handlers share.
+pub(crate) struct State {
+    pub shared: Arc<Shared>,
+    /// `None`: what is said here can be read on the way.
+    pub tls: Option<Tls>,
+    pub users: Arc<Users>,
+    /// Addresses of which too many logins have failed.
+    pub bans: Bans,
+    /// Those of MQTT.
+    pub listeners: Vec<Listed>,
+    /// By which clients of MQTT come in at `/mqtt`.
+    pub workbench: Arc<Entrance>,
+    /// Who may do what among clients of MQTT: where that is said.
+    pub access: AccessSettings,
+    pub allow_anonymous: bool,
+    pub passwords: Option<Arc<PasswordFile>>,
+    pub started: Time,
+}
+
+impl State {
+    /// Waits until what was done is stored: only then it is answered.
+    ///
+    /// # Errors
+    /// It never will be: the disk has failed.
+    async fn stored(&self, receipt: Receipt) -> Result<(), Problem> {
+        let stored = self.shared.stored(receipt).await;
+        stored.map_err(|failed| Problem::unavailable(format!("it is not stored: {failed}")))
+    }
+}
+
+/// A listener, as the API tells of it.
+pub(crate) struct Listed {
+    /// With the port that a port of 0 has become.
+    pub address: Address,
+    pub protocol: Protocol,
+    pub entrance: Arc<Entrance>,
+}
+
+/// What clients of MQTT find at `/mqtt`: a listener by WebSocket with nothing of
+/// its own. TLS is the port's.
+pub(crate) fn workbench(address: SocketAddr) -> Listener {
+    let mut listener = Listener::new(address.into());
+    listener.protocol = Protocol::WebSocket;
+    listener
+}
