@@ -18,6 +18,7 @@ mod counters;
 mod door;
 mod link;
 mod lists;
+pub mod look;
 mod memory;
 mod publish;
 mod receipts;
@@ -317,6 +318,16 @@ impl Core {
         &self.session_settings
     }
 
+    /// The rules in force.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Who connects too often.
+    pub fn flapping(&self) -> &Flapping {
+        &self.flapping
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -405,6 +416,9 @@ impl Core {
             waker.wake_by_ref(); // It is stored by now.
         }
         link.is_resuming &= session.is_resuming();
+        if link.came.bytes > 0 && session.is_link(link.number) {
+            session.account_mut().came(std::mem::take(&mut link.came));
+        }
         let connection = (link.number, heard);
         let exchange = session.exchange(connection, (answers, gates), writing, waker, now, effects);
         self.store_session(&mut session, effects);

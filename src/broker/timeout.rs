@@ -122,7 +122,7 @@ impl Core {
         let Some(mut session) = session.filter(|session| session.is_link(number)) else {
             return;
         };
-        if session.stale_until.is_some_and(|until| until <= now) {
+        if session.stale_until <= now {
             let client = &session.identity.client;
             tracing::warn!(
                 ?client,

@@ -93,10 +93,8 @@ async fn read_connect<S: Stream>(
         counters.connections_refused.increment();
         counters.refused_banned.increment();
         tracing::debug!(%peer, client = ?connect.client_id, "CONNECT refused: banned");
-        let close = Close::new(
-            ReasonCode::Banned,
-            "too many have failed to say who they are",
-        );
+        let why = "this client, or where it comes from, is banned for a while";
+        let close = Close::new(ReasonCode::Banned, why);
         return Err(refusal_to(&connect, &close, shared));
     }
     if let Err(close) = core.check_memory(&connect) {
@@ -116,6 +114,7 @@ async fn read_connect<S: Stream>(
         let authentication = match admission {
             Ok(Admission::Admitted(mut link)) => {
                 link.is_local = transport.is_local;
+                core.note_origin(&link, transport.origin());
                 tracing::debug!(%peer, client = ?link.identity.client, "connected");
                 return Ok((link, rest));
             }
@@ -192,7 +191,7 @@ async fn authenticate<S: Stream>(
         client: connect.client_id,
         user: connect.user_name,
         password: connect.password,
-        listener: &transport.listener,
+        listener: transport.listener.as_str(),
         version: Some(connect.version),
     };
     let mut asking = pin!(entrance.chain.authenticate(credentials));

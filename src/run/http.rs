@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{ServeError, control};
 use crate::admin::{Listed, Metrics, Port, State, Users, workbench};
-use crate::authentication::{Bans, Chain};
+use crate::authentication::{Bans, Chain, PasswordFile};
 use crate::config::{Config, Listener, Protocol};
 use crate::net::{Entrance, Shared, Tls};
 
@@ -74,6 +74,7 @@ impl Http {
         config: &Config,
         shared: &Arc<Shared>,
         listeners: Vec<Listed>,
+        passwords: Option<Arc<PasswordFile>>,
         stopping: watch::Receiver<bool>,
     ) -> Result<(), ServeError> {
         let url = self.url();
@@ -89,6 +90,9 @@ impl Http {
             bans: Bans::new(config.authentication.ban.clone()),
             listeners,
             workbench: self.workbench,
+            access: config.access.clone(),
+            allow_anonymous: config.allow_anonymous,
+            passwords,
             started: shared.clock.now(),
             metrics: Metrics::new(&config.http),
         };

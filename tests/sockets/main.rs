@@ -4,6 +4,7 @@
 //! thing. `tests/run` installs them.
 
 mod access;
+mod api;
 mod authentication;
 mod bad_input;
 mod browser;
@@ -35,6 +36,7 @@ mod results;
 #[path = "../root.rs"]
 mod root;
 
+mod schemathesis;
 mod service;
 mod sessions;
 mod steering;

@@ -19,6 +19,7 @@ mod expiry;
 mod groups;
 mod hostile;
 mod limits;
+mod look;
 mod members;
 mod model;
 mod mounts;
@@ -560,6 +561,7 @@ impl World {
                 Ok(Some((packet, len))) => {
                     (self.worker.effects.tally).note_received(version, bytes[done]);
                     done += len;
+                    link.note_read(len);
                     let handled = (self.core).handle(&mut self.worker, link, &packet, self.now);
                     if handled.is_err() {
                         break handled;
