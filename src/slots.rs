@@ -77,6 +77,17 @@ impl<T: Slotted> Slots<T> {
         value
     }
 
+    /// Slots that there are, in use or not: they are numbered from 0 on.
+    pub fn slots_len(&self) -> usize {
+        self.slots.count()
+    }
+
+    /// What is in that slot, locked; `None`: nothing.
+    pub fn lock_slot(&self, slot: usize) -> Option<Locked<'_, T>> {
+        let slot = self.slots.get(slot)?.lock();
+        slot.value.is_some().then_some(Locked { slot })
+    }
+
     /// The places of all values there are at some moment during the call.
     pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
         self.slots.iter().filter_map(|(slot, entry)| {
