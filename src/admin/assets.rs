@@ -98,7 +98,9 @@ static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
     let digest = digest.finish();
     let digits = digest.as_ref()[..VERSION_BYTES].iter();
     let version: String = digits.map(|byte| format!("{byte:02x}")).collect();
-    let files = FILES.iter().map(|(path, kind, bytes)| (*path, (*kind, *bytes)));
+    let files = FILES
+        .iter()
+        .map(|(path, kind, bytes)| (*path, (*kind, *bytes)));
     Assets {
         page: PAGE.replace(VERSION, &version),
         by_path: files.collect(),
@@ -122,8 +124,8 @@ async fn file(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let found = ASSETS.by_path.get(path.as_str());
-    let (kind, bytes) = found
-        .ok_or_else(|| Problem::not_found(format!("there is nothing at {}", uri.path())))?;
+    let (kind, bytes) =
+        found.ok_or_else(|| Problem::not_found(format!("there is nothing at {}", uri.path())))?;
     // A page that was open while the broker became another gets what there is now.
     let keeps = match version == ASSETS.version {
         true => "public, max-age=31536000, immutable",
@@ -215,7 +217,10 @@ mod tests {
             }
         }
         for name in named {
-            assert!(FILES.iter().any(|(path, ..)| *path == name), "{name} is not served");
+            assert!(
+                FILES.iter().any(|(path, ..)| *path == name),
+                "{name} is not served"
+            );
         }
     }
 }

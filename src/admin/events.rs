@@ -11,7 +11,7 @@ use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures_util::stream::{self, Stream};
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -22,7 +22,16 @@ use super::history::{Row, names};
 use super::problem::Problem;
 
 /// That may listen at a time.
-pub(super) const STREAMS_MAX: usize = 64;
+const STREAMS_MAX: usize = 64;
+
+/// Room for those who listen.
+pub(crate) struct Events(Arc<Semaphore>);
+
+impl Events {
+    pub fn new() -> Events {
+        Events(Arc::new(Semaphore::new(STREAMS_MAX)))
+    }
+}
 
 pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
     OpenApiRouter::new().routes(routes!(events))
@@ -34,11 +43,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
     responses((status = 200, body = String, content_type = "text/event-stream"),
         (status = "default", body = Problem)))]
 async fn events(
-    Viewer(_): Viewer,
+    _who: Viewer,
     Shares(state): Shares<Arc<State>>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let place = state.event_streams.clone().try_acquire_owned().map_err(|_| {
-        Problem::unavailable(format!("{STREAMS_MAX} dashboards listen already: close one"))
+    let place = state.events.0.clone().try_acquire_owned().map_err(|_| {
+        Problem::unavailable(format!(
+            "{STREAMS_MAX} dashboards listen already: close one"
+        ))
     })?;
     let listening = Listening {
         rows: state.history.follow(),

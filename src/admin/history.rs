@@ -224,7 +224,9 @@ impl Rings {
         let mut least: Vec<(f64, String)> = Vec::new();
         if self.queues.len() + others.len() > QUEUES_MAX {
             let all = self.queues.iter();
-            least = all.map(|(name, followed)| (followed.matters, name.clone())).collect();
+            least = all
+                .map(|(name, followed)| (followed.matters, name.clone()))
+                .collect();
             // The least is last, and taken first.
             least.sort_unstable_by(|(one, _), (other, _)| other.total_cmp(one));
         }
@@ -339,20 +341,22 @@ impl<'a> Sampler<'a> {
             left = left.saturating_sub(PLACES_AT_ONCE);
             let now = shared.clock.now();
             let (summing, seen) = (&mut self.summing, &mut self.seen);
-            let next = shared.core.see_depths(self.next, PLACES_AT_ONCE, now, |depth| {
-                summing.add(depth);
-                if notes && (depth.ready + depth.in_flight > 0 || depth.rate > 0.0) {
-                    let oldest = depth.oldest.map_or(0, |oldest| now.since(oldest).as_secs());
-                    let row = QueueRow {
-                        ready: small(depth.ready as u64),
-                        in_flight: small(depth.in_flight as u64),
-                        oldest_secs: small(oldest),
-                    };
-                    // One that has something, and does nothing, is of interest too.
-                    let matters = depth.rate + f64::from(row.ready > 0);
-                    seen.insert(depth.name.to_owned(), (row, matters));
-                }
-            });
+            let next = shared
+                .core
+                .see_depths(self.next, PLACES_AT_ONCE, now, |depth| {
+                    summing.add(depth);
+                    if notes && (depth.ready + depth.in_flight > 0 || depth.rate > 0.0) {
+                        let oldest = depth.oldest.map_or(0, |oldest| now.since(oldest).as_secs());
+                        let row = QueueRow {
+                            ready: small(depth.ready as u64),
+                            in_flight: small(depth.in_flight as u64),
+                            oldest_secs: small(oldest),
+                        };
+                        // One that has something, and does nothing, is of interest too.
+                        let matters = depth.rate + f64::from(row.ready > 0);
+                        seen.insert(depth.name.to_owned(), (row, matters));
+                    }
+                });
             self.next = next.unwrap_or(0);
             if next.is_none() {
                 self.sums = std::mem::take(&mut self.summing);
@@ -465,7 +469,9 @@ mod tests {
             ready: 1,
             ..QueueRow::default()
         };
-        names.map(|(name, matters)| (name, (row, matters))).collect()
+        names
+            .map(|(name, matters)| (name, (row, matters)))
+            .collect()
     }
 
     #[test]

@@ -45,9 +45,8 @@ fn what_is_not_ours_is_as_it_was_published() {
 /// Where pictures of the pages go.
 fn pictures() -> PathBuf {
     let folder = std::env::var_os("DASHBOARD_PICTURES").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| {
-        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pictures")
-    });
+    let folder =
+        folder.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pictures"));
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
@@ -64,7 +63,16 @@ fn subscriber(address: SocketAddr, client: &str, filter: &str) -> Killed {
 fn load(address: SocketAddr) -> Killed {
     let address = address.to_string();
     let mut command = rotamq(&[
-        "bench", "pairs", "--pairs", "5", "--rate", "200", "--seconds", "600", "--address", &address,
+        "bench",
+        "pairs",
+        "--pairs",
+        "5",
+        "--rate",
+        "200",
+        "--seconds",
+        "600",
+        "--address",
+        &address,
     ]);
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     Killed(child.unwrap())

@@ -51,7 +51,7 @@ struct Rows {
 #[utoipa::path(get, path = "/history", tag = "history", params(Span),
     responses((status = 200, body = Rows), (status = "default", body = Problem)))]
 async fn history(
-    Viewer(_): Viewer,
+    _who: Viewer,
     Shares(state): Shares<Arc<State>>,
     Params(Span { seconds }): Params<Span>,
 ) -> problem::Result<Rows> {
@@ -71,7 +71,9 @@ async fn history(
 /// A row as JSON has it.
 fn numbers(row: &Row) -> Vec<Option<f64>> {
     let values = row.values.iter().map(|value| shown(*value));
-    std::iter::once(Some(row.at_ms as f64)).chain(values).collect()
+    std::iter::once(Some(row.at_ms as f64))
+        .chain(values)
+        .collect()
 }
 
 /// To the thousandth; `None`: not known.
@@ -117,7 +119,7 @@ struct Like {
 #[utoipa::path(get, path = "/history/queues", tag = "history", params(Page, Like),
     responses((status = 200, body = Listed<QueueRows>), (status = "default", body = Problem)))]
 async fn queues(
-    Viewer(_): Viewer,
+    _who: Viewer,
     Shares(state): Shares<Arc<State>>,
     Params(page): Params<Page>,
     Params(Like { name }): Params<Like>,
@@ -147,7 +149,7 @@ async fn queues(
     params(("name" = String, Path)),
     responses((status = 200, body = QueueRows), (status = "default", body = Problem)))]
 async fn queue(
-    Viewer(_): Viewer,
+    _who: Viewer,
     Shares(state): Shares<Arc<State>>,
     Named(name): Named<String>,
 ) -> problem::Result<QueueRows> {

@@ -52,4 +52,9 @@ impl Core {
         }
         (until < self.lists.slots_len()).then_some(until)
     }
+
+    /// Whether there is a queue of that name, without `$queue/`.
+    pub fn has_queue(&self, name: &str) -> bool {
+        self.list_named(&format!("$queue/{name}")).is_some()
+    }
 }

@@ -4,6 +4,9 @@
 // for pictures. What a page shows is compared with what the API says. It fails for whatever the
 // console complains of, a request to another origin, what the Content-Security-Policy forbids, what
 // axe-core calls serious, and a page that is wider than a telephone.
+//
+// DASHBOARD_FILES: a folder whose files are taken in place of those in the program, for whoever works on
+// them.
 
 const assert = require('assert/strict')
 const fs = require('fs')
@@ -215,10 +218,10 @@ async function queues(client) {
       return JSON.stringify(cells.slice(1, 6)) === JSON.stringify(expected) || [cells, expected]
     })
   }
-  await page.getByLabel('Name').fill('mail')
+  await page.getByRole('searchbox', { name: 'Name' }).fill('mail')
   await until('the filter holds', async () => (await row('orders/new').count()) === 0)
   assert(page.url().includes('name=mail'))
-  await page.getByLabel('Name').fill('')
+  await page.getByRole('searchbox', { name: 'Name' }).fill('')
   await row('orders/new').waitFor()
   await check('queues')
 }
@@ -316,11 +319,11 @@ function refused() {
 async function clients(client) {
   await go('Clients')
   const row = (name) => page.getByRole('row').filter({ has: page.getByRole('link', { name, exact: true }) })
-  await page.getByLabel('Client', { exact: true }).fill('sensor')
+  await page.getByRole('searchbox', { name: 'Client' }).fill('sensor')
   await row('sensor-7').waitFor()
   const { items } = await api('clients?client=sensor')
   assert.equal(await page.locator('tbody tr').count(), items.length)
-  await page.getByLabel('Client', { exact: true }).fill('')
+  await page.getByRole('searchbox', { name: 'Client' }).fill('')
   await row('worker-1').waitFor()
   await check('clients')
   await row('sensor-7').getByRole('link').click()
@@ -351,7 +354,7 @@ async function clients(client) {
   await until('it has come again', () => client.connected)
   await go('Clients')
   await page.getByRole('link', { name: 'Subscriptions', exact: true }).click()
-  await page.getByLabel('That match the topic').fill('room/1/set')
+  await page.getByRole('searchbox', { name: 'That match the topic' }).fill('room/1/set')
   await row('sensor-7').waitFor()
   assert.equal(await page.locator('tbody tr').count(), (await api('subscriptions?topic=room/1/set')).items.length)
   await check('subscriptions')
@@ -627,6 +630,13 @@ async function main() {
     await context.addInitScript(() => {
       addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => console.error(`CSP: ${violatedDirective} ${blockedURI}`))
     })
+    const files = process.env.DASHBOARD_FILES
+    if (files) {
+      await context.route(/\/assets\//, (route) => {
+        const [, file] = new URL(route.request().url()).pathname.match(/\/assets\/[^/]+\/(.*)/)
+        return route.fulfill({ path: path.join(files, file), headers: { 'Content-Type': file.endsWith('.js') ? 'text/javascript' : file.endsWith('.css') ? 'text/css' : 'image/svg+xml' } })
+      })
+    }
     page = await context.newPage()
     page.on('console', (message) => {
       // That nobody is logged in yet is how the page finds out.

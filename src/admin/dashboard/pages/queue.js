@@ -242,7 +242,8 @@ export async function show({ parts: [name] }, signal) {
         note: 'What was given up, and why.',
         signal,
         isDead: true,
-        hidesMissing: true,
+        // The queue of dead letters is made with the first of them.
+        isThere: () => last.dead > 0,
         actions: (chosen) => [button('Redrive…', () => redrive(chosen()), { kind: 'main' })],
       })
   if (isDead) messages.setDead()
@@ -292,7 +293,7 @@ function property(message, name) {
 }
 
 // The first messages of a queue, of which some can be chosen.
-function messageList({ name, heading, note, signal, isDead = false, withFlight = false, hidesMissing = false, actions }) {
+function messageList({ name, heading, note, signal, isDead = false, withFlight = false, isThere = () => true, actions }) {
   const chosen = new Set()
   const wrong = trouble()
   let inFlight = false
@@ -337,16 +338,13 @@ function messageList({ name, heading, note, signal, isDead = false, withFlight =
   const refresh = async () => {
     try {
       const query = { count: SHOWN_MAX, payload_bytes_max: PAYLOAD_BYTES_MAX, in_flight: inFlight || null }
-      const { messages } = await get(['queues', name, 'messages'], query, signal)
+      const { messages } = isThere() ? await get(['queues', name, 'messages'], query, signal) : { messages: [] }
       shown.update(messages)
       const there = new Set(messages.map(({ id }) => id))
       for (const id of chosen) if (!there.has(id)) chosen.delete(id)
       wrong.set(null)
     } catch (error) {
-      if (error.name === 'AbortError') return
-      // A queue of dead letters is made with the first of them.
-      if (hidesMissing && error.status === 404) shown.update([])
-      else wrong.set(error)
+      if (error.name !== 'AbortError') wrong.set(error)
     }
   }
   const every = () => may('operator') && repeat(3000, signal, refresh)
