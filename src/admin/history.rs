@@ -442,11 +442,11 @@ mod tests {
     #[test]
     fn the_rings_are_bounded_and_give_what_was_asked_for() {
         let history = History::new();
-        for second in 1..=4000 {
+        for second in 1..=4000u32 {
             let values = [f64::from(second); VALUES.len()];
             let at_ms = u64::from(second) * 1000;
             history.add(Row { at_ms, values }, false);
-            if second % LONG_STEP as i32 == 0 {
+            if second % LONG_STEP == 0 {
                 history.add(Row { at_ms, values }, true);
             }
         }

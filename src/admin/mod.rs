@@ -4,8 +4,11 @@
 //! is the core's: handlers ask [`Shared`], and know nothing that it does not.
 
 mod api;
+mod assets;
+mod events;
 mod guard;
 mod health;
+mod history;
 mod page;
 mod problem;
 mod server;
@@ -20,6 +23,8 @@ use crate::config::{Address, Listener, Protocol};
 use crate::message::Time;
 use crate::net::{Entrance, Shared, Tls};
 
+pub(crate) use events::Events;
+pub(crate) use history::History;
 pub(crate) use server::Port;
 pub(crate) use users::Users;
 
@@ -39,6 +44,8 @@ pub(crate) struct State {
     /// By which clients of MQTT come in at `/mqtt`.
     pub workbench: Arc<Entrance>,
     pub started: Time,
+    pub history: History,
+    pub events: Events,
 }
 
 /// A listener, as the API tells of it.

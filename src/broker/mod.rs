@@ -58,6 +58,7 @@ use crate::session::{Effects, Exchange, Outbox, Session, Will};
 use crate::slots::{Locked, Slots};
 use crate::store::Store;
 use crate::topic::TopicLimits;
+pub use lists::Depth;
 use lists::{List, Plan};
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{ServeError, control};
-use crate::admin::{Listed, Port, State, Users, workbench};
+use crate::admin::{Events, History, Listed, Port, State, Users, workbench};
 use crate::authentication::{Bans, Chain};
 use crate::config::{Config, Listener, Protocol};
 use crate::net::{Entrance, Shared, Tls};
@@ -98,6 +98,8 @@ impl Http {
             listeners,
             workbench: self.workbench,
             started: shared.clock.now(),
+            history: History::new(),
+            events: Events::new(),
         };
         let failed = |error| ServeError(format!("cannot listen on {url}: {error}"));
         self.port.listen(Arc::new(state), stopping).map_err(failed)

@@ -277,7 +277,7 @@ async function oneQueue() {
   await button('Change…').click()
   await dialog().getByLabel('Value', { exact: true }).fill('many')
   await button('Change', dialog()).click()
-  await dialog().getByRole('alert').filter({ hasText: /max_deliveries/ }).waitFor()
+  await dialog().getByRole('alert').filter({ hasText: /max.deliveries/ }).waitFor()
   await page.keyboard.press('Escape')
   refused()
 

@@ -4,9 +4,11 @@
 
 import uPlot from '../vendor/uPlot.esm.js'
 import { h, setText } from './dom.js'
-import { NOTHING } from './format.js'
+import { bytes, bytesPerSecond, count, NOTHING } from './format.js'
 
 const HEIGHT = 150
+// No graph shows less than so many seconds.
+const YOUNG = 60
 
 // A colour of the style sheet, as a canvas wants it.
 function colour(name) {
@@ -26,6 +28,15 @@ function described(values, format) {
   if (numbers.length === 0) return 'nothing is known'
   const [least, most] = [Math.min(...numbers), Math.max(...numbers)]
   return `last ${format(values.at(-1))}, least ${format(least)}, most ${format(most)}`
+}
+
+// Where lines may be drawn across: at whole numbers, and of bytes at whole KiB and the like.
+const WHOLE = [1, 2, 5].flatMap((first) => Array.from({ length: 13 }, (_, zeros) => first * 10 ** zeros)).sort((one, other) => one - other)
+const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power)
+
+function steps(format) {
+  if (format === count) return WHOLE
+  return format === bytes || format === bytesPerSecond ? POWERS : undefined
 }
 
 // A graph over time. `series`: { key, label, format, scale } in the order of their colours; two
@@ -54,6 +65,12 @@ export function graph({ heading, series, span, sync }) {
     })
   }
 
+  // All of the span; of a broker that has not run so long yet, a little more than there is.
+  const shown = () => {
+    const now = Date.now() / 1000
+    return [Math.max(now - span(), Math.min(data[0][0] ?? now, now - YOUNG)), now]
+  }
+
   const make = () => {
     plot?.destroy()
     const [text, grid] = [colour('soft'), colour('line')]
@@ -66,7 +83,7 @@ export function graph({ heading, series, span, sync }) {
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false }, points: { size: 5 }, sync: sync ? { key: sync } : undefined },
         scales: {
-          x: { range: () => [Date.now() / 1000 - span(), Date.now() / 1000] },
+          x: { range: shown },
           ...Object.fromEntries(scales.map((scale) => [scale, { range: (_, least, most) => [0, most > 0 ? most * 1.15 : 1] }])),
         },
         axes: [
@@ -76,8 +93,9 @@ export function graph({ heading, series, span, sync }) {
             side: at === 0 ? 3 : 1,
             stroke: text,
             font,
-            size: 62,
+            size: 58,
             space: 30,
+            incrs: steps(format(scale)),
             grid: at === 0 ? { stroke: grid, width: 1 } : { show: false },
             ticks: { show: false },
             values: (_, values) => values.map(format(scale)),
