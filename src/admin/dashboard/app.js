@@ -68,7 +68,7 @@ function frame() {
     h(
       'header',
       { className: 'bar' },
-      h('a', { className: 'name', href: route.to('overview') }, h('span', { className: 'logo', 'aria-hidden': 'true' }), 'RotaMQ'),
+      h('a', { className: 'brand', href: route.to('overview') }, h('span', { className: 'logo', 'aria-hidden': 'true' }), 'RotaMQ'),
       opener,
       h('div', { className: 'who' }, theme.control(), h('span', { className: 'user', title: `Role: ${session.role}` }, `${session.name} (${session.role})`), button('Log out', logOut)),
     ),

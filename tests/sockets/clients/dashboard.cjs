@@ -70,7 +70,9 @@ async function check(name) {
     await page.setViewportSize(width)
     await drawn()
     const size = width === WIDE ? 'wide' : 'narrow'
-    await page.screenshot({ path: path.join(pictures, `${name}-${scheme}-${size}.png`), fullPage: true })
+    // Behind a dialog is nothing to be seen.
+    const fullPage = (await dialog().count()) === 0
+    await page.screenshot({ path: path.join(pictures, `${name}-${scheme}-${size}.png`), fullPage })
     const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
     if (wider > 0) complaints.push(`${name} is ${wider} pixels wider than ${width.width}`)
     if (width === NARROW && scheme === 'dark') continue
@@ -277,7 +279,7 @@ async function oneQueue() {
   await button('Change…').click()
   await dialog().getByLabel('Value', { exact: true }).fill('many')
   await button('Change', dialog()).click()
-  await dialog().getByRole('alert').filter({ hasText: /max.deliveries/ }).waitFor()
+  await dialog().getByRole('alert').filter({ hasText: /ack_timeout_ms/ }).waitFor()
   await page.keyboard.press('Escape')
   refused()
 
@@ -411,8 +413,8 @@ async function workbench() {
     await form('Publish').getByText(/^Acknowledged/).waitFor()
   }
   await form('Publish').getByText('More').click()
-  await publish('room/1/temperature', '21.5')
-  await form('Messages').getByText('21.5').waitFor()
+  await publish('room/5/temperature', '22.25')
+  await form('Messages').getByText('22.25').waitFor()
 
   await form('Join a queue').getByLabel('Queue', { exact: true }).fill('demo')
   await form('Join a queue').getByLabel('Prefetch').fill('2')

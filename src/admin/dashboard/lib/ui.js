@@ -136,8 +136,8 @@ export function facts() {
 
 // A table whose rows stay where they are while their texts change.
 //
-// `columns`: { head, text(row) | node(row), update(node, row), kind }, where `node` is made once
-// for a row and may be brought up to date. `key(row)`: which row it is.
+// `columns`: { head, text(row) | node(row), update(node, row), kind }, where `node`, an element or what
+// has one as `element`, is made once for a row and may be brought up to date. `key(row)`: which row it is.
 export function table({ caption, columns, key, empty = 'There is nothing.', showCaption = false }) {
   const body = h('tbody', {})
   const nothing = h('p', { className: 'empty', hidden: true }, empty)
@@ -169,7 +169,7 @@ export function table({ caption, columns, key, empty = 'There is nothing.', show
       const cell = h(at === 0 ? 'th' : 'td', { className: column.kind ?? '' })
       if (at === 0) cell.scope = 'row'
       const node = column.node?.(row)
-      if (node !== undefined) append(cell, node)
+      if (node !== undefined) append(cell, node?.element ?? node)
       return { cell, node }
     })
     return { element: h('tr', {}, cells.map(({ cell }) => cell)), cells }

@@ -77,14 +77,16 @@ export async function show({ parts: [name] }, signal) {
       { head: 'From', text: ([, , from]) => from },
     ],
   })
-  const change = (key, what) =>
-    ask({
-      heading: key ? `Change ${key}` : 'Change a setting',
+  const change = () => {
+    const what = field({ name: 'what', label: 'Value', hint: 'Empty: as the configuration has it. Lists as JSON: ["orders/#"].' })
+    const now = (key) => (what.querySelector('input').value = last.settings[key] === '' ? '' : value(last.settings[key]))
+    const keys = Object.keys(last.settings).sort()
+    const key = field({ name: 'key', label: 'Key', type: 'select', options: keys, on: { change: ({ target }) => now(target.value) } })
+    now(keys[0])
+    return ask({
+      heading: 'Change a setting',
       text: 'It holds at once, for this queue alone, and outlives the broker.',
-      fields: [
-        field({ name: 'key', label: 'Key', type: 'select', options: Object.keys(last.settings).sort(), value: key }),
-        field({ name: 'what', label: 'Value', value: what ?? '', hint: 'Empty: as the configuration has it. Lists as JSON: ["orders/#"].' }),
-      ],
+      fields: [key, what],
       submit: 'Change',
       act: async ({ key, what }) => {
         await patch(['queues', name], { settings: { [key]: settingOf(what) } })
@@ -92,6 +94,7 @@ export async function show({ parts: [name] }, signal) {
         refresh()
       },
     })
+  }
 
   // ---- what is kept up to date
 
@@ -269,7 +272,7 @@ export async function show({ parts: [name] }, signal) {
     !isOperator && first.dead > 0 && h('p', { className: 'note' }, link('Its dead letters', 'queues', `$dead/${name}`)),
     h('div', { className: 'halves' }, panel({ heading: 'Members' }, members.element), events),
     isOperator && messages.element,
-    panel({ heading: 'Settings', actions: isOperator && button('Change…', () => change()) }, settings.element),
+    panel({ heading: 'Settings', actions: isOperator && button('Change…', change) }, settings.element),
   )
 }
 
