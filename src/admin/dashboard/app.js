@@ -80,6 +80,8 @@ function frame() {
 
 async function logOut() {
   await attempt(() => post(['logout']))
+  // Who comes next begins at the beginning.
+  history.replaceState(null, '', route.to('overview'))
   enter()
 }
 

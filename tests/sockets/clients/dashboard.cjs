@@ -68,6 +68,7 @@ async function check(name) {
   ]) {
     await page.emulateMedia({ colorScheme: scheme })
     await page.setViewportSize(width)
+    await page.evaluate(() => scrollTo(0, 0))
     await drawn()
     const size = width === WIDE ? 'wide' : 'narrow'
     // Behind a dialog is nothing to be seen.
@@ -85,6 +86,12 @@ async function check(name) {
   await page.emulateMedia({ colorScheme: 'light' })
   await page.setViewportSize(WIDE)
   await drawn()
+}
+
+// One of those in docs/pictures.
+async function picture(name) {
+  await page.evaluate(() => document.getElementById('toasts').replaceChildren())
+  await page.screenshot({ path: path.join(pictures, `docs-${name}.png`) })
 }
 
 async function go(menu, title = menu) {
@@ -169,7 +176,15 @@ async function overview() {
   await page.getByRole('combobox', { name: 'How far back' }).selectOption('300')
   await until('graphs say in words what they show', async () => /last .*, least .*, most/.test(await page.locator('.graph').first().textContent()))
   await check('overview')
-  await page.screenshot({ path: path.join(pictures, 'readme-overview.png') })
+}
+
+// When there is something to be seen.
+async function overviewLater() {
+  await go('Overview')
+  await page.locator('.tile').first().waitFor()
+  await page.getByRole('combobox', { name: 'How far back' }).selectOption('300')
+  await until('a graph is drawn', async () => (await page.locator('.graph canvas').count()) > 3)
+  await picture('overview')
 }
 
 async function loginsAreChecked() {
@@ -235,7 +250,7 @@ async function oneQueue() {
   await letters.getByText('rejected').first().waitFor()
   assert.equal(await letters.getByRole('checkbox').count(), 12)
   await check('queue')
-  await page.screenshot({ path: path.join(pictures, 'readme-queue.png') })
+  await picture('queue')
 
   // What comes from clients is text, whatever it looks like.
   await letters.getByRole('row').nth(1).getByRole('button').click()
@@ -279,7 +294,7 @@ async function oneQueue() {
   await button('Change…').click()
   await dialog().getByLabel('Value', { exact: true }).fill('many')
   await button('Change', dialog()).click()
-  await dialog().getByRole('alert').filter({ hasText: /ack_timeout_ms/ }).waitFor()
+  await dialog().getByRole('alert').filter({ hasText: /ack_timeout_ms/i }).waitFor()
   await page.keyboard.press('Escape')
   refused()
 
@@ -430,7 +445,7 @@ async function workbench() {
   await inHands(2)
   await queue([2, 2, 0, 0, 0])
   await check('workbench')
-  await page.screenshot({ path: path.join(pictures, 'readme-workbench.png') })
+  await picture('workbench')
   await button('Done', jobs.first()).click()
   await queue([1, 2, 0, 0, 1])
   await button('Never', jobs.first()).click()
@@ -484,7 +499,8 @@ async function logsAndTraces(client) {
 
 async function access() {
   await go('Access')
-  await page.getByLabel('Topic or filter').fill('room/1/temperature')
+  await page.getByLabel('Client identifier').fill('sensor-7')
+  await page.getByLabel('Topic, filter or queue').fill('room/1/temperature')
   await button('Ask').click()
   await page.getByText('allowed', { exact: true }).waitFor()
   await check('access')
@@ -597,6 +613,7 @@ async function walk() {
     [() => logsAndTraces(client), 'logs and traces', '/traces'],
     [access, 'access', '/access'],
     [settings],
+    [overviewLater],
     [viewer],
     [aroundThePages],
   ]

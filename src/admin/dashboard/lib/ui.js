@@ -6,17 +6,26 @@ import * as route from './route.js'
 
 // ---- notes
 
+const TOASTS_MAX = 3
+
 // Says something that passes by; a screen reader says it too.
 export function toast(text, kind = 'good') {
   const note = h('div', { className: `toast ${kind}` }, text)
-  document.getElementById('toasts').append(note)
+  const notes = document.getElementById('toasts')
+  notes.append(note)
+  while (notes.childElementCount > TOASTS_MAX) notes.firstChild.remove()
   setTimeout(() => note.remove(), kind === 'bad' ? 10000 : 5000)
 }
 
 // What went wrong, as a sentence.
 export function sentence(error) {
-  if (error instanceof Problem) return [error.message, ...error.errors.map(String)].join(' ')
+  if (error instanceof Problem) return [error.message, ...error.errors.map(String)].map(asSentence).join(' ')
   return error.isRefusal ? error.message : `This page made a mistake: ${error.message}`
+}
+
+// The API's begin and end like parts of one.
+function asSentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.')
 }
 
 // Does what a click asks for; says so when it is done, and why when it is not.

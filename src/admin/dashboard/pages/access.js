@@ -2,7 +2,7 @@
 
 import { get, may, post, remove } from '../lib/api.js'
 import { fill, h, repeat } from '../lib/dom.js'
-import { byName, moment, secs, value, words } from '../lib/format.js'
+import { byName, moment, words } from '../lib/format.js'
 import { ask, attempt, badge, button, facts, field, form, listing, pageHead, panel, toast, trouble } from '../lib/ui.js'
 
 export const title = 'Access'
@@ -38,7 +38,7 @@ function explain() {
           'div',
           { className: 'columns' },
           field({ name: 'user', label: 'User', hint: 'Empty: nobody that is known.' }),
-          field({ name: 'client', label: 'Client identifier' }),
+          field({ name: 'client', label: 'Client identifier', required: true }),
           field({
             name: 'action',
             label: 'May it',
@@ -46,9 +46,14 @@ function explain() {
             options: [
               ['publish', 'publish to'],
               ['subscribe', 'subscribe to'],
+              ['read', 'get what is published to'],
+              ['put', 'put into the queue'],
+              ['join', 'join the queue'],
+              ['create', 'make the queue'],
+              ['steer', 'steer the queue'],
             ],
           }),
-          field({ name: 'topic', label: 'Topic or filter', required: true }),
+          field({ name: 'topic', label: 'Topic, filter or queue', required: true }),
           field({ name: 'qos', label: 'QoS', type: 'select', options: ['0', '1', '2'] }),
         ),
         field({ name: 'retain', label: 'Retained', type: 'check' }),
@@ -57,12 +62,7 @@ function explain() {
       act: async ({ user, client, action, topic, qos, retain }) => {
         const query = { user, client, action, topic, qos, retain: retain || null }
         const said = await get(['access', 'explain'], query)
-        const isAllowed = said.allowed ?? said.is_allowed ?? /allow/.test(String(said.decision ?? ''))
-        fill(
-          answer,
-          h('p', {}, badge(isAllowed ? 'allowed' : 'denied', isAllowed ? 'good' : 'bad')),
-          h('dl', { className: 'facts' }, Object.entries(said).map(([name, what]) => h('div', {}, h('dt', {}, words(name)), h('dd', {}, Array.isArray(what) ? h('ul', {}, what.map((one) => h('li', {}, value(one)))) : byName(name, what))))),
-        )
+        fill(answer, h('p', {}, badge(said.allowed ? 'allowed' : 'denied', said.allowed ? 'good' : 'bad')), h('ul', { className: 'because' }, said.because.map((one) => h('li', {}, one))))
       },
     }),
     answer,
@@ -76,14 +76,14 @@ function users(signal) {
     every: 10000,
     caption: 'Users of the password file',
     empty: 'There is no password file, or nobody in it. Users may also come with certificates, tokens, or by a service.',
-    key: (user) => user.name ?? user.user ?? user,
-    columns: [{ head: 'User', text: (user) => user.name ?? user.user ?? user }],
+    key: ({ name }) => name,
+    columns: [{ head: 'User', text: ({ name }) => name }],
   })
   return panel({ heading: 'Users', note: 'Of MQTT, in the password file.' }, list.element)
 }
 
 function bans(signal) {
-  const kindOf = (ban) => (ban.address !== undefined && ban.address !== null ? 'address' : 'client')
+  const kindOf = (ban) => (ban.address === undefined ? 'client' : 'address')
   const isAdmin = may('admin')
   const list = listing({
     parts: ['bans'],
@@ -93,7 +93,8 @@ function bans(signal) {
     key: (ban) => `${kindOf(ban)} ${ban[kindOf(ban)]}`,
     columns: [
       { head: 'Who', text: (ban) => `${kindOf(ban)} ${ban[kindOf(ban)]}`, kind: 'code break' },
-      { head: 'Until', text: (ban) => (ban.until_ms ? moment(ban.until_ms) : secs(ban.seconds_left ?? ban.left_secs)) },
+      { head: 'Why', text: ({ reason }) => ({ failures: 'too many failures', connects: 'connected too often', request: 'asked for' })[reason] ?? reason },
+      { head: 'Until', text: ({ until_ms: until }) => moment(until) },
       ...(isAdmin
         ? [
             {

@@ -4,20 +4,21 @@ import { get, may, post, remove } from '../lib/api.js'
 import { fill, h, repeat } from '../lib/dom.js'
 import { byName, bytes, count, NOTHING, span, words } from '../lib/format.js'
 import * as route from '../lib/route.js'
-import { ask, badge, button, facts, field, link, listing, pageHead, panel, table, tiles, toast, trouble } from '../lib/ui.js'
+import { ask, badge, button, facts, field, link, pageHead, panel, table, tiles, toast, trouble } from '../lib/ui.js'
 
 export const title = 'Client'
 export const titleOf = ([client]) => client
 
 // What is shown by itself, and not among the rest.
-const APART = new Set(['client', 'connected', 'subscriptions', 'dropped', 'in_flight', 'in_flight_ids', 'subscription_list'])
+const APART = new Set(['client', 'connected', 'subscriptions', 'dropped', 'in_flight_out_list', 'in_flight_in_list', 'subscription_list'])
 
 const REASONS = [
   ['administrative-action', 'Administrative action'],
   ['not-authorized', 'Not authorized'],
   ['server-busy', 'Server busy'],
-  ['server-moved', 'Server moved'],
   ['quota-exceeded', 'Quota exceeded'],
+  ['message-rate-too-high', 'Message rate too high'],
+  ['use-another-server', 'Use another server'],
 ]
 
 export async function show({ parts: [client] }, signal) {
@@ -33,12 +34,14 @@ export async function show({ parts: [client] }, signal) {
   ])
   const flights = table({
     caption: 'In flight',
-    key: ({ way, id }) => `${way} ${id}`,
+    key: ({ way, packet_id: id }) => `${way} ${id}`,
     empty: 'Nothing waits for an answer.',
     columns: [
-      { head: 'Packet id', text: ({ id }) => id, kind: 'code' },
+      { head: 'Packet id', text: ({ packet_id: id }) => id, kind: 'code' },
       { head: 'Way', text: ({ way }) => way },
-      { head: 'Age', text: ({ age_ms: age }) => (age === undefined ? NOTHING : span(age)), kind: 'number' },
+      { head: 'State', text: ({ state, qos }) => `${state}, QoS ${qos}` },
+      { head: 'Topic or queue', text: ({ topic, queue }) => queue ?? topic ?? NOTHING, kind: 'code break' },
+      { head: 'Age', text: ({ age_ms: age }) => span(age), kind: 'number' },
     ],
   })
   const dropped = table({
@@ -48,6 +51,16 @@ export async function show({ parts: [client] }, signal) {
     columns: [
       { head: 'Reason', text: ([reason]) => words(reason) },
       { head: 'Messages', text: ([, number]) => count(number), kind: 'number' },
+    ],
+  })
+
+  const subscriptions = table({
+    caption: 'Subscriptions',
+    key: ({ filter }) => filter,
+    empty: 'It subscribes to nothing.',
+    columns: [
+      { head: 'Filter', text: ({ filter }) => filter, kind: 'code break' },
+      { head: 'QoS', text: ({ qos }) => qos, kind: 'number' },
     ],
   })
 
@@ -103,9 +116,11 @@ export async function show({ parts: [client] }, signal) {
       queued: count(shown.queued),
       bytes: bytes(shown.queued_bytes),
     })
-    about.set(Object.entries(shown).filter(([name]) => !APART.has(name) && !isList(shown[name])).map(([name, what]) => [words(name), byName(name, what)]))
+    about.set(Object.entries(shown).filter(([name]) => !APART.has(name)).map(([name, what]) => [words(name), byName(name, what)]))
     dropped.update(Object.entries(shown.dropped ?? {}).filter(([, number]) => number > 0))
-    flights.update(flightsOf(shown))
+    subscriptions.update(shown.subscription_list)
+    const of = (way) => shown[`in_flight_${way}_list`].map((one) => ({ ...one, way }))
+    flights.update([...of('out'), ...of('in')])
   }
   const refresh = repeat(
     2000,
@@ -118,19 +133,6 @@ export async function show({ parts: [client] }, signal) {
   )
   update(await load())
 
-  const subscriptions = listing({
-    parts: ['subscriptions'],
-    fixed: { client },
-    signal,
-    every: 5000,
-    caption: 'Subscriptions',
-    empty: 'It subscribes to nothing.',
-    key: ({ filter, client }) => `${client} ${filter}`,
-    columns: [
-      { head: 'Filter', text: ({ filter }) => filter, kind: 'code break' },
-      { head: 'QoS', text: ({ qos }) => qos, kind: 'number' },
-    ],
-  })
   return h(
     'div',
     { className: 'page' },
@@ -144,12 +146,4 @@ export async function show({ parts: [client] }, signal) {
       h('div', {}, panel({ heading: 'Subscriptions' }, subscriptions.element), panel({ heading: 'In flight' }, flights.element), panel({ heading: 'Dropped' }, dropped.element)),
     ),
   )
-}
-
-const isList = (what) => Array.isArray(what) && what.some((one) => typeof one === 'object')
-
-// Packet ids that wait for an answer, each way.
-function flightsOf(shown) {
-  const lists = Object.entries(shown).filter(([name, what]) => /flight/.test(name) && Array.isArray(what))
-  return lists.flatMap(([name, all]) => all.map((one) => ({ ...one, id: one.id ?? one.packet_id, way: /in(_|$)(?!flight)|received/.test(name.replace('in_flight', '')) ? 'in' : 'out' })))
 }

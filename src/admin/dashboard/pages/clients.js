@@ -26,6 +26,8 @@ export function show(at, signal) {
 }
 
 const name = { head: 'Client', node: ({ client }) => link(client || '(empty)', 'clients', client), kind: 'name' }
+// Of a queue or share group without a member, nobody.
+const subscriber = { ...name, node: ({ client }) => (client === null ? 'nobody' : name.node({ client })) }
 const user = { head: 'User', text: ({ user }) => user ?? NOTHING }
 const waiting = [
   { head: 'Subscriptions', text: ({ subscriptions }) => count(subscriptions), kind: 'number' },
@@ -91,7 +93,13 @@ function subscriptions(signal) {
       { name: 'filter', label: 'Filter', placeholder: 'part of it' },
       { name: 'topic', label: 'That match the topic', placeholder: 'room/1/temperature' },
     ],
-    key: ({ client, filter }) => `${client} ${filter}`,
-    columns: [name, { head: 'Filter', text: ({ filter }) => filter, kind: 'code break' }, { head: 'QoS', text: ({ qos }) => qos, kind: 'number' }],
+    key: ({ client, filter, matched }) => `${client} ${filter} ${matched}`,
+    columns: [
+      subscriber,
+      { head: 'Filter', text: ({ filter }) => filter, kind: 'code break' },
+      { head: 'Matches by', text: ({ matched }) => matched ?? '', kind: 'code break wide' },
+      { head: 'Kind', text: ({ kind }) => ({ filter: 'subscription', share: 'share group', queue: 'queue' })[kind] ?? kind, kind: 'wide' },
+      { head: 'QoS', text: ({ qos }) => qos, kind: 'number' },
+    ],
   })
 }

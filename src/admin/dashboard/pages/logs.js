@@ -101,8 +101,7 @@ function log(signal) {
       if (error.name !== 'AbortError') wrong.set(error)
     }
   }
-  const listeners = { entry: add, line: add, log: add, message: add }
-  events(['log', 'events'], {}, listeners, signal, catchUp)
+  events(['log', 'events'], {}, { line: add }, signal, catchUp)
   catchUp()
 
   const change = button('Change the level…', () =>
@@ -176,7 +175,7 @@ function traces(signal) {
     () =>
       ask({
         heading: 'Record packets',
-        text: 'All packets of a client, or the PUBLISHes to a topic, for a while. It costs the broker a little as long as it goes on.',
+        text: 'All packets of a client, a user or an address, or the PUBLISHes to a topic, for a while. It costs the broker a little as long as it goes on.',
         fields: [
           field({
             name: 'of',
@@ -184,6 +183,8 @@ function traces(signal) {
             type: 'select',
             options: [
               ['client', 'a client'],
+              ['user', 'a user'],
+              ['address', 'an IP address'],
               ['topic', 'a topic filter'],
             ],
           }),

@@ -5,7 +5,7 @@ import { graph } from '../lib/chart.js'
 import { fill, h, repeat } from '../lib/dom.js'
 import { ago, bytes, count, instant, moment, NOTHING, perSecond, secs, some, span, value } from '../lib/format.js'
 import * as route from '../lib/route.js'
-import { ask, attempt, badge, button, field, link, pageHead, panel, payloadView, show as showDialog, table, tiles, toast, trouble } from '../lib/ui.js'
+import { ask, attempt, badge, button, field, link, pageHead, panel, payloadView, sentence, show as showDialog, table, tiles, toast, trouble } from '../lib/ui.js'
 import * as theme from '../lib/theme.js'
 import { settingOf } from './queue_settings.js'
 
@@ -417,7 +417,7 @@ function showMessage(name, message) {
       list.update(events)
       fill(story, list.element)
     },
-    (error) => fill(story, h('p', { className: 'trouble' }, error.message)),
+    (error) => fill(story, h('p', { className: 'trouble' }, sentence(error))),
   )
 }
 

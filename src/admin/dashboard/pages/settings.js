@@ -22,8 +22,9 @@ function reloader() {
       submit: 'Reload',
       act: async () => {
         const { changed, needs_restart: later } = await post(['reload'])
-        const list = (all) => (all.length > 0 ? h('ul', { className: 'code' }, all.map((key) => h('li', {}, value(key)))) : h('p', {}, 'Nothing.'))
-        showDialog({ heading: 'Reloaded' }, h('h3', {}, 'Changed'), list(changed ?? []), h('h3', {}, 'Changes with the next start'), list(later ?? []))
+        const line = ({ key, before, after }) => h('li', {}, `${key}: ${value(after)}, and was ${value(before)}`)
+        const list = (all) => (all.length > 0 ? h('ul', { className: 'code' }, all.map(line)) : h('p', {}, 'Nothing.'))
+        showDialog({ heading: 'Reloaded' }, h('h3', {}, 'Changed'), list(changed), h('h3', {}, 'Changes with the next start'), list(later))
       },
     }),
   )

@@ -5,7 +5,7 @@ import { fill, h, repeat, setText } from '../lib/dom.js'
 import { bytes, count, moment, NOTHING, payloadText, some } from '../lib/format.js'
 import { connectForm } from '../lib/mqtt.js'
 import * as route from '../lib/route.js'
-import { ask, badge, button, field, form, listing, pageHead, panel, payloadView, show as showDialog, toast } from '../lib/ui.js'
+import { ask, badge, button, field, form, listing, pageHead, panel, payloadView, sentence, show as showDialog, toast } from '../lib/ui.js'
 
 export const title = 'Topics'
 
@@ -74,10 +74,12 @@ function live(signal) {
       ended('')
     })
     const clear = button('Clear', () => tree.clear())
-    return [
+    return h(
+      'div',
+      { className: 'halves' },
       panel({ heading: 'Topics', note: tree.summary, actions: [clear, left] }, tree.element),
       panel({ heading: 'Message', className: 'chosen' }, tree.chosen),
-    ]
+    )
   }
   repeat(SHOWN_EVERY, signal, () => tree.draw())
   signal.addEventListener('abort', () => client?.end())
@@ -263,7 +265,7 @@ function retained(signal) {
   })
 
   const view = async (topic) => {
-    const found = await get(['retained', topic], may('operator') ? { payload_bytes_max: 65536 } : {}, signal).catch((error) => toast(error.message, 'bad'))
+    const found = await get(['retained', topic], may('operator') ? { payload_bytes_max: 65536 } : {}, signal).catch((error) => toast(sentence(error), 'bad'))
     if (!found) return
     const text = found.payload ?? found.payload_base64
     const dialog = showDialog(

@@ -15,7 +15,7 @@ const PACKETS_SHOWN = 1000
 const PAGE = 500
 
 // What is in a column of its own.
-const APART = new Set(['number', 'at_us', 'at_ms', 'direction', 'client', 'packet', 'user', 'address', 'version'])
+const APART = new Set(['number', 'at_us', 'direction', 'client', 'packet', 'user', 'address', 'version'])
 
 export async function show({ parts: [id] }, signal) {
   const first = await get(['traces', id], {}, signal)
@@ -33,8 +33,8 @@ export async function show({ parts: [id] }, signal) {
     empty: 'No packet has come yet.',
     columns: [
       { head: 'Number', text: ({ number }) => number, kind: 'number' },
-      { head: 'At', text: ({ at_us: at, at_ms: ms }) => instant(ms ?? at / 1000), kind: 'code' },
-      { head: 'Way', text: ({ direction }) => ({ in: '→ broker', out: 'broker →' })[direction] ?? direction ?? '' },
+      { head: 'At', text: ({ at_us: at }) => instant(at / 1000), kind: 'code' },
+      { head: 'Way', text: ({ direction }) => ({ in: '→ broker', out: 'broker →' })[direction] },
       { head: 'Client', text: ({ client }) => client, kind: 'wide' },
       { head: 'Packet', text: ({ packet }) => packet, kind: 'code' },
       { head: 'What it says', text: said, kind: 'code break' },
@@ -72,7 +72,7 @@ export async function show({ parts: [id] }, signal) {
       since: moment(trace.started_at_ms),
       until: moment(trace.ends_at_ms),
     })
-    stop.disabled = !['recording', 'running', 'on'].includes(trace.state)
+    stop.disabled = trace.state === 'ended'
   }
   const refresh = repeat(
     1000,
