@@ -77,15 +77,16 @@ impl<T: Slotted> Slots<T> {
         value
     }
 
-    /// Slots that there are, in use or not: they are numbered from 0 on.
-    pub fn slots_len(&self) -> usize {
-        self.slots.count()
+    /// One more than the last slot that was ever used.
+    pub fn end(&self) -> u32 {
+        self.slots.count() as u32 // see `insert`
     }
 
-    /// What is in that slot, locked; `None`: nothing.
-    pub fn lock_slot(&self, slot: usize) -> Option<Locked<'_, T>> {
-        let slot = self.slots.get(slot)?.lock();
-        slot.value.is_some().then_some(Locked { slot })
+    /// The value in that slot, whichever it is, locked; and its place.
+    pub fn lock_slot(&self, slot: u32) -> Option<(Place, Locked<'_, T>)> {
+        let entry = self.slots.get(slot as usize)?.lock();
+        let generation = entry.generation;
+        (entry.value.is_some()).then_some((Place { slot, generation }, Locked { slot: entry }))
     }
 
     /// The places of all values there are at some moment during the call.

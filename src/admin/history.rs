@@ -28,9 +28,9 @@ const LONG_ROWS: usize = 360;
 const QUEUES_MAX: usize = 200;
 /// Places of queues that are looked at each second; where there are more, sums over
 /// all of them are as old as it takes to go round.
-const PLACES_MAX: usize = 16_384;
+const PLACES_MAX: u32 = 16_384;
 /// And between two turns of other tasks.
-const PLACES_AT_ONCE: usize = 1024;
+const PLACES_AT_ONCE: u32 = 1024;
 /// What is left after a round of how much a queue mattered in the round before.
 const FADING: f64 = 0.9;
 
@@ -291,7 +291,7 @@ struct Sampler<'a> {
     sums: Sums,
     /// Of the way round that it is on, which goes on here.
     summing: Sums,
-    next: usize,
+    next: u32,
     /// Queues that had something, and how much goes on in them.
     seen: HashMap<String, (QueueRow, f64)>,
 }

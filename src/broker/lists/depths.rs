@@ -24,14 +24,14 @@ impl Core {
     /// queue's lock.
     pub fn see_depths(
         &self,
-        from: usize,
-        places_max: usize,
+        from: u32,
+        places_max: u32,
         now: Time,
         mut see: impl FnMut(&Depth<'_>),
-    ) -> Option<usize> {
+    ) -> Option<u32> {
         let until = from.saturating_add(places_max);
-        for slot in from..until.min(self.lists.slots_len()) {
-            let Some(mut list) = self.lists.lock_slot(slot) else {
+        for slot in from..until.min(self.lists.end()) {
+            let Some((_, mut list)) = self.lists.lock_slot(slot) else {
                 continue;
             };
             if !list.is_work() || list.body.active.get().is_none() {
@@ -50,7 +50,7 @@ impl Core {
                 });
             }
         }
-        (until < self.lists.slots_len()).then_some(until)
+        (until < self.lists.end()).then_some(until)
     }
 
     /// Whether there is a queue of that name, without `$queue/`.
