@@ -4,8 +4,11 @@
 //! is the core's: handlers ask [`Shared`], and know nothing that it does not.
 
 mod api;
+mod assets;
+mod events;
 mod guard;
 mod health;
+mod history;
 mod metrics;
 mod page;
 mod problem;
@@ -22,6 +25,8 @@ use crate::journal::Receipt;
 use crate::message::Time;
 use crate::net::{Entrance, Shared, Tls};
 
+pub(crate) use events::Events;
+pub(crate) use history::History;
 pub(crate) use metrics::Metrics;
 use problem::Problem;
 pub(crate) use server::Port;
@@ -48,6 +53,8 @@ pub(crate) struct State {
     pub passwords: Option<Arc<PasswordFile>>,
     pub started: Time,
     pub metrics: Metrics,
+    pub history: History,
+    pub events: Events,
 }
 
 impl State {

@@ -63,6 +63,7 @@ use crate::slots::{Locked, Slots};
 use crate::store::Store;
 use crate::tally::{Sums, Tallies};
 use crate::topic::TopicLimits;
+pub use lists::Depth;
 use lists::{List, Plan};
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].

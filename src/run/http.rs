@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{ServeError, control};
-use crate::admin::{Listed, Metrics, Port, State, Users, workbench};
+use crate::admin::{Events, History, Listed, Metrics, Port, State, Users, workbench};
 use crate::authentication::{Bans, Chain, PasswordFile};
 use crate::config::{Config, Listener, Protocol};
 use crate::net::{Entrance, Shared, Tls};
@@ -95,6 +95,8 @@ impl Http {
             passwords,
             started: shared.clock.now(),
             metrics: Metrics::new(&config.http),
+            history: History::new(),
+            events: Events::new(),
         };
         tokio::spawn(state.metrics.keep_probing());
         let failed = |error| ServeError(format!("cannot listen on {url}: {error}"));

@@ -17,6 +17,7 @@ mod commands5;
 mod commands_tls;
 mod crowd;
 mod daemon;
+mod dashboard;
 mod features;
 #[path = "../hostile.rs"]
 mod hostile;

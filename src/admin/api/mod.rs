@@ -4,6 +4,7 @@
 mod access;
 mod bans;
 mod clients;
+mod history;
 mod publish;
 mod queues;
 mod retained;
@@ -23,7 +24,9 @@ use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement}
 use utoipa_axum::router::OpenApiRouter;
 
 use super::guard::COOKIE;
-use super::{API, State};
+use super::{API, State, events};
+
+pub(super) use history::shown;
 
 /// All resources, and their description at `openapi.json`.
 pub(super) fn router() -> Router<Arc<State>> {
@@ -37,7 +40,9 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(retained::routes())
         .merge(publish::routes())
         .merge(bans::routes())
-        .merge(access::routes());
+        .merge(access::routes())
+        .merge(history::routes())
+        .merge(events::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);
     let (router, description) = described.split_for_parts();
     // What is described are plain values: they are JSON.
