@@ -23,6 +23,7 @@ mod limits;
 mod listeners;
 mod memory;
 mod mqtt5;
+mod operate_commands;
 mod process;
 mod program;
 mod proxy;
