@@ -192,7 +192,7 @@ mod tests {
         leaves(&command, &mut found);
         assert!(found.len() > 40, "{}", found.len());
         for command in found {
-            let name = command.get_bin_name().unwrap_or_default();
+            let name = command.get_bin_name().unwrap_or(command.get_name());
             let has_json = command.get_arguments().any(|one| one.get_id() == "json");
             assert_eq!(has_json, !WITHOUT_JSON.contains(&name), "{name}");
             let help = command.get_after_help().map(ToString::to_string);

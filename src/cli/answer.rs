@@ -260,9 +260,9 @@ dropped:
   slow:     3
 
 in flight:
-AGE    ID
+  AGE  ID
 2.0 s   1
--       2
+    -   2
 ";
         assert_eq!(shown, expected);
     }

@@ -19,6 +19,7 @@ mod daemon;
 mod features;
 #[path = "../hostile.rs"]
 mod hostile;
+mod http;
 mod limits;
 mod listeners;
 mod memory;
