@@ -50,30 +50,30 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 const PAGE_MAX: usize = 1000;
 
 /// Where a broker's HTTP port is, and who asks there.
-// Without Debug: it knows the token.
+// Without Debug: it knows the token. Its values go up to `rotamq` itself, which
+// has others of these names: so the ids.
 #[derive(clap::Args, Clone)]
 pub struct HttpArguments {
     /// The broker's HTTP port, as in http://127.0.0.1:18080; else the variable ROTAMQ_HTTP says
     /// it; else the broker is asked that runs here on the data folder
-    #[arg(long, value_name = "URL", global = true, value_parser = address)]
+    #[arg(id = "at_http", long = "http", value_name = "URL", global = true)]
+    #[arg(value_parser = address)]
     http: Option<HttpAddress>,
     /// Who asks there; other users of this machine may see it: better is --token-file, or the
     /// variable ROTAMQ_HTTP_TOKEN
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        global = true,
-        conflicts_with = "token_file"
-    )]
+    #[arg(long, value_name = "TOKEN", global = true)]
+    #[arg(conflicts_with = "token_file")]
     token: Option<String>,
     /// Read the token from the first line of this file
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
     /// The data folder of the broker; without it, that of the configuration
-    #[arg(long, value_name = "DIR", global = true, conflicts_with = "http")]
+    #[arg(id = "at_data", long = "data", value_name = "DIR", global = true)]
+    #[arg(conflicts_with = "at_http")]
     data: Option<PathBuf>,
     /// The configuration, which names the data folder; no file is searched for
-    #[arg(long, value_name = "FILE", global = true, conflicts_with = "http")]
+    #[arg(id = "at_config", long = "config", value_name = "FILE", global = true)]
+    #[arg(conflicts_with = "at_http")]
     config: Option<PathBuf>,
 }
 
@@ -516,16 +516,17 @@ impl Api {
 
     /// A refusal in the broker's words, and of its kind.
     fn refusal(&self, reply: &Reply) -> Failure {
-        let mut text = sentences(reply);
-        if reply.status == StatusCode::UNAUTHORIZED {
-            text += match self.token {
-                Some(_) => "; the token is none of this broker's, or is over",
-                None => {
-                    "; give a token by --token-file or ROTAMQ_HTTP_TOKEN, or be on the broker's \
-                     machine and say --data DIR"
-                }
-            };
-        }
+        let text = match (reply.status, &self.token) {
+            (StatusCode::UNAUTHORIZED, Some(_)) => {
+                "the broker does not know the token, or it has expired".to_owned()
+            }
+            (StatusCode::UNAUTHORIZED, None) => {
+                "the broker has to know who asks: give a token by --token-file or \
+                 ROTAMQ_HTTP_TOKEN, or be on its machine and say --data DIR"
+                    .to_owned()
+            }
+            _ => sentences(reply),
+        };
         Failure::of(kind(reply.status), text)
     }
 }

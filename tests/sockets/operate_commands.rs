@@ -443,7 +443,8 @@ fn every_command_has_a_page_of_the_manual() {
     for entry in std::fs::read_dir(&pages).unwrap() {
         let path = entry.unwrap().path();
         let mut groff = Command::new("groff");
-        groff.args(["-man", "-ww", "-Tutf8", "-P-cbou"]).arg(&path);
+        let arguments = ["-Kutf8", "-man", "-ww", "-Tutf8", "-P-cbou"];
+        groff.args(arguments).arg(&path);
         let done = Done::of(groff.output().expect("groff is installed: use tests/run"));
         assert_eq!((done.code, &*done.stderr), (0, ""), "{}", path.display());
         for section in ["NAME", "SYNOPSIS", "EXIT STATUS"] {
