@@ -27,6 +27,7 @@ mod listeners;
 mod memory;
 mod metrics;
 mod mqtt5;
+mod operate_commands;
 mod process;
 mod program;
 mod proxy;
