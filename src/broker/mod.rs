@@ -21,6 +21,7 @@ mod memory;
 mod publish;
 mod receipts;
 pub(crate) mod record;
+pub mod recording;
 mod restore;
 mod results;
 mod rights;
@@ -59,6 +60,7 @@ use crate::slots::{Locked, Slots};
 use crate::store::Store;
 use crate::topic::TopicLimits;
 use lists::{List, Plan};
+use recording::Recordings;
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].
 const TOPIC_BYTES_MAX: usize = 65_535 - "$queue/".len();
@@ -115,6 +117,7 @@ pub struct Core {
     retained_alarm: Mutex<Time>,
     timers: Timers,
     counters: Counters,
+    recordings: Recordings,
     random_key: ahash::RandomState,
     random_count: AtomicU64,
     // The first message id of the next block.
@@ -271,6 +274,7 @@ impl Core {
             retained_alarm: Mutex::new(Time::MAX),
             timers: Timers::default(),
             counters: Counters::default(),
+            recordings: Recordings::new(limits.traces_bytes_max),
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
             message_ids: AtomicU64::new(0),

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Entrance, Peer, PeerAddress, Shared, Stream, with_worker};
 use crate::authentication::{Authenticated, Credentials};
+use crate::broker::recording::Direction;
 use crate::broker::{Admission, Link, method_of};
 use crate::protocol::{
     Connack, Connect, DecodeError, Packet, PropertiesBuf, Property, ReasonCode, decode,
@@ -84,6 +85,7 @@ async fn read_connect<S: Stream>(
     let Ok(Some((connect, _))) = decode_connect(&bytes, bytes_max) else {
         return Err(None); // It was one just now.
     };
+    record(peer, &connect, (Direction::In, &bytes), shared);
     if (shared.bans).is_banned(peer.ip(), connect.client_id, shared.clock.now()) {
         let counters = core.counters();
         counters.connections_refused.increment();
@@ -93,11 +95,11 @@ async fn read_connect<S: Stream>(
             ReasonCode::Banned,
             "too many have failed to say who they are",
         );
-        return Err(refusal(&connect, &close, core.session_settings()));
+        return Err(refusal_to(peer, &connect, &close, shared));
     }
     if let Err(close) = core.check_memory(&connect) {
         tracing::debug!(%peer, client = ?connect.client_id, why = %close.why, "CONNECT refused");
-        return Err(refusal(&connect, &close, core.session_settings()));
+        return Err(refusal_to(peer, &connect, &close, shared));
     }
     let has_method = method_of(&connect).is_some();
     let who = match has_method {
@@ -126,10 +128,12 @@ async fn read_connect<S: Stream>(
                     core.counters().refused_unavailable.increment();
                 }
                 tracing::info!(%peer, ?client, reason = ?close.reason, why = %close.why, "CONNECT refused");
-                return Err(refusal(&connect, &close, core.session_settings()));
+                return Err(refusal_to(peer, &connect, &close, shared));
             }
         };
-        let sent = send(stream, authentication.challenge()).await;
+        let challenge = authentication.challenge();
+        record(peer, &connect, (Direction::Out, challenge), shared);
+        let sent = send(stream, challenge).await;
         if let Err(error) = sent {
             tracing::debug!(%peer, %error, "lost before CONNACK");
             return Err(None);
@@ -141,8 +145,9 @@ async fn read_connect<S: Stream>(
                 Ok(None) => read(stream, peer, &mut rest).await?,
                 Err(error) => {
                     core.counters().connections_refused.increment();
+                    record(peer, &connect, (Direction::In, &rest), shared);
                     let close = Close::new(error.reason, error.what);
-                    return Err(refusal(&connect, &close, core.session_settings()));
+                    return Err(refusal_to(peer, &connect, &close, shared));
                 }
             }
         };
@@ -150,6 +155,7 @@ async fn read_connect<S: Stream>(
         let Ok(Some((answer, _))) = decode(&rest, wire, bytes_max) else {
             return Err(None); // It was one just now.
         };
+        record(peer, &connect, (Direction::In, &rest), shared);
         if matches!(answer, Packet::Disconnect(_)) {
             tracing::debug!(%peer, "the client left while it was asked who it is");
             return Err(None); // [MQTT-3.1.2-30]
@@ -207,8 +213,24 @@ async fn authenticate<S: Stream>(
         let (client, reason) = (connect.client_id, refused.reason);
         tracing::info!(%peer, ?client, ?reason, why = %refused.why, "CONNECT refused");
         let close = Close::new(reason, "this client may not connect");
-        refusal(connect, &close, core.session_settings())
+        refusal_to(peer, connect, &close, shared)
     })
+}
+
+/// The CONNACK that says no.
+fn refusal_to(peer: PeerAddress, connect: &Connect<'_>, close: &Close, shared: &Shared) -> Refusal {
+    let connack = refusal(connect, close, shared.core.session_settings())?;
+    record(peer, connect, (Direction::Out, &connack), shared);
+    Some(connack)
+}
+
+/// Tells who records of a packet, encoded, that came or goes out before the
+/// client is let in.
+fn record(peer: PeerAddress, connect: &Connect<'_>, packet: (Direction, &[u8]), shared: &Shared) {
+    let core = &shared.core;
+    if core.recordings().is_on() {
+        core.record_connecting(connect, peer.socket(), packet, shared.clock.now());
+    }
 }
 
 /// A client is not who it says.

@@ -16,6 +16,7 @@ use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(super) use self::look::shown_payload;
 pub(super) use self::moving::Movings;
 pub(super) use self::sys::SysRound;
 use super::lists::Pick;
