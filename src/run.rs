@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod control;
+mod http;
 mod memory;
 mod privileges;
 pub(crate) mod storage;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::access;
 use crate::access::rules::Rules;
+use crate::admin::{Listed, Port};
 use crate::authentication::tokens::TokenMethod;
 use crate::authentication::{
     Authenticator, Bans, Certificates, Chain, Hashing, Method, PasswordFile, Scram, Service, Tokens,
@@ -37,6 +39,7 @@ use crate::session::Close;
 use crate::store::Failed;
 use clock::{Calendar, CalendarRecord};
 use control::Control;
+use http::Http;
 use storage::Threads;
 
 /// How long clients may take to be told that the disk failed.
@@ -52,6 +55,7 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 ///
 /// let mut config = rotamq::config::Config::default();
 /// config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+/// config.http.address = None;
 /// config.store.ephemeral = true;
 /// let broker = rotamq::Broker::start(config).unwrap();
 ///
@@ -65,6 +69,7 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 /// ```
 pub struct Broker {
     addresses: Vec<Address>,
+    http: Option<control::Http>,
     // Of each listener.
     entrances: Vec<Arc<Entrance>>,
     // Of Unix sockets; they go before anybody else can want the paths.
@@ -114,13 +119,14 @@ impl Broker {
     /// Those of [`Broker::start`].
     pub fn start_with(config: Config, methods: Vec<Arc<dyn Method>>) -> Result<Broker, ServeError> {
         let sockets = bind(&config)?;
-        Broker::start_on(start_runtime(&config)?, &config, sockets, methods)
+        let port = bind_http(&config)?;
+        Broker::start_on(start_runtime(&config)?, &config, (sockets, port), methods)
     }
 
     fn start_on(
         runtime: Runtime,
         config: &Config,
-        sockets: Vec<Bound>,
+        (sockets, port): (Vec<Bound>, Option<Port>),
         methods: Vec<Arc<dyn Method>>,
     ) -> Result<Broker, ServeError> {
         let passwords = open_passwords(&config.authentication)?;
@@ -129,15 +135,17 @@ impl Broker {
         let service = service.map_err(|error| ServeError(error.to_string()))?;
         let service = service.map(Arc::new);
         let rules = rules_of(&config.access)?;
-        let entrance = |listener| {
-            let chain = chain_of(
+        let chain_for = |listener: &Listener| {
+            chain_of(
                 config,
                 listener,
                 passwords.as_ref(),
                 tokens.as_ref(),
                 service.as_ref(),
-            )?;
-            let entrance = Entrance::new(config, listener, chain);
+            )
+        };
+        let entrance = |listener| {
+            let entrance = Entrance::new(config, listener, chain_for(listener)?);
             (entrance.map(Arc::new)).map_err(|error| ServeError(error.to_string()))
         };
         let entrances: Result<Vec<_>, _> = config.listeners.iter().map(entrance).collect();
@@ -180,9 +188,17 @@ impl Broker {
         let bans = Bans::new(config.authentication.ban.clone());
         let shared = Arc::new(Shared::new(core, bans, clock, threads, stopped));
         let storage = Threads::start(&shared, calendar)?;
-        let control = match config.store.ephemeral {
-            true => None,
-            false => Some(Control::start(&config.store.data, &runtime, &shared)?),
+        let folder = (!config.store.ephemeral).then_some(&*config.store.data);
+        let http = match port {
+            Some(port) => Some(Http::new(config, port, folder, chain_for)?),
+            None => None,
+        };
+        let control = match folder {
+            None => None,
+            Some(folder) => {
+                let http = http.as_ref().map(Http::for_commands);
+                Some(Control::start(folder, &runtime, &shared, http)?)
+            }
         };
         let mut addresses = Vec::new();
         let mut socket_files = Vec::new();
@@ -197,6 +213,17 @@ impl Broker {
             }
             addresses.push(address);
             runtime.spawn(net::accept(listening, entrance.clone(), shared.clone()));
+        }
+        let http_for_all = http.as_ref().map(Http::for_commands);
+        if let Some(http) = http {
+            let listeners = config.listeners.iter().zip(&addresses).zip(&entrances);
+            let listeners = listeners.map(|((listener, address), entrance)| Listed {
+                address: address.clone(),
+                protocol: listener.protocol,
+                entrance: entrance.clone(),
+            });
+            let _in_runtime = runtime.enter();
+            http.listen(config, &shared, listeners.collect(), stopping.subscribe())?;
         }
         let timed = shared.clone();
         runtime.spawn(keep_running("timed work", move || keep_time(timed.clone())));
@@ -214,6 +241,7 @@ impl Broker {
         }
         Ok(Broker {
             addresses,
+            http: http_for_all,
             entrances,
             socket_files,
             control,
@@ -297,6 +325,17 @@ impl Broker {
     /// Where it listens, in the order of its listeners.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Where its HTTP port is, if it has one.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.address)
+    }
+
+    /// A token for it that allows everything, for ten minutes: for the program
+    /// that the broker is embedded in.
+    pub fn http_token(&self) -> Option<String> {
+        (self.http.as_ref()?.users).lend(self.shared.clock.now())
     }
 
     /// How many whole days the certificates of each listener are valid yet;
@@ -412,8 +451,9 @@ pub fn serve(config: Config) -> Result<Option<Failed>, ServeError> {
         (stop_signal()?, listen_for(SignalKind::hangup())?)
     };
     let sockets = bind(&config)?;
+    let port = bind_http(&config)?;
     privileges::give_up(&config, &sockets)?;
-    let broker = Broker::start_on(runtime, &config, sockets, Vec::new())?;
+    let broker = Broker::start_on(runtime, &config, (sockets, port), Vec::new())?;
     let mut failure = broker.storage.failure.clone();
     let failed = handle.block_on(async {
         let mut signal = pin!(signal);
@@ -453,6 +493,19 @@ fn bind(config: &Config) -> Result<Vec<Bound>, ServeError> {
             .map_err(|error| cannot_listen(&listener.address, error))
     };
     config.listeners.iter().map(bind).collect()
+}
+
+/// Takes the address of the HTTP port, if there is to be one.
+fn bind_http(config: &Config) -> Result<Option<Port>, ServeError> {
+    let bind = |address| {
+        Port::new(address).map_err(|error| {
+            ServeError(format!(
+                "cannot listen on {address} for HTTP: {error}; set http.address to another one, \
+                 or to \"off\" (by flag: --http)"
+            ))
+        })
+    };
+    config.http.address.map(bind).transpose()
 }
 
 fn cannot_listen(address: &Address, error: io::Error) -> ServeError {

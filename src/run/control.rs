@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 use super::ServeError;
+use crate::admin::Users;
 use crate::net::Shared;
 use crate::store::backup::{BackupError, Copied, Target};
 
@@ -37,6 +39,8 @@ pub(crate) enum Request {
     /// A copy of the store in a folder that is empty or still to be made; the
     /// path is absolute.
     Backup { to: PathBuf },
+    /// Where the HTTP port is, and a token for it that soon expires.
+    Http,
 }
 
 /// What the broker says to that.
@@ -44,6 +48,7 @@ pub(crate) enum Request {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     BackedUp { files: usize, bytes: u64 },
+    Http { address: String, token: String },
     Error(String),
 }
 
@@ -62,6 +67,7 @@ impl Control {
         folder: &Path,
         runtime: &tokio::runtime::Runtime,
         shared: &Arc<Shared>,
+        http: Option<Http>,
     ) -> Result<Control, ServeError> {
         let path = folder.join(SOCKET);
         let failed = |error| {
@@ -72,7 +78,11 @@ impl Control {
         let control = Control { path: path.clone() };
         let _in_runtime = runtime.enter();
         let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
-        runtime.spawn(accept(listener, shared.clone()));
+        let asked = Arc::new(Asked {
+            shared: shared.clone(),
+            http,
+        });
+        runtime.spawn(accept(listener, asked));
         Ok(control)
     }
 }
@@ -108,10 +118,24 @@ fn with_short_path<T>(folder: &Path, with: impl FnOnce(&Path) -> io::Result<T>) 
     )))
 }
 
-async fn accept(listener: tokio::net::UnixListener, shared: Arc<Shared>) {
+/// What requests are about.
+struct Asked {
+    shared: Arc<Shared>,
+    http: Option<Http>,
+}
+
+/// The HTTP port, for commands of this machine.
+pub(super) struct Http {
+    pub address: SocketAddr,
+    /// The same for a browser.
+    pub url: String,
+    pub users: Arc<Users>,
+}
+
+async fn accept(listener: tokio::net::UnixListener, asked: Arc<Asked>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(serve(stream, shared.clone()))),
+            Ok((stream, _)) => drop(tokio::spawn(serve(stream, asked.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "a command could not connect");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -121,14 +145,14 @@ async fn accept(listener: tokio::net::UnixListener, shared: Arc<Shared>) {
 }
 
 /// One request, one answer. Who does not wait for it is not told.
-async fn serve(mut stream: tokio::net::UnixStream, shared: Arc<Shared>) {
+async fn serve(mut stream: tokio::net::UnixStream, asked: Arc<Asked>) {
     let mut line = String::new();
     let (from, mut to) = stream.split();
     let mut from = tokio::io::BufReader::new(from.take(LINE_BYTES_MAX));
     let read = tokio::time::timeout(REQUEST_TIMEOUT, from.read_line(&mut line));
     let answer = match read.await {
         Ok(Ok(1..)) => match serde_json::from_str(&line) {
-            Ok(request) => answer(request, shared).await,
+            Ok(request) => answer(request, &asked).await,
             Err(error) => Answer::Error(format!("the request is not understood: {error}")),
         },
         _ => return,
@@ -139,8 +163,29 @@ async fn serve(mut stream: tokio::net::UnixStream, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(request: Request, shared: Arc<Shared>) -> Answer {
-    let Request::Backup { to } = request;
+async fn answer(request: Request, asked: &Asked) -> Answer {
+    match request {
+        Request::Backup { to } => back_up(to, asked.shared.clone()).await,
+        Request::Http => lend(asked),
+    }
+}
+
+/// Who may read the data folder may do everything.
+fn lend(asked: &Asked) -> Answer {
+    let Some(http) = &asked.http else {
+        let why = "this broker has no HTTP port: set http.address, or start it with --http";
+        return Answer::Error(why.to_owned());
+    };
+    match http.users.lend(asked.shared.clock.now()) {
+        Some(token) => Answer::Http {
+            address: http.url.clone(),
+            token,
+        },
+        None => Answer::Error("the system gives no random bytes".to_owned()),
+    }
+}
+
+async fn back_up(to: PathBuf, shared: Arc<Shared>) -> Answer {
     let shown = to.display().to_string();
     tracing::info!(to = %shown, "backup begins");
     let backup = tokio::task::spawn_blocking(move || backup(&shared, &to));

@@ -19,6 +19,7 @@ mod daemon;
 mod features;
 #[path = "../hostile.rs"]
 mod hostile;
+mod http;
 mod limits;
 mod listeners;
 mod memory;
@@ -39,6 +40,7 @@ mod steering;
 mod store;
 mod tls;
 mod tokens;
+mod traces;
 mod transports;
 mod unix;
 mod users;
