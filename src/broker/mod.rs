@@ -23,6 +23,7 @@ mod memory;
 mod publish;
 mod receipts;
 pub(crate) mod record;
+pub mod recording;
 mod restore;
 mod results;
 mod rights;
@@ -65,6 +66,7 @@ use crate::tally::{Sums, Tallies};
 use crate::topic::TopicLimits;
 pub use lists::Depth;
 use lists::{List, Plan};
+use recording::Recordings;
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].
 const TOPIC_BYTES_MAX: usize = 65_535 - "$queue/".len();
@@ -124,6 +126,7 @@ pub struct Core {
     timers: Timers,
     counters: Counters,
     tallies: Tallies,
+    recordings: Recordings,
     random_key: ahash::RandomState,
     random_count: AtomicU64,
     // The first message id of the next block.
@@ -283,6 +286,7 @@ impl Core {
             timers: Timers::default(),
             counters: Counters::default(),
             tallies: Tallies::default(),
+            recordings: Recordings::new(limits.traces_bytes_max),
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
             message_ids: AtomicU64::new(0),

@@ -46,6 +46,7 @@ mod store;
 mod sys;
 mod tls;
 mod tokens;
+mod traces;
 mod transports;
 mod unix;
 mod users;

@@ -11,6 +11,7 @@ mod retained;
 mod sessions;
 mod status;
 mod subscriptions;
+mod traces;
 mod users;
 
 use std::sync::Arc;
@@ -42,7 +43,8 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(bans::routes())
         .merge(access::routes())
         .merge(history::routes())
-        .merge(events::routes());
+        .merge(events::routes())
+        .merge(traces::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);
     let (router, description) = described.split_for_parts();
     // What is described are plain values: they are JSON.
