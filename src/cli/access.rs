@@ -192,7 +192,7 @@ pub fn run(arguments: AccessArguments) -> Outcome {
                 strictness,
             };
             let explained = question.explain(&rights).map_err(Failure::new)?;
-            let told = json!({ "allowed": explained.is_allowed, "by": explained.because });
+            let told = json!({ "allowed": explained.is_allowed, "because": explained.because });
             say(json, &told, || {
                 format!("{}\n", explained.because.join("\n"))
             })?;
