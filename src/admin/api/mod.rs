@@ -19,10 +19,11 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
+use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, RefOr, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::guard::COOKIE;
+use super::problem::PROBLEM;
 use super::{API, State};
 
 /// All resources, and their description at `openapi.json`.
@@ -39,7 +40,8 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(bans::routes())
         .merge(access::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);
-    let (router, description) = described.split_for_parts();
+    let (router, mut description) = described.split_for_parts();
+    say_what_problems_are(&mut description);
     // What is described are plain values: they are JSON.
     let text: Arc<str> = description.to_json().unwrap_or_default().into();
     let openapi = move || {
@@ -53,6 +55,28 @@ pub(super) fn router() -> Router<Arc<State>> {
         }
     };
     router.route(&format!("{API}/openapi.json"), get(openapi))
+}
+
+/// Problems have a type of content of their own (RFC 9457), whichever handler
+/// answers with one.
+fn say_what_problems_are(description: &mut OpenApi) {
+    let items = description.paths.paths.values_mut();
+    let operations = items.flat_map(|item| {
+        [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ]
+    });
+    for operation in operations.flatten() {
+        if let Some(RefOr::T(problem)) = operation.responses.responses.get_mut("default")
+            && let Some(content) = problem.content.swap_remove("application/json")
+        {
+            problem.content.insert(PROBLEM.to_owned(), content);
+        }
+    }
 }
 
 /// What is said of the API as a whole.
