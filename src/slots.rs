@@ -77,6 +77,21 @@ impl<T: Slotted> Slots<T> {
         value
     }
 
+    /// Shows the values in `count` slots from `from` on, each with its lock held;
+    /// which slot comes next, if there is one.
+    pub fn visit(&self, from: usize, count: usize, mut see: impl FnMut(&T)) -> Option<usize> {
+        let slots = self.slots.count();
+        let end = from.saturating_add(count).min(slots);
+        for slot in from..end {
+            let entry = self.slots.get(slot).map(|slot| slot.lock());
+            // One that is being made is not there yet.
+            if let Some(value) = entry.as_ref().and_then(|slot| slot.value.as_ref()) {
+                see(value);
+            }
+        }
+        (end < slots).then_some(end)
+    }
+
     /// One more than the last slot that was ever used.
     pub fn end(&self) -> u32 {
         self.slots.count() as u32 // see `insert`

@@ -4,8 +4,12 @@
 //! is the core's: handlers ask [`Shared`], and know nothing that it does not.
 
 mod api;
+mod assets;
+mod events;
 mod guard;
 mod health;
+mod history;
+mod metrics;
 mod page;
 mod problem;
 mod server;
@@ -21,6 +25,9 @@ use crate::journal::Receipt;
 use crate::message::Time;
 use crate::net::{Entrance, Shared, Tls};
 
+pub(crate) use events::Events;
+pub(crate) use history::History;
+pub(crate) use metrics::Metrics;
 use problem::Problem;
 pub(crate) use server::Port;
 pub(crate) use users::Users;
@@ -45,6 +52,9 @@ pub(crate) struct State {
     pub allow_anonymous: bool,
     pub passwords: Option<Arc<PasswordFile>>,
     pub started: Time,
+    pub metrics: Metrics,
+    pub history: History,
+    pub events: Events,
 }
 
 impl State {

@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let core = &shared.core;
         let mut now = shared.clock.now();
         for _ in 0..TURNS_MAX {
-            let blocked = self.write(cx)?.is_pending();
+            let blocked = self.write(local, cx)?.is_pending();
             let mut idle = true;
             let link = self.link.as_ref().expect("it is given up only at the end");
             let was_resuming = link.is_resuming;
@@ -233,6 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let count = free.filled().len();
         if count > 0 {
             *now = self.shared.clock.now();
+            local.worker.effects.tally.note_read(count);
             if let Some(pace) = &mut self.pace {
                 pace.note_read(count, *now, self.shared.core.counters());
             }
@@ -308,12 +309,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let link = self.link.as_mut().expect("it is given up only at the end");
         let packet_bytes_max = link.door.limits.packet_bytes_max;
         let worker = &mut local.worker;
+        if core.recordings().is_on() {
+            core.record_received(link, self.peer.socket(), bytes, now);
+        }
         core.begin_read(worker);
         let mut done = 0;
         let result = loop {
             match decode(&bytes[done..], link.terms.wire, packet_bytes_max) {
                 Ok(None) => break Ok(done),
                 Ok(Some((packet, len))) => {
+                    let tally = &worker.effects.tally;
+                    tally.note_received(link.terms.wire, bytes[done]);
                     done += len;
                     link.note_read(len);
                     self.heard = true; // A whole packet, not some bytes [MQTT-3.1.2-22], in 3.1.1 -24.
@@ -330,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes what is being written. Pending: the socket takes no more, or what
     /// is next is not stored yet.
-    fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    fn write(&mut self, local: &mut Local, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         while !self.writing.is_empty() {
             let store = self.shared.core.store();
             if let Some(receipt) = self.writing.open_gates(|receipt| store.has(receipt)) {
@@ -339,8 +345,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     false => continue,
                 }
             }
+            if self.shared.core.recordings().is_on() {
+                self.record_sent();
+            }
             match ready!(self.write_pieces(cx)) {
-                Ok(count) if count > 0 => self.writing.advance(count),
+                Ok(count) if count > 0 => {
+                    local.worker.effects.tally.note_written(count);
+                    self.writing.advance(count);
+                }
                 _ => return Poll::Ready(Err(Stop::Lost)),
             }
         }
@@ -349,7 +361,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(Err(Stop::Lost));
         }
         (self.answers_len, self.owed_len) = (0, 0);
+        if let Some(since) = self.writing.take_since() {
+            local.note_written(since, &self.shared.clock);
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// Tells who records what is about to be written.
+    #[cold]
+    #[inline(never)]
+    fn record_sent(&mut self) {
+        if let Some(link) = &mut self.link {
+            let (core, now) = (&self.shared.core, self.shared.clock.now());
+            core.record_sent(link, self.peer.socket(), &mut self.writing, now);
+        }
     }
 
     fn write_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -420,11 +445,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(close) = link.last_word(stop) {
             let (terms, settings) = (&link.terms, core.session_settings());
             // The last packet of the connection [MQTT-3.14.4-1].
-            self.writing
-                .append(|out| terms.disconnect(&close, settings, out));
+            let tally = &local.worker.effects.tally;
+            self.writing.append(|out| {
+                let from = out.len();
+                terms.disconnect(&close, settings, out);
+                tally.note_answers(terms.wire, &out[from..]);
+            });
+        }
+        if core.recordings().is_on() && !matches!(stop, Stop::Lost) {
+            core.record_sent(&mut link, self.peer.socket(), &mut self.writing, now);
         }
         core.disconnect(&mut local.worker, link, stop, now);
-        if !matches!(stop, Stop::Lost) && self.write(cx).is_pending() {
+        if !matches!(stop, Stop::Lost) && self.write(local, cx).is_pending() {
             tracing::debug!(peer = %self.peer, "not all that was on its way to the client could be written");
         }
     }
@@ -433,8 +465,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// end gets what was on its way.
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let waits = self.left == Some(Left::Writing);
-        if waits && ready!(self.write(cx)).is_err() {
-            return Poll::Ready(());
+        if waits {
+            let shared = self.shared.clone();
+            if ready!(with_worker(&shared, |local| self.write(local, cx))).is_err() {
+                return Poll::Ready(());
+            }
         }
         match Pin::new(&mut self.stream).poll_shutdown(cx) {
             Poll::Pending if waits => return Poll::Pending,

@@ -41,6 +41,7 @@ use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, Subscri
 use crate::mount::{Mount, leave_queue};
 use crate::protocol::{Ack, Packet, Property, ReasonCode, encode};
 use crate::slots::Slotted;
+use crate::tally::Tally;
 
 /// The client reads its QoS 1 and 2 messages when it can: so many bytes wait
 /// encoded, the rest as messages that others may share.
@@ -357,6 +358,8 @@ pub struct Effects {
     /// When all is stored that was handed in for what is being handled.
     pub receipt: Receipt,
     pub frames: Frames,
+    /// What goes out is counted there; the worker's own.
+    pub tally: Arc<Tally>,
     /// Messages dropped to make room, not counted yet.
     dropped_oldest: usize,
     /// The session that gets the next message may be too full for it.
@@ -391,6 +394,14 @@ pub struct Reply {
 }
 
 impl Effects {
+    /// What goes out is counted there.
+    pub fn counting(tally: Arc<Tally>) -> Effects {
+        Effects {
+            tally,
+            ..Effects::default()
+        }
+    }
+
     fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped_oldest)
     }
@@ -490,6 +501,23 @@ impl Session {
         self.waiting.len() + self.unread()
     }
 
+    /// QoS 2 messages of the client that it has not released.
+    pub fn received_len(&self) -> usize {
+        self.received.len()
+    }
+
+    /// What it takes of the limit in bytes: messages that wait or are in flight,
+    /// those straight from share groups included.
+    pub fn kept_bytes(&self) -> usize {
+        let member = self.member.as_ref();
+        self.kept_bytes + member.map_or(0, |member| member.straight_bytes)
+    }
+
+    /// Bytes on their way to the client's socket, as far as the session knows.
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len() + self.writing_len
+    }
+
     // ---- what people are told
 
     /// What is known of it for people; `None`: nothing yet.
@@ -499,17 +527,6 @@ impl Session {
 
     pub fn account_mut(&mut self) -> &mut Account {
         self.account.get_or_insert_default()
-    }
-
-    /// Bytes of messages that wait, or are kept in flight: what it takes of
-    /// `session_bytes_max`.
-    pub fn kept_bytes(&self) -> usize {
-        self.kept_bytes
-    }
-
-    /// Bytes that are encoded for the client, and not written yet.
-    pub fn outbox_bytes(&self) -> usize {
-        self.outbox.len() + self.writing_len
     }
 
     /// QoS 2 messages that came and are not released: their ids, and when they
@@ -747,7 +764,7 @@ impl Session {
     pub fn resumed(&mut self, now: Time, effects: &mut Effects) {
         self.resuming = None;
         self.resend(now, effects);
-        self.release_again();
+        self.release_again(effects);
         self.refill(now, effects);
     }
 
@@ -830,7 +847,7 @@ impl Session {
         self.window.hold_back_all();
         if self.resuming.is_none() {
             self.resend(now, effects);
-            self.release_again();
+            self.release_again(effects);
             self.refill(now, effects);
         }
         self.link_number
@@ -904,6 +921,12 @@ impl Session {
             retry: link.retry,
             backlog: !self.backlog.is_empty() && self.has_room_for_backlog(),
         }
+    }
+
+    /// What the topic aliases stand for that its connection's client knows.
+    pub fn given_aliases(&self) -> Vec<(NonZeroU16, Box<str>)> {
+        let given = self.link.as_ref().and_then(|link| link.aliases.as_ref());
+        given.map_or_else(Vec::new, |given| given.topics().collect())
     }
 
     /// Whether retained messages may be sent on.
@@ -1222,7 +1245,7 @@ impl Session {
             return false;
         }
         self.give_buffer(effects);
-        publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
+        put_out(&mut self.outbox, publication, form, own, effects);
         self.publishes += 1;
         self.wake(effects);
         true
@@ -1503,7 +1526,7 @@ impl Session {
         }
         self.window.push(sent);
         self.give_buffer(effects);
-        publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
+        put_out(&mut self.outbox, publication, form, own, effects);
         self.publishes += 1;
         self.wake(effects);
         true
@@ -1595,9 +1618,7 @@ impl Session {
                     self.forget(sent, &mut effects.journal);
                 }
                 self.release_sent(packet_id, now, &mut effects.journal);
-                let pubrel = Packet::Pubrel(Ack::new(packet_id));
-                let wire = self.terms.wire;
-                self.outbox.append(|out| encode(&pubrel, wire, out));
+                put_pubrel(&mut self.outbox, packet_id, self.terms.wire, effects);
                 continue;
             }
             let prefix = prefix(sent.job.is_some_and(|job| job.queue_topic));
@@ -1616,8 +1637,7 @@ impl Session {
                 if qos == Qos::ExactlyOnce {
                     // The client may have it: its id is not to be another's yet.
                     self.release_sent(packet_id, now, &mut effects.journal);
-                    let pubrel = Packet::Pubrel(Ack::new(packet_id));
-                    self.outbox.append(|out| encode(&pubrel, wire, out));
+                    put_pubrel(&mut self.outbox, packet_id, wire, effects);
                 }
                 self.dropped().denied += 1;
                 continue;
@@ -1626,7 +1646,7 @@ impl Session {
             let aliases = self.link.as_mut().map(|link| &mut link.aliases);
             let aliases = aliases.unwrap_or(&mut none);
             if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
-                publication.append_to(&mut self.outbox, &mut effects.frames, form, &own);
+                put_out(&mut self.outbox, &publication, form, &own, effects);
                 self.publishes += 1;
             } else {
                 // As good as sent [MQTT-3.1.2-25]; a queue's job is undecided.
@@ -1669,11 +1689,14 @@ impl Session {
     }
 
     /// PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4].
-    fn release_again(&mut self) {
-        let wire = self.terms.wire;
+    fn release_again(&mut self, effects: &Effects) {
         for releasing in self.window.releasing() {
-            let pubrel = Packet::Pubrel(Ack::new(releasing.packet_id));
-            self.outbox.append(|out| encode(&pubrel, wire, out));
+            put_pubrel(
+                &mut self.outbox,
+                releasing.packet_id,
+                self.terms.wire,
+                effects,
+            );
         }
     }
 
@@ -1828,6 +1851,7 @@ impl Session {
     ) {
         if !answers.is_empty() {
             self.give_buffer(effects);
+            effects.tally.note_answers(self.terms.wire, answers);
             self.outbox.append_gated(answers, gates);
         }
     }
@@ -1850,6 +1874,29 @@ impl Session {
 }
 
 impl Slotted for Session {}
+
+/// Encodes a PUBLISH into the outbox.
+#[inline(always)]
+fn put_out(
+    outbox: &mut Outbox,
+    publication: &Publication<'_>,
+    form: Form,
+    own: &[u8],
+    effects: &mut Effects,
+) {
+    outbox.note_message(publication.now);
+    publication.append_to(outbox, &mut effects.frames, form, own);
+    let payload_len = publication.payload.len();
+    (effects.tally).note_delivered(form.wire, form.qos, form.dup, payload_len);
+}
+
+fn put_pubrel(outbox: &mut Outbox, packet_id: PacketId, wire: Wire, effects: &Effects) {
+    outbox.append(|out| {
+        let from = out.len();
+        encode(&Packet::Pubrel(Ack::new(packet_id)), wire, out);
+        effects.tally.note_answers(wire, &out[from..]);
+    });
+}
 
 /// Where a message comes from that is sent.
 #[derive(Clone, Copy)]

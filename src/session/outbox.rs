@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::journal::Receipt;
-use crate::message::Message;
+use crate::message::{Message, Time};
 
 /// The largest payload in bytes that is copied.
 pub const COPY_MAX: usize = 1024;
@@ -19,16 +19,31 @@ pub const COPY_MAX: usize = 1024;
 const FULL_BYTES: usize = 128 << 10;
 
 /// Encoded packets in the order in which they go out.
-#[derive(Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
     len: usize,
+    // When the broker took up the first message that is in it; MAX: it has none.
+    since: Time,
     // How many bytes of all buffers, and of the first payload, are written already.
     bytes_done: usize,
     payload_done: u32,
     // Payloads that are written.
     payloads_done: u32,
     rare: Option<Box<Rare>>,
+}
+
+impl Default for Outbox {
+    fn default() -> Outbox {
+        Outbox {
+            bytes: Vec::new(),
+            len: 0,
+            since: Time::MAX,
+            bytes_done: 0,
+            payload_done: 0,
+            payloads_done: 0,
+            rare: None,
+        }
+    }
 }
 
 /// What most outboxes never have, and which costs them one word then.
@@ -43,10 +58,12 @@ struct Rare {
     /// The index of the first full one's first byte, and that after their last.
     full_start: usize,
     full_end: usize,
+    /// How far it was shown to who records.
+    shown: Mark,
 }
 
 /// A place between two packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
     bytes: usize,
     payloads: u32,
@@ -148,6 +165,22 @@ impl Outbox {
                 ..start
             };
             self.gate(from, *receipt);
+        }
+    }
+
+    /// A message is put in that the broker took up then.
+    #[inline]
+    pub fn note_message(&mut self, since: Time) {
+        self.since = self.since.min(since);
+    }
+
+    /// When the broker took up the first message of those that are written; only
+    /// once, and only if there was one.
+    #[inline]
+    pub fn take_since(&mut self) -> Option<Time> {
+        match self.since {
+            Time::MAX => None,
+            _ => Some(std::mem::replace(&mut self.since, Time::MAX)),
         }
     }
 
@@ -262,6 +295,39 @@ impl Outbox {
         count
     }
 
+    /// Shows `see` what may be written and was not shown before, run after run;
+    /// it ends with a whole packet. Where something was written that was not
+    /// shown, nobody knows where a packet begins: then nothing is shown of what
+    /// may be written by now.
+    pub fn show_new(&mut self, mut see: impl FnMut(&[u8])) {
+        let end = self
+            .first_gate()
+            .map_or_else(|| self.mark(), |gate| gate.at);
+        let from = self
+            .rare
+            .as_ref()
+            .map_or(Mark::default(), |rare| rare.shown);
+        if from.bytes >= self.bytes_done && from.payloads >= self.payloads_done && from < end {
+            let payloads = self.rare.iter().flat_map(|rare| &rare.payloads);
+            let payloads = payloads
+                .skip((from.payloads - self.payloads_done) as usize)
+                .take((end.payloads - from.payloads) as usize);
+            let mut at = from.bytes;
+            for payload in payloads.map(Some).chain([None]) {
+                let before = payload.map_or(end.bytes, |(before, _)| *before);
+                while at < before {
+                    let run = self.run(at, before);
+                    see(run);
+                    at += run.len();
+                }
+                if let Some((_, message)) = payload {
+                    see(message.payload());
+                }
+            }
+        }
+        self.rare.get_or_insert_default().shown = from.max(end);
+    }
+
     /// Notes that `count` bytes more were written.
     pub fn advance(&mut self, mut count: usize) {
         self.len -= count;
@@ -299,6 +365,7 @@ impl Outbox {
     /// Empties it and gives its last buffer away.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.rare = None;
+        self.since = Time::MAX;
         (self.len, self.bytes_done) = (0, 0);
         (self.payload_done, self.payloads_done) = (0, 0);
         let mut buffer = std::mem::take(&mut self.bytes);
@@ -310,7 +377,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ClientId, Envelope, Identity, MessageId, Qos, Time};
+    use crate::message::{ClientId, Envelope, Identity, MessageId, Qos};
     use crate::topic::{TopicLimits, TopicName};
 
     fn message(payload: &[u8]) -> Arc<Message> {
@@ -409,6 +476,48 @@ mod tests {
                 .is_some_and(|rare| rare.full.is_empty())
         );
         assert!(outbox.take_buffer().is_empty() && !outbox.has_buffer());
+    }
+
+    /// Whole packets, each once, and nothing that waits behind a gate.
+    #[test]
+    fn what_may_be_written_is_shown_once() {
+        let receipt = Receipt::new(1, crate::config::Durability::Synced);
+        let new = |outbox: &mut Outbox| {
+            let mut shown = Vec::new();
+            outbox.show_new(|run| shown.extend_from_slice(run));
+            shown
+        };
+        let fill = || {
+            let mut outbox = Outbox::default();
+            outbox.append_bytes(b"one");
+            outbox.append_payload(&message(b"PAYLOAD"));
+            let gated = outbox.mark();
+            outbox.append_bytes(b"two");
+            outbox.append_payload(&message(b"OTHER"));
+            outbox.gate(gated, receipt);
+            outbox
+        };
+        let mut outbox = fill();
+        assert_eq!(new(&mut outbox), b"onePAYLOAD");
+        assert_eq!(new(&mut outbox), b"");
+        outbox.advance(4);
+        assert_eq!(new(&mut outbox), b"");
+        outbox.advance(6);
+        outbox.open_gates(|_| true);
+        assert_eq!(new(&mut outbox), b"twoOTHER");
+        outbox.append_bytes(b"last");
+        assert_eq!(new(&mut outbox), b"last");
+        // Nobody looked when the first bytes were written.
+        for written in 1..=10 {
+            let mut outbox = fill();
+            outbox.advance(written);
+            assert_eq!(new(&mut outbox), b"");
+            outbox.open_gates(|_| true);
+            assert_eq!(new(&mut outbox), b"twoOTHER");
+        }
+        assert!(outbox.take_buffer().is_empty());
+        outbox.append_bytes(b"again");
+        assert_eq!(new(&mut outbox), b"again");
     }
 
     #[test]

@@ -4,12 +4,14 @@
 mod access;
 mod bans;
 mod clients;
+mod history;
 mod publish;
 mod queues;
 mod retained;
 mod sessions;
 mod status;
 mod subscriptions;
+mod traces;
 mod users;
 
 use std::sync::Arc;
@@ -18,13 +20,16 @@ use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use serde_json::Value;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, RefOr, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::guard::COOKIE;
 use super::problem::PROBLEM;
-use super::{API, State};
+use super::{API, State, events};
+
+pub(super) use history::shown;
 
 /// All resources, and their description at `openapi.json`.
 pub(super) fn router() -> Router<Arc<State>> {
@@ -38,12 +43,17 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(retained::routes())
         .merge(publish::routes())
         .merge(bans::routes())
-        .merge(access::routes());
+        .merge(access::routes())
+        .merge(history::routes())
+        .merge(events::routes())
+        .merge(traces::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);
     let (router, mut description) = described.split_for_parts();
     say_what_problems_are(&mut description);
     // What is described are plain values: they are JSON.
-    let text: Arc<str> = description.to_json().unwrap_or_default().into();
+    let mut description = serde_json::to_value(&description).unwrap_or_default();
+    say_how_large_numbers_are(&mut description);
+    let text: Arc<str> = description.to_string().into();
     let openapi = move || {
         let text = text.to_string();
         async move {
@@ -76,6 +86,23 @@ fn say_what_problems_are(description: &mut OpenApi) {
         {
             problem.content.insert(PROBLEM.to_owned(), content);
         }
+    }
+}
+
+/// Numbers without a sign may be larger than the format `int32` or `int64` says,
+/// which is made of their type.
+fn say_how_large_numbers_are(description: &mut Value) {
+    match description {
+        Value::Object(fields) => {
+            let is_unsigned = fields.get("minimum").is_some_and(|least| *least == 0);
+            let format = fields.get("format").and_then(Value::as_str);
+            if is_unsigned && matches!(format, Some("int32" | "int64")) {
+                fields.remove("format");
+            }
+            fields.values_mut().for_each(say_how_large_numbers_are);
+        }
+        Value::Array(items) => items.iter_mut().for_each(say_how_large_numbers_are),
+        _ => {}
     }
 }
 

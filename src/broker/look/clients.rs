@@ -433,7 +433,7 @@ fn client_view(session: &Session) -> ClientView {
         in_flight_in: session.arrived().len(),
         queued: session.waiting_len(),
         queued_bytes: session.kept_bytes(),
-        outbox_bytes: session.outbox_bytes(),
+        outbox_bytes: session.outbox_len(),
         messages_in: account.map_or(0, |account| account.messages_in),
         bytes_in: account.map_or(0, |account| account.bytes_in),
         messages_out: account.map_or(0, |account| account.messages_out),
