@@ -138,6 +138,10 @@ impl Shared {
     }
 
     /// Whether the broker is on its way out.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
+    }
+
     pub fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }

@@ -10,10 +10,12 @@
 mod catalog;
 mod dead;
 mod delayed;
+mod depths;
 mod members;
 mod steering;
 
 pub(in crate::broker) use catalog::{Plan, group_settings};
+pub use depths::Depth;
 pub(super) use members::parse_span;
 pub(super) use steering::{Look, Pick, no_queue};
 
