@@ -1986,3 +1986,17 @@ fn prefix(queue_topic: bool) -> &'static str {
         false => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be a million.
+    #[test]
+    fn a_session_is_small() {
+        let bytes = size_of::<Session>();
+        println!("a session: {bytes} bytes");
+        // The next size that the allocator has is 640.
+        assert!(bytes <= 512, "{bytes} bytes");
+    }
+}
