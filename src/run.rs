@@ -177,6 +177,7 @@ impl Broker {
             core.welcome_back(now, clock.now());
             tracing::info!("restored: {restored}");
         }
+        core.begin_sys(clock.now());
         let scram = passwords.iter().map(|file| Scram::new(file.clone()));
         let scram = scram.map(|scram| Arc::new(scram) as _);
         let by_token = tokens.iter().map(|tokens| TokenMethod(tokens.clone()));
@@ -223,7 +224,14 @@ impl Broker {
                 entrance: entrance.clone(),
             });
             let _in_runtime = runtime.enter();
-            http.listen(config, &shared, listeners.collect(), stopping.subscribe())?;
+            let passwords = passwords.clone();
+            http.listen(
+                config,
+                &shared,
+                listeners.collect(),
+                passwords,
+                stopping.subscribe(),
+            )?;
         }
         let timed = shared.clone();
         runtime.spawn(keep_running("timed work", move || keep_time(timed.clone())));

@@ -138,6 +138,10 @@ impl Shared {
     }
 
     /// Whether the broker is on its way out.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
+    }
+
     pub fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
@@ -386,6 +390,7 @@ struct Open(Arc<Common>);
 impl Open {
     fn new(common: &Arc<Common>) -> Open {
         common.shared.connections.fetch_add(1, Ordering::Relaxed);
+        common.shared.core.counters().sockets.increment();
         common.entrance.enter();
         Open(common.clone())
     }

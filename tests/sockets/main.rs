@@ -4,6 +4,7 @@
 //! thing. `tests/run` installs them.
 
 mod access;
+mod api;
 mod authentication;
 mod bad_input;
 mod browser;
@@ -16,6 +17,7 @@ mod commands5;
 mod commands_tls;
 mod crowd;
 mod daemon;
+mod dashboard;
 mod features;
 #[path = "../hostile.rs"]
 mod hostile;
@@ -23,7 +25,9 @@ mod http;
 mod limits;
 mod listeners;
 mod memory;
+mod metrics;
 mod mqtt5;
+mod operate_commands;
 mod process;
 mod program;
 mod proxy;
@@ -34,10 +38,12 @@ mod results;
 #[path = "../root.rs"]
 mod root;
 
+mod schemathesis;
 mod service;
 mod sessions;
 mod steering;
 mod store;
+mod sys;
 mod tls;
 mod tokens;
 mod traces;

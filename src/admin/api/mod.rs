@@ -1,8 +1,16 @@
 //! The API, below `/api/v1`: one file a resource, and the description of all of
 //! it (OpenAPI), which is made from the handlers themselves.
 
+mod access;
+mod bans;
+mod clients;
+mod history;
+mod publish;
 mod queues;
+mod retained;
+mod sessions;
 mod status;
+mod subscriptions;
 mod traces;
 mod users;
 
@@ -17,7 +25,9 @@ use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement}
 use utoipa_axum::router::OpenApiRouter;
 
 use super::guard::COOKIE;
-use super::{API, State};
+use super::{API, State, events};
+
+pub(super) use history::shown;
 
 /// All resources, and their description at `openapi.json`.
 pub(super) fn router() -> Router<Arc<State>> {
@@ -25,6 +35,15 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(status::routes())
         .merge(users::routes())
         .merge(queues::routes())
+        .merge(clients::routes())
+        .merge(sessions::routes())
+        .merge(subscriptions::routes())
+        .merge(retained::routes())
+        .merge(publish::routes())
+        .merge(bans::routes())
+        .merge(access::routes())
+        .merge(history::routes())
+        .merge(events::routes())
         .merge(traces::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);
     let (router, description) = described.split_for_parts();
