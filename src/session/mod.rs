@@ -31,7 +31,7 @@ pub use outbox::{Mark, Outbox};
 pub use publication::{Form, Frames, Own, Publication};
 pub use stored::{Keeping, StoredMessage, StoredRow};
 pub(crate) use stored::{about, packet_key};
-pub use terms::{Accepted, Terms, Wire, refusal};
+pub use terms::{Accepted, Terms, Wire, refusal, version};
 pub use window::{Hold, Received, Releasing, Sent, SentJob, Window};
 
 use crate::access::{Client, OwnRights};
