@@ -24,6 +24,7 @@
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
 //! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `bucket`, `base64`, `process` | the nouns, the forms and the table that all use |
+//! | [`tally`] | what is counted of every packet |
 //!
 //! # Invariants
 //!
@@ -62,6 +63,7 @@ pub mod run;
 pub mod session;
 mod slots;
 pub mod store;
+pub mod tally;
 pub mod topic;
 
 pub use run::Broker;

@@ -177,6 +177,7 @@ impl Broker {
             core.welcome_back(now, clock.now());
             tracing::info!("restored: {restored}");
         }
+        core.begin_sys(clock.now());
         let scram = passwords.iter().map(|file| Scram::new(file.clone()));
         let scram = scram.map(|scram| Arc::new(scram) as _);
         let by_token = tokens.iter().map(|tokens| TokenMethod(tokens.clone()));

@@ -89,6 +89,21 @@ impl<T: Slotted> Slots<T> {
         (entry.value.is_some()).then_some((Place { slot, generation }, Locked { slot: entry }))
     }
 
+    /// Shows the values in `count` slots from `from` on, each with its lock held;
+    /// which slot comes next, if there is one.
+    pub fn visit(&self, from: usize, count: usize, mut see: impl FnMut(&T)) -> Option<usize> {
+        let slots = self.slots.count();
+        let end = from.saturating_add(count).min(slots);
+        for slot in from..end {
+            let entry = self.slots.get(slot).map(|slot| slot.lock());
+            // One that is being made is not there yet.
+            if let Some(value) = entry.as_ref().and_then(|slot| slot.value.as_ref()) {
+                see(value);
+            }
+        }
+        (end < slots).then_some(end)
+    }
+
     /// The places of all values there are at some moment during the call.
     pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
         self.slots.iter().filter_map(|(slot, entry)| {

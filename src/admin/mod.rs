@@ -9,6 +9,7 @@ mod events;
 mod guard;
 mod health;
 mod history;
+mod metrics;
 mod page;
 mod problem;
 mod server;
@@ -25,6 +26,7 @@ use crate::net::{Entrance, Shared, Tls};
 
 pub(crate) use events::Events;
 pub(crate) use history::History;
+pub(crate) use metrics::Metrics;
 pub(crate) use server::Port;
 pub(crate) use users::Users;
 
@@ -46,6 +48,7 @@ pub(crate) struct State {
     pub started: Time,
     pub history: History,
     pub events: Events,
+    pub metrics: Metrics,
 }
 
 /// A listener, as the API tells of it.

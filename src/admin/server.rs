@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::problem::Problem;
-use super::{State, api, assets, health, history, workbench};
+use super::{State, api, assets, health, history, metrics, workbench};
 use crate::config::Address;
 use crate::net::{Accepted, Bound, Listening, PeerAddress, Stream};
 
@@ -93,6 +93,7 @@ fn router(state: Arc<State>) -> Router {
     Router::new()
         .merge(health::routes())
         .merge(assets::routes())
+        .merge(metrics::routes())
         .merge(workbench::routes())
         .merge(api::router())
         .fallback(not_found)

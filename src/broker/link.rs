@@ -331,6 +331,8 @@ impl Core {
         publish: &Publish<'_>,
         now: Time,
     ) -> Result<(), Stop> {
+        let tally = &worker.effects.tally;
+        tally.note_published(publish.qos, publish.payload.len());
         if let Some(held) = &mut link.held {
             return hold(held, publish, self.limits.held_bytes_max).map_err(Stop::Closed);
         }

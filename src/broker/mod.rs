@@ -12,6 +12,7 @@
 //! connections exchange ([`Core::exchange`]).
 
 mod authenticate;
+mod census;
 mod connect;
 mod counters;
 mod door;
@@ -27,6 +28,7 @@ mod rights;
 mod spelled;
 pub mod steer;
 mod subscribe;
+mod sys;
 mod timeout;
 mod timers;
 pub(crate) mod transfer;
@@ -40,15 +42,16 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 pub use authenticate::{Admission, Authentication, method_of};
-pub use counters::{Counters, Counts};
+pub use census::{Census, ListNumbers, SessionNumbers};
+pub use counters::{Counters, Counts, drop_reason};
 pub use door::Door;
 pub use link::{Link, Stop};
-pub use memory::{Memory, Shedding};
+pub use memory::{Memory, Resident, Shedding};
 pub use timers::Timers;
 
 use crate::access::{Access, OwnRights};
 use crate::authentication::{Flapping, Method};
-use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings};
+use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings, SysSettings};
 use crate::journal::Receipt;
 use crate::message::{ClientId, Identity, LeaseId, MessageId, PacketId, QueueId, SessionId, Time};
 use crate::protocol::{Packet, PropertiesBuf};
@@ -57,6 +60,7 @@ use crate::router::{MatchCache, RetainedStore, Router};
 use crate::session::{Effects, Exchange, Outbox, Session, Will};
 use crate::slots::{Locked, Slots};
 use crate::store::Store;
+use crate::tally::{Sums, Tallies};
 use crate::topic::TopicLimits;
 pub use lists::Depth;
 use lists::{List, Plan};
@@ -107,7 +111,9 @@ pub struct Core {
     names: DashMap<Arc<str>, QueueId, ahash::RandomState>,
     // What is moved from queue to queue at a rate.
     movings: steer::Movings,
-    sys_round: steer::SysRound,
+    sys_round: sys::SysRound,
+    sys_tree: sys::SysTree,
+    sys_settings: SysSettings,
     // Held while a list is made or removed; taken before any other lock.
     list_changes: Mutex<()>,
     router: Router,
@@ -116,6 +122,7 @@ pub struct Core {
     retained_alarm: Mutex<Time>,
     timers: Timers,
     counters: Counters,
+    tallies: Tallies,
     random_key: ahash::RandomState,
     random_count: AtomicU64,
     // The first message id of the next block.
@@ -161,7 +168,7 @@ pub struct Worker {
 impl Worker {
     pub fn new(core: &Core) -> Worker {
         Worker {
-            effects: Effects::default(),
+            effects: Effects::counting(core.tallies.begin()),
             properties: Vec::new(),
             mounted: String::new(),
             answers: Vec::new(),
@@ -265,13 +272,16 @@ impl Core {
             queues_len: AtomicUsize::new(0),
             names: DashMap::default(),
             movings: steer::Movings::default(),
-            sys_round: steer::SysRound::default(),
+            sys_round: sys::SysRound::default(),
+            sys_tree: sys::SysTree::default(),
+            sys_settings: config.sys.clone(),
             list_changes: Mutex::new(()),
             router: Router::new(),
             retained: RetainedStore::new(limits.retained_messages_max, limits.retained_bytes_max),
             retained_alarm: Mutex::new(Time::MAX),
             timers: Timers::default(),
             counters: Counters::default(),
+            tallies: Tallies::default(),
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
             message_ids: AtomicU64::new(0),
@@ -312,6 +322,11 @@ impl Core {
         &self.counters
     }
 
+    /// What all workers have counted of packets.
+    pub fn tally(&self) -> Sums {
+        self.tallies.sums()
+    }
+
     pub fn timers(&self) -> &Timers {
         &self.timers
     }
@@ -321,17 +336,18 @@ impl Core {
         self.sessions_len.load(Ordering::Relaxed)
     }
 
-    /// Retained messages there are.
+    /// Retained messages there are, without the broker's own.
     pub fn retained_len(&self) -> usize {
         self.retained.counts().0
     }
 
-    /// Retained messages, and their bytes.
+    /// Retained messages there are, without the broker's own, and what they take
+    /// in bytes.
     pub fn retained_counts(&self) -> (usize, usize) {
         self.retained.counts()
     }
 
-    /// Work queues there are.
+    /// Queues there are, those of dead letters included.
     pub fn queues_len(&self) -> usize {
         self.queues_len.load(Ordering::Relaxed)
     }

@@ -40,6 +40,7 @@ impl Core {
             Timer::Unused(queue) => self.handle_unused(worker, queue, now),
             Timer::Move(number) => self.handle_moving(worker, number, now),
             Timer::Sys => self.handle_sys(worker, now),
+            Timer::SysTree => self.handle_sys_tree(worker, now),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::{ServeError, control};
-use crate::admin::{Events, History, Listed, Port, State, Users, workbench};
+use crate::admin::{Events, History, Listed, Metrics, Port, State, Users, workbench};
 use crate::authentication::{Bans, Chain};
 use crate::config::{Config, Listener, Protocol};
 use crate::net::{Entrance, Shared, Tls};
@@ -77,19 +77,11 @@ impl Http {
         stopping: watch::Receiver<bool>,
     ) -> Result<(), ServeError> {
         let url = self.url();
-        tracing::info!("HTTP: {url}");
         if let Some(tls) = &self.tls {
             tls.log_days_left();
-        } else if !self.address.ip().is_loopback() {
-            tracing::warn!(
-                "passwords and tokens for {url} can be read on the way: set http.tls_certificate"
-            );
         }
-        if let Some(token) = self.users.offer_setup() {
-            tracing::warn!(
-                "nobody can log in at {url} yet: make the first admin at {url}/#/setup/{token}"
-            );
-        }
+        let has_tls = self.tls.is_some();
+        let users = self.users.clone();
         let state = State {
             shared: shared.clone(),
             tls: self.tls,
@@ -100,8 +92,24 @@ impl Http {
             started: shared.clock.now(),
             history: History::new(),
             events: Events::new(),
+            metrics: Metrics::new(&config.http),
         };
+        tokio::spawn(state.metrics.keep_probing());
         let failed = |error| ServeError(format!("cannot listen on {url}: {error}"));
-        self.port.listen(Arc::new(state), stopping).map_err(failed)
+        self.port
+            .listen(Arc::new(state), stopping)
+            .map_err(failed)?;
+        tracing::info!("HTTP: {url}");
+        if !has_tls && !self.address.ip().is_loopback() {
+            tracing::warn!(
+                "passwords and tokens for {url} can be read on the way: set http.tls_certificate"
+            );
+        }
+        if let Some(token) = users.offer_setup() {
+            tracing::warn!(
+                "nobody can log in at {url} yet: make the first admin at {url}/#/setup/{token}"
+            );
+        }
+        Ok(())
     }
 }

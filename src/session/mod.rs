@@ -39,6 +39,7 @@ use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, Subscri
 use crate::mount::{Mount, leave_queue};
 use crate::protocol::{Ack, Packet, Property, ReasonCode, encode};
 use crate::slots::Slotted;
+use crate::tally::Tally;
 
 /// The client reads its QoS 1 and 2 messages when it can: so many bytes wait
 /// encoded, the rest as messages that others may share.
@@ -339,6 +340,8 @@ pub struct Effects {
     /// When all is stored that was handed in for what is being handled.
     pub receipt: Receipt,
     pub frames: Frames,
+    /// What goes out is counted there; the worker's own.
+    pub tally: Arc<Tally>,
     /// Messages dropped to make room, not counted yet.
     dropped_oldest: usize,
     /// The session that gets the next message may be too full for it.
@@ -373,6 +376,14 @@ pub struct Reply {
 }
 
 impl Effects {
+    /// What goes out is counted there.
+    pub fn counting(tally: Arc<Tally>) -> Effects {
+        Effects {
+            tally,
+            ..Effects::default()
+        }
+    }
+
     fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped_oldest)
     }
@@ -468,6 +479,23 @@ impl Session {
     /// Messages that wait for room in the window, in memory or not.
     pub fn waiting_len(&self) -> usize {
         self.waiting.len() + self.unread()
+    }
+
+    /// QoS 2 messages of the client that it has not released.
+    pub fn received_len(&self) -> usize {
+        self.received.len()
+    }
+
+    /// What it takes of the limit in bytes: messages that wait or are in flight,
+    /// those straight from share groups included.
+    pub fn kept_bytes(&self) -> usize {
+        let member = self.member.as_ref();
+        self.kept_bytes + member.map_or(0, |member| member.straight_bytes)
+    }
+
+    /// Bytes on their way to the client's socket, as far as the session knows.
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len() + self.writing_len
     }
 
     // ---- what is stored
@@ -682,7 +710,7 @@ impl Session {
     pub fn resumed(&mut self, now: Time, effects: &mut Effects) {
         self.resuming = None;
         self.resend(now, effects);
-        self.release_again();
+        self.release_again(effects);
         self.refill(now, effects);
     }
 
@@ -764,7 +792,7 @@ impl Session {
         self.window.hold_back_all();
         if self.resuming.is_none() {
             self.resend(now, effects);
-            self.release_again();
+            self.release_again(effects);
             self.refill(now, effects);
         }
         self.link_number
@@ -1136,7 +1164,7 @@ impl Session {
             return false;
         }
         self.give_buffer(effects);
-        publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
+        put_out(&mut self.outbox, publication, form, own, effects);
         self.wake(effects);
         true
     }
@@ -1412,7 +1440,7 @@ impl Session {
         }
         self.window.push(sent);
         self.give_buffer(effects);
-        publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
+        put_out(&mut self.outbox, publication, form, own, effects);
         self.wake(effects);
         true
     }
@@ -1503,9 +1531,7 @@ impl Session {
                     self.forget(sent, &mut effects.journal);
                 }
                 self.release_sent(packet_id, &mut effects.journal);
-                let pubrel = Packet::Pubrel(Ack::new(packet_id));
-                let wire = self.terms.wire;
-                self.outbox.append(|out| encode(&pubrel, wire, out));
+                put_pubrel(&mut self.outbox, packet_id, self.terms.wire, effects);
                 continue;
             }
             let prefix = prefix(sent.job.is_some_and(|job| job.queue_topic));
@@ -1524,8 +1550,7 @@ impl Session {
                 if qos == Qos::ExactlyOnce {
                     // The client may have it: its id is not to be another's yet.
                     self.release_sent(packet_id, &mut effects.journal);
-                    let pubrel = Packet::Pubrel(Ack::new(packet_id));
-                    self.outbox.append(|out| encode(&pubrel, wire, out));
+                    put_pubrel(&mut self.outbox, packet_id, wire, effects);
                 }
                 continue;
             }
@@ -1533,7 +1558,7 @@ impl Session {
             let aliases = self.link.as_mut().map(|link| &mut link.aliases);
             let aliases = aliases.unwrap_or(&mut none);
             if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
-                publication.append_to(&mut self.outbox, &mut effects.frames, form, &own);
+                put_out(&mut self.outbox, &publication, form, &own, effects);
             } else {
                 // As good as sent [MQTT-3.1.2-25]; a queue's job is undecided.
                 effects.too_large += 1;
@@ -1574,11 +1599,9 @@ impl Session {
     }
 
     /// PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4].
-    fn release_again(&mut self) {
-        let wire = self.terms.wire;
+    fn release_again(&mut self, effects: &Effects) {
         for packet_id in self.window.releasing() {
-            let pubrel = Packet::Pubrel(Ack::new(packet_id));
-            self.outbox.append(|out| encode(&pubrel, wire, out));
+            put_pubrel(&mut self.outbox, packet_id, self.terms.wire, effects);
         }
     }
 
@@ -1726,6 +1749,7 @@ impl Session {
     ) {
         if !answers.is_empty() {
             self.give_buffer(effects);
+            effects.tally.note_answers(self.terms.wire, answers);
             self.outbox.append_gated(answers, gates);
         }
     }
@@ -1748,6 +1772,29 @@ impl Session {
 }
 
 impl Slotted for Session {}
+
+/// Encodes a PUBLISH into the outbox.
+#[inline(always)]
+fn put_out(
+    outbox: &mut Outbox,
+    publication: &Publication<'_>,
+    form: Form,
+    own: &[u8],
+    effects: &mut Effects,
+) {
+    outbox.note_message(publication.now);
+    publication.append_to(outbox, &mut effects.frames, form, own);
+    let payload_len = publication.payload.len();
+    (effects.tally).note_delivered(form.wire, form.qos, form.dup, payload_len);
+}
+
+fn put_pubrel(outbox: &mut Outbox, packet_id: PacketId, wire: Wire, effects: &Effects) {
+    outbox.append(|out| {
+        let from = out.len();
+        encode(&Packet::Pubrel(Ack::new(packet_id)), wire, out);
+        effects.tally.note_answers(wire, &out[from..]);
+    });
+}
 
 /// Where a message comes from that is sent.
 #[derive(Clone, Copy)]

@@ -34,6 +34,7 @@ mod retained;
 mod rights;
 mod steering;
 mod storing;
+mod sys;
 mod threads;
 mod wills;
 mod wishes;
@@ -557,6 +558,7 @@ impl World {
             match decode(&bytes[done..], version, packet_bytes_max) {
                 Ok(None) => break Ok(()),
                 Ok(Some((packet, len))) => {
+                    (self.worker.effects.tally).note_received(version, bytes[done]);
                     done += len;
                     let handled = (self.core).handle(&mut self.worker, link, &packet, self.now);
                     if handled.is_err() {

@@ -79,7 +79,7 @@ impl Core {
     }
 
     /// The dead letters that a queue has.
-    pub(super) fn dead_len(&self, name: &str) -> usize {
+    pub(in crate::broker) fn dead_len(&self, name: &str) -> usize {
         let dead = self.list_named(&format!("$queue/$dead/{name}"));
         let list = dead.and_then(|id| self.lists.lock(id.0));
         list.map_or(0, |list| {
