@@ -598,7 +598,7 @@ const has = (resource) => `/api/v1${resource}` in resources
 
 async function walk() {
   resources = (await (await fetch(new URL('api/v1/openapi.json', base))).json()).paths
-  const client = await mqtt.connectAsync(`mqtt://${mqttAddress}`, { protocolVersion: 5, clientId: 'walker', reconnectPeriod: 50 })
+  const client = await mqtt.connectAsync(`mqtt://${mqttAddress}`, { protocolVersion: 5, clientId: 'walker', clean: false, properties: { sessionExpiryInterval: 600 }, reconnectPeriod: 50 })
   // What it is told at its end is no error of this script.
   client.on('error', () => {})
   const steps = [
@@ -640,6 +640,8 @@ async function main() {
       '--disable-background-networking',
       '--disable-component-update',
       '--disable-sync',
+      // What stands in for the program's files has no address, and the broker is on this machine.
+      '--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets',
     ],
   })
   try {

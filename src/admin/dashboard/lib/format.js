@@ -126,16 +126,19 @@ export function value(json) {
 
 // A field of the API in words: `in_flight_out` as "In flight out". Its unit is its value's.
 export function words(name) {
-  const text = name.replace(/_(at_ms|ms|secs|bytes)$/, '').replaceAll('_', ' ')
+  const text = name.replace(/_(at_ms|ms|secs)$/, '').replaceAll('_', ' ')
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
+
+const LONGEST_SPAN_MS = 1e12
 
 // A value of the API, as its name says what it is.
 export function byName(name, json) {
   if (json === null || json === undefined || json === '') return NOTHING
   if (typeof json === 'boolean') return yesNo(json)
   if (typeof json === 'number') {
-    if (/(_at_ms|^since_ms|_since_ms)$/.test(name)) return `${moment(json)} (${ago(json)})`
+    // What ends in `_ms` is a span, or a moment since 1970: no span is so long.
+    if (name.endsWith('_ms') && json > LONGEST_SPAN_MS) return `${moment(json)} (${ago(json)})`
     if (name.endsWith('_ms')) return span(json)
     if (name.endsWith('_secs')) return json >= 0xffffffff ? 'for ever' : secs(json)
     if (/(^|_)bytes($|_)/.test(name)) return bytes(json)
