@@ -478,6 +478,8 @@ pub struct Limits {
     pub queues_max: usize,
     /// Of each worker thread's cache of topics and their receivers.
     pub match_cache_bytes_max: usize,
+    /// Of all recordings of packets; 0: there are none.
+    pub traces_bytes_max: usize,
     /// How long stopping may take.
     pub stop_timeout: Duration,
     /// Connections that all listeners together accept a second; 0: as many as
@@ -858,6 +860,7 @@ impl Default for Limits {
             retained_bytes_max: 4 << 30,
             queues_max: 100_000,
             match_cache_bytes_max: 16 << 20,
+            traces_bytes_max: 64 << 20,
             stop_timeout: Duration::from_secs(5),
             connections_per_sec_max: 0,
             half_open_per_address_max: 20_000,

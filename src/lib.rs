@@ -10,7 +10,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cli`] | the commands: serve, pub, sub, queue, passwd, bench, config, store |
+//! | [`cli`] | the commands: the broker, clients, what looks at a running broker and steers it, files |
 //! | [`config`] | what can be set, as valid values |
 //! | [`run`] | starting and stopping everything |
 //! | `admin` | the HTTP port: API, dashboard, metrics |
@@ -23,7 +23,7 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `bucket`, `base64`, `process` | the nouns, the forms and the table that all use |
+//! | [`topic`], [`message`], [`mount`], [`origin`], `pattern`, `slots`, `bucket`, `base64`, `process` | the nouns, the forms and the table that all use |
 //! | [`tally`] | what is counted of every packet |
 //!
 //! # Invariants
@@ -54,6 +54,7 @@ pub mod journal;
 pub mod message;
 pub mod mount;
 pub mod net;
+pub mod origin;
 mod pattern;
 mod process;
 pub mod protocol;

@@ -224,7 +224,14 @@ impl Broker {
                 entrance: entrance.clone(),
             });
             let _in_runtime = runtime.enter();
-            http.listen(config, &shared, listeners.collect(), stopping.subscribe())?;
+            let passwords = passwords.clone();
+            http.listen(
+                config,
+                &shared,
+                listeners.collect(),
+                passwords,
+                stopping.subscribe(),
+            )?;
         }
         let timed = shared.clone();
         runtime.spawn(keep_running("timed work", move || keep_time(timed.clone())));

@@ -19,14 +19,16 @@ mod workbench;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::authentication::Bans;
-use crate::config::{Address, Listener, Protocol};
+use crate::authentication::{Bans, PasswordFile};
+use crate::config::{AccessSettings, Address, Listener, Protocol};
+use crate::journal::Receipt;
 use crate::message::Time;
 use crate::net::{Entrance, Shared, Tls};
 
 pub(crate) use events::Events;
 pub(crate) use history::History;
 pub(crate) use metrics::Metrics;
+use problem::Problem;
 pub(crate) use server::Port;
 pub(crate) use users::Users;
 
@@ -45,10 +47,25 @@ pub(crate) struct State {
     pub listeners: Vec<Listed>,
     /// By which clients of MQTT come in at `/mqtt`.
     pub workbench: Arc<Entrance>,
+    /// Who may do what among clients of MQTT: where that is said.
+    pub access: AccessSettings,
+    pub allow_anonymous: bool,
+    pub passwords: Option<Arc<PasswordFile>>,
     pub started: Time,
+    pub metrics: Metrics,
     pub history: History,
     pub events: Events,
-    pub metrics: Metrics,
+}
+
+impl State {
+    /// Waits until what was done is stored: only then it is answered.
+    ///
+    /// # Errors
+    /// It never will be: the disk has failed.
+    async fn stored(&self, receipt: Receipt) -> Result<(), Problem> {
+        let stored = self.shared.stored(receipt).await;
+        stored.map_err(|failed| Problem::unavailable(format!("it is not stored: {failed}")))
+    }
 }
 
 /// A listener, as the API tells of it.

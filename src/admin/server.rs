@@ -92,8 +92,8 @@ impl Port {
 fn router(state: Arc<State>) -> Router {
     Router::new()
         .merge(health::routes())
-        .merge(assets::routes())
         .merge(metrics::routes())
+        .merge(assets::routes())
         .merge(workbench::routes())
         .merge(api::router())
         .fallback(not_found)

@@ -18,10 +18,12 @@ mod counters;
 mod door;
 mod link;
 mod lists;
+pub mod look;
 mod memory;
 mod publish;
 mod receipts;
 pub(crate) mod record;
+pub mod recording;
 mod restore;
 mod results;
 mod rights;
@@ -64,6 +66,7 @@ use crate::tally::{Sums, Tallies};
 use crate::topic::TopicLimits;
 pub use lists::Depth;
 use lists::{List, Plan};
+use recording::Recordings;
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].
 const TOPIC_BYTES_MAX: usize = 65_535 - "$queue/".len();
@@ -123,6 +126,7 @@ pub struct Core {
     timers: Timers,
     counters: Counters,
     tallies: Tallies,
+    recordings: Recordings,
     random_key: ahash::RandomState,
     random_count: AtomicU64,
     // The first message id of the next block.
@@ -282,6 +286,7 @@ impl Core {
             timers: Timers::default(),
             counters: Counters::default(),
             tallies: Tallies::default(),
+            recordings: Recordings::new(limits.traces_bytes_max),
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
             message_ids: AtomicU64::new(0),
@@ -316,6 +321,16 @@ impl Core {
 
     pub fn session_settings(&self) -> &SessionSettings {
         &self.session_settings
+    }
+
+    /// The rules in force.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Who connects too often.
+    pub fn flapping(&self) -> &Flapping {
+        &self.flapping
     }
 
     pub fn counters(&self) -> &Counters {
@@ -406,6 +421,9 @@ impl Core {
             waker.wake_by_ref(); // It is stored by now.
         }
         link.is_resuming &= session.is_resuming();
+        if link.came.bytes > 0 && session.is_link(link.number) {
+            session.account_mut().came(std::mem::take(&mut link.came));
+        }
         let connection = (link.number, heard);
         let exchange = session.exchange(connection, (answers, gates), writing, waker, now, effects);
         self.store_session(&mut session, effects);

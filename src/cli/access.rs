@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum};
+use serde_json::json;
 
-use super::{Failure, Outcome, print};
-use crate::access::rules::{Ask, Rules, Strictness};
-use crate::access::{OwnRights, ask_to_publish, read_rules};
+use super::{Failure, Outcome, say};
+use crate::access::explain::{Action, Question};
+use crate::access::rules::{Rules, Strictness};
+use crate::access::{OwnRights, read_rules};
 use crate::config::{Effective, Flags, Source};
 use crate::message::{ClientId, Identity, Qos};
-use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 /// What `rotamq access` is told.
 #[derive(clap::Args, Clone, Debug)]
@@ -23,13 +24,24 @@ pub struct AccessArguments {
 #[derive(Subcommand, Clone, Debug)]
 enum Command {
     /// Tell all that is wrong with files of rules
+    #[command(after_help = "\
+Examples:
+  rotamq access check --config rotamq.toml
+  rotamq access check --acl acl.txt --rules rules.txt")]
     Check {
+        /// Print that they are valid as JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         files: Files,
     },
     /// Tell whether a client may do something, and which rule decides
     ///
     /// Ends with 0 if it may, with 1 if it may not.
+    #[command(after_help = "\
+Examples:
+  rotamq access explain ann sensor-7 publish room/1 --config rotamq.toml
+  rotamq access explain '' sensor-7 join '$queue/jobs' --acl acl.txt --json")]
     Explain {
         /// The user; "" for none
         user: String,
@@ -50,6 +62,9 @@ enum Command {
         /// as JSON
         #[arg(long, value_name = "FILE")]
         claim: Option<PathBuf>,
+        /// Print what is decided, and by which rules, as JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         files: Files,
     },
@@ -79,6 +94,20 @@ enum What {
     Join,
     Create,
     Steer,
+}
+
+impl What {
+    fn action(self) -> Action {
+        match self {
+            What::Publish => Action::Publish,
+            What::Subscribe => Action::Subscribe,
+            What::Read => Action::Read,
+            What::Put => Action::Put,
+            What::Join => Action::Join,
+            What::Create => Action::Create,
+            What::Steer => Action::Steer,
+        }
+    }
 }
 
 impl Files {
@@ -119,11 +148,13 @@ impl Files {
 /// The files cannot be read, or all that is wrong with them.
 pub fn run(arguments: AccessArguments) -> Outcome {
     match arguments.command {
-        Command::Check { files } => {
+        Command::Check { json, files } => {
             if files.read()?.0.is_none() {
                 return Err(files.missing());
             }
-            print("The rules are valid.\n")
+            say(json, &json!({ "valid": true }), || {
+                "The rules are valid.\n".to_owned()
+            })
         }
         Command::Explain {
             user,
@@ -133,6 +164,7 @@ pub fn run(arguments: AccessArguments) -> Outcome {
             qos,
             retain,
             claim,
+            json,
             files,
         } => {
             let (rules, strictness) = files.read()?;
@@ -152,40 +184,19 @@ pub fn run(arguments: AccessArguments) -> Outcome {
                     .map(OwnRights::set)
                     .map_or(&[], std::slice::from_ref),
             );
-            let qos = Qos::from_bits(qos).expect("clap bounds it");
-            let name = topic.strip_prefix("$queue/").unwrap_or(&topic);
-            let shared = topic.strip_prefix("$share/");
-            let shared = shared.and_then(|shared| shared.split_once('/'));
-            let filter = filter(shared.map_or(name, |(_, filter)| filter))?;
-            let (queue, is_queue) = (filter, name.len() < topic.len());
-            let subscribe = Ask::Subscribe { filter, strictness };
-            let asks = match what {
-                What::Publish => vec![ask_to_publish(&topic, qos, retain)],
-                What::Put => vec![Ask::Put { topic: name, qos }],
-                What::Read => vec![Ask::Read {
-                    topic: name.as_bytes(),
-                }],
-                What::Subscribe if !is_queue => vec![subscribe],
-                // Who joins also gets what is published to the queue's name.
-                What::Subscribe | What::Join => vec![Ask::Join { queue }, subscribe],
-                What::Create => vec![Ask::Create { queue }],
-                What::Steer => vec![Ask::Steer { queue }],
+            let question = Question {
+                action: what.action(),
+                topic: &topic,
+                qos: Qos::from_bits(qos).expect("clap bounds it"),
+                retain,
+                strictness,
             };
-            if matches!(what, What::Publish | What::Put | What::Read) {
-                TopicName::parse(name, TopicLimits::NONE)
-                    .map_err(|error| Failure::new(format!("{name:?} is no topic: {error}")))?;
-            }
-            let verdicts: Vec<_> = asks.into_iter().map(|ask| rights.decide(ask)).collect();
-            // The first that is denied decides; else all have to be allowed.
-            let denied = verdicts.iter().find(|verdict| !verdict.is_allowed());
-            let shown: Vec<String> = match denied {
-                Some(denied) => vec![rights.explain(*denied).to_string()],
-                None => (verdicts.iter())
-                    .map(|verdict| rights.explain(*verdict).to_string())
-                    .collect(),
-            };
-            print(&format!("{}\n", shown.join("\n")))?;
-            Ok(ExitCode::from(u8::from(denied.is_some())))
+            let explained = question.explain(&rights).map_err(Failure::new)?;
+            let told = json!({ "allowed": explained.is_allowed, "by": explained.because });
+            say(json, &told, || {
+                format!("{}\n", explained.because.join("\n"))
+            })?;
+            Ok(ExitCode::from(u8::from(!explained.is_allowed)))
         }
     }
 }
@@ -194,9 +205,4 @@ fn read_claim(path: &Path) -> Result<OwnRights, Failure> {
     let source = Source::read(path)?;
     OwnRights::parse_text("the token's claim", &source.text)
         .map_err(|why| Failure::new(format!("{}: the rights {why}", path.display())))
-}
-
-fn filter(text: &str) -> Result<TopicFilter<'_>, Failure> {
-    TopicFilter::parse(text, TopicLimits::NONE)
-        .map_err(|error| Failure::new(format!("{text:?} is no topic filter: {error}")))
 }

@@ -22,6 +22,7 @@ use crate::authentication::Chain;
 use crate::broker::Door;
 use crate::bucket::Bucket;
 use crate::config::{Config, Listener, Network, Protocol, WebSocketSettings};
+use crate::origin::ListenerName;
 
 /// What a connection reads and writes MQTT on.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -55,7 +56,7 @@ pub struct Entrance {
     // Open connections that came by it.
     connections: AtomicUsize,
     /// As it is configured.
-    address: Arc<str>,
+    address: ListenerName,
     proxy_trusted: Vec<Network>,
     pub tls: Option<Tls>,
     websocket: Option<WebSocketSettings>,
@@ -80,7 +81,7 @@ impl Entrance {
             door: Arc::new(Door::new(config, listener)),
             chain,
             connections: AtomicUsize::new(0),
-            address: listener.address.to_string().into(),
+            address: ListenerName::new(listener.address.to_string()),
             proxy_trusted: listener.proxy_trusted.clone(),
             tls: Tls::load(&listener.tls, listener.protocol)?,
             websocket: match listener.protocol {

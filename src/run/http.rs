@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{ServeError, control};
 use crate::admin::{Events, History, Listed, Metrics, Port, State, Users, workbench};
-use crate::authentication::{Bans, Chain};
+use crate::authentication::{Bans, Chain, PasswordFile};
 use crate::config::{Config, Listener, Protocol};
 use crate::net::{Entrance, Shared, Tls};
 
@@ -74,6 +74,7 @@ impl Http {
         config: &Config,
         shared: &Arc<Shared>,
         listeners: Vec<Listed>,
+        passwords: Option<Arc<PasswordFile>>,
         stopping: watch::Receiver<bool>,
     ) -> Result<(), ServeError> {
         let url = self.url();
@@ -89,10 +90,13 @@ impl Http {
             bans: Bans::new(config.authentication.ban.clone()),
             listeners,
             workbench: self.workbench,
+            access: config.access.clone(),
+            allow_anonymous: config.allow_anonymous,
+            passwords,
             started: shared.clock.now(),
+            metrics: Metrics::new(&config.http),
             history: History::new(),
             events: Events::new(),
-            metrics: Metrics::new(&config.http),
         };
         tokio::spawn(state.metrics.keep_probing());
         let failed = |error| ServeError(format!("cannot listen on {url}: {error}"));

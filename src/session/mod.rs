@@ -6,6 +6,7 @@
 //! else is there: a PUBLISH comes from `broker`, and leaves through the outbox to
 //! the connection that writes it.
 
+mod account;
 mod aliases;
 mod backlog;
 mod outbox;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+pub use account::{Account, Came, Dropped};
 pub use aliases::{Given, Named, Received as ReceivedAliases};
 pub use backlog::{Backlog, Pending};
 pub use outbox::{Mark, Outbox};
@@ -30,7 +32,7 @@ pub use publication::{Form, Frames, Own, Publication};
 pub use stored::{Keeping, StoredMessage, StoredRow};
 pub(crate) use stored::{about, packet_key};
 pub use terms::{Accepted, Terms, Wire, refusal};
-pub use window::{Hold, Received, Sent, SentJob, Window};
+pub use window::{Hold, Received, Releasing, Sent, SentJob, Window};
 
 use crate::access::{Client, OwnRights};
 use crate::config::{Durability, Limits, SessionFull, SessionSettings};
@@ -96,8 +98,9 @@ pub struct Session {
     pub absent_since: Time,
     /// When the timer that looks after its absence is due.
     pub expiry_alarm: Time,
-    /// When a window full of stale jobs is to end the connection.
-    pub stale_until: Option<Time>,
+    /// When a window full of stale jobs is to end the connection;
+    /// [`Time::MAX`]: it is not.
+    pub stale_until: Time,
     /// Until when its connection's client is known to be who it is.
     pub valid_until: Time,
     link: Option<Link>,
@@ -124,10 +127,25 @@ pub struct Session {
     // Of the messages that are kept, waiting or in flight.
     kept_bytes: usize,
     // Ids of QoS 2 messages received and not released [MQTT-4.3.3-2].
-    // With the number of the connection that they came on last.
-    received: FxHashMap<PacketId, u32>,
+    received: FxHashMap<PacketId, Arrived>,
     // As a member of queues; most clients are none.
     member: Option<Box<Member>>,
+    // PUBLISHes in the outbox, not accounted for yet.
+    publishes: u32,
+    // For people; `None`: it had no connection yet, and lost nothing.
+    account: Option<Box<Account>>,
+}
+
+// An allocator has a size for it; the next one is 640.
+const _: () = assert!(size_of::<Session>() <= 512);
+
+/// A QoS 2 message that came and is not released.
+#[derive(Clone, Copy)]
+struct Arrived {
+    /// The connection that it came on last.
+    on: u32,
+    /// When it came first; zero: in an earlier run.
+    at: Time,
 }
 
 /// What a session remembers for its queues.
@@ -152,7 +170,7 @@ fn may_have(gate: &Option<Arc<dyn Gate>>, publication: &Publication<'_>) -> bool
 }
 
 /// What a session subscribed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subscribed {
     /// A filter, by its number in the topic tree.
     Filter(u32),
@@ -418,7 +436,7 @@ impl Session {
             will_due: Time::MAX,
             absent_since: Time::ZERO,
             expiry_alarm: Time::MAX,
-            stale_until: None,
+            stale_until: Time::MAX,
             valid_until: Time::MAX,
             link: None,
             link_number: 0,
@@ -437,6 +455,8 @@ impl Session {
             received: FxHashMap::default(),
             member: None,
             backlog: Backlog::default(),
+            publishes: 0,
+            account: None,
         }
     }
 
@@ -498,6 +518,29 @@ impl Session {
         self.outbox.len() + self.writing_len
     }
 
+    // ---- what people are told
+
+    /// What is known of it for people; `None`: nothing yet.
+    pub fn account(&self) -> Option<&Account> {
+        self.account.as_deref()
+    }
+
+    pub fn account_mut(&mut self) -> &mut Account {
+        self.account.get_or_insert_default()
+    }
+
+    /// QoS 2 messages that came and are not released: their ids, and when they
+    /// came; zero: in an earlier run.
+    pub fn arrived(&self) -> impl ExactSizeIterator<Item = (PacketId, Time)> {
+        self.received.iter().map(|(id, arrived)| (*id, arrived.at))
+    }
+
+    /// The client does not get a message that was for it.
+    #[cold]
+    fn dropped(&mut self) -> &mut Dropped {
+        self.account_mut().dropped_mut()
+    }
+
     // ---- what is stored
 
     /// It outlives the broker from now on.
@@ -526,12 +569,15 @@ impl Session {
         releasing: &[(u64, PacketId)],
     ) {
         self.kept_bytes = kept_bytes;
-        let number = self.link_number.wrapping_sub(1);
+        let arrived = Arrived {
+            on: self.link_number.wrapping_sub(1),
+            at: Time::ZERO,
+        };
         self.received
-            .extend(received.iter().map(|id| (*id, number)));
+            .extend(received.iter().map(|id| (*id, arrived)));
         releasing
             .iter()
-            .for_each(|(_, id)| self.window.release(*id));
+            .for_each(|(_, id)| self.window.release(*id, Time::ZERO));
         if let (Some(keeping), Some((order, _))) = (&mut self.keeping, releasing.last()) {
             keeping.released_until(*order);
         }
@@ -565,6 +611,7 @@ impl Session {
             qos: Qos::ExactlyOnce,
             retain: false,
             filling: self.filling.wrapping_sub(1),
+            sent_at: Time::ZERO,
             cost_bytes,
             message: Some(message),
             own,
@@ -598,7 +645,8 @@ impl Session {
             let (list, durability) = (keeping.list, keeping.durability);
             journal.add(durability, Change::Drop { list });
             (self.received.keys()).for_each(|id| keeping.delete_received(*id, journal));
-            (self.window.releasing()).for_each(|id| keeping.delete_releasing(id, journal));
+            (self.window.releasing())
+                .for_each(|one| keeping.delete_releasing(one.packet_id, journal));
         }
     }
 
@@ -627,6 +675,7 @@ impl Session {
         if stored.message.has_expired(now) {
             self.drop_unread(stored, &mut effects.journal);
             effects.expired += 1;
+            self.dropped().expired += 1;
         } else if let Some(keeping) = &mut self.keeping {
             keeping.looked(stored.row, stored.message.expires());
         }
@@ -643,6 +692,7 @@ impl Session {
     pub fn drop_oldest(&mut self, stored: &StoredMessage, effects: &mut Effects) {
         self.drop_unread(stored, &mut effects.journal);
         effects.dropped_oldest += 1;
+        self.dropped().oldest += 1;
     }
 
     fn drop_unread(&mut self, stored: &StoredMessage, journal: &mut Journal) {
@@ -696,14 +746,18 @@ impl Session {
         if let Some(keeping) = &mut self.keeping {
             keeping.read(StoredRow::of(row));
             keeping.lost(1);
+            self.dropped().damaged += 1;
         }
     }
 
     /// All there are were read; so many are missing.
     pub fn loaded_all(&mut self) -> usize {
-        self.keeping
-            .as_mut()
-            .map_or(0, |keeping| keeping.read_all())
+        let keeping = self.keeping.as_mut();
+        let lost = keeping.map_or(0, |keeping| keeping.read_all());
+        if lost > 0 {
+            self.dropped().damaged += lost as u64;
+        }
+        lost
     }
 
     /// What it had sent is read: it goes on.
@@ -771,8 +825,9 @@ impl Session {
         self.window.set_max(terms.inflight_max);
         self.link_number = self.link_number.wrapping_add(1);
         self.closing = None;
-        self.stale_until = None;
+        self.stale_until = Time::MAX;
         self.valid_until = Time::MAX;
+        self.account_mut().connected_at = now;
         self.link = Some(Link {
             waker: None,
             idle: false,
@@ -839,6 +894,10 @@ impl Session {
             effects.recycle(writing);
             std::mem::swap(writing, &mut self.outbox);
             self.filling = self.filling.wrapping_add(1);
+            if let Some(account) = &mut self.account {
+                account.messages_out += u64::from(std::mem::take(&mut self.publishes));
+                account.bytes_out += writing.len() as u64;
+            }
             if let Some(member) = &mut self.member {
                 member.taken.append(&mut member.unconfirmed);
             }
@@ -862,6 +921,12 @@ impl Session {
             retry: link.retry,
             backlog: !self.backlog.is_empty() && self.has_room_for_backlog(),
         }
+    }
+
+    /// What the topic aliases stand for that its connection's client knows.
+    pub fn given_aliases(&self) -> Vec<(NonZeroU16, Box<str>)> {
+        let given = self.link.as_ref().and_then(|link| link.aliases.as_ref());
+        given.map_or_else(Vec::new, |given| given.topics().collect())
     }
 
     /// Whether retained messages may be sent on.
@@ -956,7 +1021,7 @@ impl Session {
         });
         refused
             .into_iter()
-            .for_each(|id| self.release_sent(id, &mut effects.journal));
+            .for_each(|id| self.release_sent(id, now, &mut effects.journal));
         lists.sort_unstable();
         lists.dedup();
         lists.retain(|list| {
@@ -977,6 +1042,7 @@ impl Session {
         self.writing_len = 0;
         let mut outbox = std::mem::take(&mut self.outbox);
         effects.recycle(&mut outbox);
+        self.publishes = 0;
         self.filling = self.filling.wrapping_add(1);
         Detached {
             unwritten,
@@ -997,6 +1063,7 @@ impl Session {
         effects: &mut Effects,
     ) -> Delivered {
         if !may_have(&self.gate, publication) {
+            self.dropped().denied += 1;
             return Delivered::DroppedDenied;
         }
         let mut own = Vec::new(); // It takes memory for those few that have some.
@@ -1032,7 +1099,10 @@ impl Session {
         if self.can_send(cost, limits) {
             return match self.send(publication, (qos, retain), Source::New, own, effects) {
                 true => Delivered::Taken,
-                false => Delivered::DroppedTooLarge,
+                false => {
+                    self.dropped().too_large += 1;
+                    Delivered::DroppedTooLarge
+                }
             };
         }
         let cost = cost();
@@ -1057,10 +1127,12 @@ impl Session {
                 if self.unread() > 0 {
                     return Delivered::Unread;
                 }
+                self.dropped().oldest += 1;
                 return Delivered::DroppedOldest(effects.take_dropped() + 1);
             };
             self.remove_row(oldest.row, &mut effects.journal);
             effects.dropped_oldest += 1;
+            self.dropped().oldest += 1;
         }
         self.kept_bytes += cost;
         let row = match &mut self.keeping {
@@ -1119,8 +1191,12 @@ impl Session {
             !expired
         });
         self.first_expiry = self.first_expiry.max(now + EXPIRED_EVERY);
-        effects.expired += before - self.waiting.len();
-        self.waiting.len() < before
+        let expired = before - self.waiting.len();
+        if expired > 0 {
+            effects.expired += expired;
+            self.dropped().expired += expired as u64;
+        }
+        expired > 0
     }
 
     fn deliver_at_most_once(
@@ -1132,15 +1208,20 @@ impl Session {
         effects: &mut Effects,
     ) -> Delivered {
         if self.link.is_none() {
+            self.dropped().absent += 1;
             return Delivered::DroppedAbsent;
         }
         let under_way = self.outbox.len() + self.writing_len;
         if under_way + publication.payload.len() > limits.outbox_bytes_max {
+            self.dropped().slow += 1;
             return Delivered::DroppedSlow;
         }
         match self.send_at_most_once(publication, retain, "", own, effects) {
             true => Delivered::Taken,
-            false => Delivered::DroppedTooLarge,
+            false => {
+                self.dropped().too_large += 1;
+                Delivered::DroppedTooLarge
+            }
         }
     }
 
@@ -1165,6 +1246,7 @@ impl Session {
         }
         self.give_buffer(effects);
         put_out(&mut self.outbox, publication, form, own, effects);
+        self.publishes += 1;
         self.wake(effects);
         true
     }
@@ -1350,6 +1432,7 @@ impl Session {
             };
             if next.message.has_expired(now) {
                 effects.expired += 1;
+                self.dropped().expired += 1;
                 self.remove_row(next.row, &mut effects.journal);
                 continue;
             }
@@ -1357,6 +1440,7 @@ impl Session {
             let publication = Publication::of(&next.message, now);
             if !may_have(&self.gate, &publication) {
                 effects.denied += 1;
+                self.dropped().denied += 1;
                 self.remove_row(next.row, &mut effects.journal);
                 continue;
             }
@@ -1379,6 +1463,7 @@ impl Session {
             };
             if !sent {
                 effects.too_large += 1;
+                self.dropped().too_large += 1;
             }
             effects.own = own;
         }
@@ -1420,6 +1505,7 @@ impl Session {
             qos,
             retain,
             filling: self.filling,
+            sent_at: publication.now,
             cost_bytes: 0,
             message: None,
             own: Own::default(),
@@ -1441,6 +1527,7 @@ impl Session {
         self.window.push(sent);
         self.give_buffer(effects);
         put_out(&mut self.outbox, publication, form, own, effects);
+        self.publishes += 1;
         self.wake(effects);
         true
     }
@@ -1520,7 +1607,7 @@ impl Session {
     fn resend(&mut self, now: Time, effects: &mut Effects) {
         self.give_buffer(effects);
         let mut own = std::mem::take(&mut effects.own);
-        while let Some(sent) = self.window.next_held_back() {
+        while let Some(sent) = self.window.next_held_back(now) {
             let Some(message) = &sent.message else {
                 continue;
             };
@@ -1530,7 +1617,7 @@ impl Session {
                 if let Some(sent) = self.window.acknowledge(packet_id) {
                     self.forget(sent, &mut effects.journal);
                 }
-                self.release_sent(packet_id, &mut effects.journal);
+                self.release_sent(packet_id, now, &mut effects.journal);
                 put_pubrel(&mut self.outbox, packet_id, self.terms.wire, effects);
                 continue;
             }
@@ -1549,9 +1636,10 @@ impl Session {
                 }
                 if qos == Qos::ExactlyOnce {
                     // The client may have it: its id is not to be another's yet.
-                    self.release_sent(packet_id, &mut effects.journal);
+                    self.release_sent(packet_id, now, &mut effects.journal);
                     put_pubrel(&mut self.outbox, packet_id, wire, effects);
                 }
+                self.dropped().denied += 1;
                 continue;
             }
             let mut none = None;
@@ -1559,12 +1647,14 @@ impl Session {
             let aliases = aliases.unwrap_or(&mut none);
             if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
                 put_out(&mut self.outbox, &publication, form, &own, effects);
+                self.publishes += 1;
             } else {
                 // As good as sent [MQTT-3.1.2-25]; a queue's job is undecided.
                 effects.too_large += 1;
                 if let Some(sent) = self.window.acknowledge(packet_id) {
                     self.forget(sent, &mut effects.journal);
                 }
+                self.dropped().too_large += 1;
             }
         }
         effects.own = own;
@@ -1591,8 +1681,8 @@ impl Session {
     }
 
     /// PUBREL is due for an id whose PUBLISH the client has.
-    fn release_sent(&mut self, packet_id: PacketId, journal: &mut Journal) {
-        self.window.release(packet_id);
+    fn release_sent(&mut self, packet_id: PacketId, now: Time, journal: &mut Journal) {
+        self.window.release(packet_id, now);
         if let Some(keeping) = &mut self.keeping {
             keeping.put_releasing(packet_id, journal);
         }
@@ -1600,8 +1690,13 @@ impl Session {
 
     /// PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4].
     fn release_again(&mut self, effects: &Effects) {
-        for packet_id in self.window.releasing() {
-            put_pubrel(&mut self.outbox, packet_id, self.terms.wire, effects);
+        for releasing in self.window.releasing() {
+            put_pubrel(
+                &mut self.outbox,
+                releasing.packet_id,
+                self.terms.wire,
+                effects,
+            );
         }
     }
 
@@ -1612,11 +1707,16 @@ impl Session {
     ///
     /// # Errors
     /// The client has as many on their way as it may [MQTT-3.3.4-7].
-    pub fn receive(&mut self, packet_id: PacketId, journal: &mut Journal) -> Result<bool, Close> {
+    pub fn receive(
+        &mut self,
+        packet_id: PacketId,
+        now: Time,
+        journal: &mut Journal,
+    ) -> Result<bool, Close> {
         let number = self.link_number;
         let known = self.received.get(&packet_id).copied();
         // What came on an earlier connection counts when it comes again (4.9).
-        if known != Some(number)
+        if known.is_none_or(|known| known.on != number)
             && let Some(link) = &mut self.link
         {
             if link.receiving >= self.terms.receive_max {
@@ -1624,7 +1724,8 @@ impl Session {
                 return Err(Close::new(ReasonCode::ReceiveMaximumExceeded, why));
             }
             link.receiving += 1;
-            self.received.insert(packet_id, number);
+            let at = known.map_or(now, |known| known.at);
+            self.received.insert(packet_id, Arrived { on: number, at });
             if known.is_none()
                 && let Some(keeping) = &self.keeping
             {
@@ -1642,7 +1743,7 @@ impl Session {
         {
             keeping.delete_received(packet_id, journal);
         }
-        if known == Some(self.link_number)
+        if known.is_some_and(|known| known.on == self.link_number)
             && let Some(link) = &mut self.link
         {
             link.receiving -= 1;
@@ -1683,6 +1784,7 @@ impl Session {
         &mut self,
         packet_id: PacketId,
         refused: bool,
+        now: Time,
         journal: &mut Journal,
     ) -> Result<Answered, Close> {
         if (self.window.get(packet_id)).is_some_and(|sent| sent.qos != Qos::ExactlyOnce) {
@@ -1703,7 +1805,7 @@ impl Session {
                 None => Answered::Nothing,
             });
         }
-        Ok(match self.window.receive(packet_id) {
+        Ok(match self.window.receive(packet_id, now) {
             Received::Sent(sent) => {
                 if let Some(keeping) = &mut self.keeping {
                     keeping.put_releasing(packet_id, journal);
@@ -1732,8 +1834,8 @@ impl Session {
         };
         *kept_bytes = kept_bytes.saturating_sub(sent.cost_bytes);
         self.remove_row(sent.row, journal);
-        if self.stale_until.is_some() && !self.window.is_full_of_stale() {
-            self.stale_until = None;
+        if self.stale_until < Time::MAX && !self.window.is_full_of_stale() {
+            self.stale_until = Time::MAX;
         }
         sent.job.filter(|job| job.hold != Hold::Settled)
     }

@@ -4,6 +4,7 @@
 //! thing. `tests/run` installs them.
 
 mod access;
+mod api;
 mod authentication;
 mod bad_input;
 mod browser;
@@ -26,6 +27,7 @@ mod listeners;
 mod memory;
 mod metrics;
 mod mqtt5;
+mod operate_commands;
 mod process;
 mod program;
 mod proxy;
@@ -36,6 +38,7 @@ mod results;
 #[path = "../root.rs"]
 mod root;
 
+mod schemathesis;
 mod service;
 mod sessions;
 mod steering;
@@ -43,6 +46,7 @@ mod store;
 mod sys;
 mod tls;
 mod tokens;
+mod traces;
 mod transports;
 mod unix;
 mod users;

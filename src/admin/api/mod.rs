@@ -1,9 +1,17 @@
 //! The API, below `/api/v1`: one file a resource, and the description of all of
 //! it (OpenAPI), which is made from the handlers themselves.
 
+mod access;
+mod bans;
+mod clients;
 mod history;
+mod publish;
 mod queues;
+mod retained;
+mod sessions;
 mod status;
+mod subscriptions;
+mod traces;
 mod users;
 
 use std::sync::Arc;
@@ -27,8 +35,16 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(status::routes())
         .merge(users::routes())
         .merge(queues::routes())
+        .merge(clients::routes())
+        .merge(sessions::routes())
+        .merge(subscriptions::routes())
+        .merge(retained::routes())
+        .merge(publish::routes())
+        .merge(bans::routes())
+        .merge(access::routes())
         .merge(history::routes())
-        .merge(events::routes());
+        .merge(events::routes())
+        .merge(traces::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);
     let (router, description) = described.split_for_parts();
     // What is described are plain values: they are JSON.
