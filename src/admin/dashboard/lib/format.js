@@ -142,6 +142,8 @@ export function byName(name, json) {
     if (name.endsWith('_ms')) return span(json)
     if (name.endsWith('_secs')) return json >= 0xffffffff ? 'for ever' : secs(json)
     if (/(^|_)bytes($|_)/.test(name)) return bytes(json)
+    // It is none that is counted with.
+    if (name.endsWith('_id')) return String(json)
     return decimal(json) === count(json) ? count(json) : decimal(json)
   }
   if (Array.isArray(json)) return json.length === 0 ? NOTHING : json.map((one) => value(one)).join(', ')
