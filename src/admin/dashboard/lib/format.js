@@ -1,5 +1,7 @@
 // Numbers, sizes, spans and moments, as people read them.
 
+import * as clock from './clock.js'
+
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 })
 const tenths = new Intl.NumberFormat('en', { maximumFractionDigits: 1 })
 const hundredths = new Intl.NumberFormat('en', { maximumFractionDigits: 2 })
@@ -74,7 +76,7 @@ export function secs(value) {
   return isNumber(value) ? span(value * 1000) : NOTHING
 }
 
-const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' })
+const time = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' })
 const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', year: 'numeric' })
 
 // 14:03:07 today, with the date before it on other days.
@@ -82,7 +84,7 @@ export function moment(ms) {
   if (!isNumber(ms)) return NOTHING
   const date = new Date(ms)
   const isToday = date.toDateString() === new Date().toDateString()
-  return isToday ? clock.format(date) : `${day.format(date)} ${clock.format(date)}`
+  return isToday ? time.format(date) : `${day.format(date)} ${time.format(date)}`
 }
 
 // To the millisecond, for logs.
@@ -93,7 +95,7 @@ export function instant(ms) {
 
 export function ago(ms) {
   if (!isNumber(ms)) return NOTHING
-  const passed = Date.now() - ms
+  const passed = clock.now() - ms
   return passed < 1000 ? 'now' : `${span(Math.floor(passed / 1000) * 1000)} ago`
 }
 
