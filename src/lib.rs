@@ -12,7 +12,8 @@
 //! |---|---|
 //! | [`cli`] | the commands: serve, pub, sub, queue, passwd, bench, config, store |
 //! | [`config`] | what can be set, as valid values |
-//! | [`run`] | starting and stopping everything |
+//! | [`run`] | starting, changing and stopping everything |
+//! | [`logbook`] | the last lines of the log, and its level |
 //! | [`net`] | sockets, transports, the async runtime, one task a connection |
 //! | [`protocol`] | bytes to packets and back |
 //! | [`broker`] | who is there; joins the pure parts |
@@ -22,7 +23,7 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `bucket`, `base64` | the nouns, the forms and the table that all use |
+//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `versions`, `bucket`, `base64` | the nouns, the forms and the table that all use |
 //!
 //! # Invariants
 //!
@@ -48,6 +49,7 @@ mod bucket;
 pub mod cli;
 pub mod config;
 pub mod journal;
+pub mod logbook;
 pub mod message;
 pub mod mount;
 pub mod net;
@@ -60,5 +62,6 @@ pub mod session;
 mod slots;
 pub mod store;
 pub mod topic;
+mod versions;
 
 pub use run::Broker;

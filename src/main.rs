@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rotamq::cli::{self, access, bench, config, passwd, publish, queue, serve, store, subscribe};
+use rotamq::cli::{
+    self, access, bench, config, passwd, publish, queue, reload, serve, store, subscribe,
+};
 
 /// What one thread allocates for a message another often gives back: mimalloc
 /// saves 7 to 12 % of a delivery's CPU against the system's allocator.
@@ -43,6 +45,13 @@ enum Command {
     Access(access::AccessArguments),
     /// Check a configuration, or show what holds
     Config(config::ConfigArguments),
+    /// Have a running broker read its configuration again
+    ///
+    /// As SIGHUP does; and tells what has changed, and what needs a restart. With
+    /// an error in the configuration, or in a file that it names, nothing is
+    /// changed. From the broker's own machine, as a user who may read its data
+    /// folder.
+    Reload(reload::ReloadArguments),
     /// Look at a data folder, copy it, or carry over what is in it
     Store(store::StoreArguments),
     /// Put load on a broker, this one or another, and measure
@@ -64,6 +73,7 @@ fn main() -> ExitCode {
         Command::Passwd(arguments) => passwd::run(arguments),
         Command::Access(arguments) => access::run(arguments),
         Command::Config(arguments) => config::run(arguments),
+        Command::Reload(arguments) => reload::run(arguments),
         Command::Store(arguments) => store::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     })

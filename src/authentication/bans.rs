@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::config::BanSettings;
 use crate::message::{Identity, Time};
@@ -22,7 +22,7 @@ const CONNECT_SETS: usize = 1024;
 
 /// Failures to say who one is, and the bans that came of them.
 pub struct Bans {
-    settings: BanSettings,
+    settings: RwLock<BanSettings>,
     table: Table,
 }
 
@@ -30,8 +30,17 @@ impl Bans {
     /// Nobody has failed yet.
     pub fn new(settings: BanSettings) -> Bans {
         let key = ahash::RandomState::new();
-        let table = Table::new(FAILURE_SETS, settings.within, settings.lasts, key);
-        Bans { settings, table }
+        let table = Table::new(FAILURE_SETS, key);
+        Bans {
+            settings: RwLock::new(settings),
+            table,
+        }
+    }
+
+    /// From now on these hold. Who is banned stays so for as long as that was to
+    /// be.
+    pub fn set(&self, settings: &BanSettings) {
+        self.settings.write().clone_from(settings);
     }
 
     /// Whether a client of that address, if it has one, or identifier is banned.
@@ -44,15 +53,18 @@ impl Bans {
     /// It has failed; whether it is banned for that from now on.
     pub fn failed(&self, address: impl Into<Option<IpAddr>>, client: &str, now: Time) -> bool {
         let keys = self.keys(address.into(), client).into_iter().flatten();
+        let settings = self.settings.read();
+        let spans = (settings.within, settings.lasts);
+        drop(settings);
         keys.fold(false, |is_banned, (key, failures_max)| {
-            self.table.count(key, failures_max, now) || is_banned
+            self.table.count(key, failures_max, spans, now) || is_banned
         })
     }
 
     /// What stands for the two in the table, where they can be banned, and how
     /// many failures are too many.
     fn keys(&self, address: Option<IpAddr>, client: &str) -> [Option<(u64, u32)>; 2] {
-        let settings = &self.settings;
+        let settings = self.settings.read();
         let of_address = settings.failures_per_address_max;
         let of_client = settings.failures_per_client_max;
         let can_name_itself = of_client > 0 && !client.is_empty();
@@ -69,7 +81,7 @@ impl Bans {
 /// A client is an identifier of one user: nobody is kept out by what another
 /// user does.
 pub struct Flapping {
-    connects_max: u32,
+    settings: RwLock<BanSettings>,
     table: Table,
 }
 
@@ -85,23 +97,31 @@ pub enum Connecting {
 impl Flapping {
     /// Nobody has connected yet. `key`: by which clients are told apart.
     pub fn new(settings: &BanSettings, key: ahash::RandomState) -> Flapping {
-        let (within, lasts) = (settings.connects_within, settings.lasts);
         Flapping {
-            connects_max: settings.connects_per_client_max,
-            table: Table::new(CONNECT_SETS, within, lasts, key),
+            settings: RwLock::new(settings.clone()),
+            table: Table::new(CONNECT_SETS, key),
         }
+    }
+
+    /// From now on these hold; bans stay.
+    pub fn set(&self, settings: &BanSettings) {
+        self.settings.write().clone_from(settings);
     }
 
     /// It is known who it is, and it wants to connect.
     pub fn connects(&self, identity: &Identity, now: Time) -> Connecting {
-        if self.connects_max == 0 {
+        let settings = self.settings.read();
+        let connects_max = settings.connects_per_client_max;
+        let spans = (settings.connects_within, settings.lasts);
+        drop(settings);
+        if connects_max == 0 {
             return Connecting::Welcome;
         }
         let key = (self.table).key_of(&(&identity.user, identity.client.as_str()));
         if self.table.is_banned(key, now) {
             return Connecting::Banned;
         }
-        match self.table.count(key, self.connects_max + 1, now) {
+        match self.table.count(key, connects_max + 1, spans, now) {
             true => Connecting::OnceTooOften,
             false => Connecting::Welcome,
         }
@@ -111,8 +131,6 @@ impl Flapping {
 /// Who did something how often.
 struct Table {
     sets: usize,
-    within: Duration,
-    lasts: Duration,
     key: ahash::RandomState,
     // Empty until somebody does.
     entries: Mutex<Vec<Entry>>,
@@ -130,11 +148,9 @@ struct Entry {
 }
 
 impl Table {
-    fn new(sets: usize, within: Duration, lasts: Duration, key: ahash::RandomState) -> Table {
+    fn new(sets: usize, key: ahash::RandomState) -> Table {
         Table {
             sets,
-            within,
-            lasts,
             key,
             entries: Mutex::default(),
         }
@@ -150,9 +166,15 @@ impl Table {
         (set.iter()).any(|entry| entry.of == key && now < entry.until)
     }
 
-    /// Once more; whether that is `max` times within the time, for which it is
-    /// banned from now on.
-    fn count(&self, key: u64, max: u32, now: Time) -> bool {
+    /// Once more; whether that is `max` times within the time, and it is banned
+    /// for the other one from now on.
+    fn count(
+        &self,
+        key: u64,
+        max: u32,
+        (within, lasts): (Duration, Duration),
+        now: Time,
+    ) -> bool {
         let mut entries = self.entries.lock();
         if entries.is_empty() {
             entries.resize(self.sets * WAYS, Entry::default());
@@ -160,11 +182,11 @@ impl Table {
         let set = &mut entries[self.set_of(key)];
         let found = set.iter().position(|entry| entry.of == key);
         let place = found.unwrap_or_else(|| {
-            let least = (0..WAYS).min_by_key(|way| self.weight(&set[*way], now));
+            let least = (0..WAYS).min_by_key(|way| weight(&set[*way], within, now));
             least.unwrap_or_default()
         });
         let entry = &mut set[place];
-        if found.is_none() || now >= entry.since + self.within {
+        if found.is_none() || now >= entry.since + within {
             // A failure that was under way when the ban came does not lift it.
             let until = found.map(|_| entry.until).filter(|until| now < *until);
             *entry = Entry {
@@ -181,24 +203,24 @@ impl Table {
                 of: key,
                 since: now,
                 count: 0,
-                until: now + self.lasts,
+                until: now + lasts,
             };
         }
         is_banned
     }
 
-    /// What is lost when it is forgotten: a ban most, then many times.
-    fn weight(&self, entry: &Entry, now: Time) -> (bool, u32, Time) {
-        match (now < entry.until, now < entry.since + self.within) {
-            (true, _) => (true, 0, entry.until),
-            (false, true) => (false, entry.count, entry.since),
-            (false, false) => (false, 0, entry.since),
-        }
-    }
-
     fn set_of(&self, key: u64) -> Range<usize> {
         let first = key as usize % self.sets * WAYS;
         first..first + WAYS
+    }
+}
+
+/// What is lost when it is forgotten: a ban most, then many times.
+fn weight(entry: &Entry, within: Duration, now: Time) -> (bool, u32, Time) {
+    match (now < entry.until, now < entry.since + within) {
+        (true, _) => (true, 0, entry.until),
+        (false, true) => (false, entry.count, entry.since),
+        (false, false) => (false, 0, entry.since),
     }
 }
 

@@ -138,7 +138,7 @@ impl Users {
 pub struct PasswordFile {
     path: PathBuf,
     users: RwLock<Arc<Users>>,
-    hashing: Hashing,
+    hashing: Arc<Hashing>,
 }
 
 impl PasswordFile {
@@ -146,13 +146,15 @@ impl PasswordFile {
     ///
     /// # Errors
     /// It cannot be read, or a line is wrong.
-    pub fn open(path: &Path, hashing: Hashing) -> Result<PasswordFile, FileError> {
+    pub fn open(
+        path: &Path,
+        hashing: impl Into<Arc<Hashing>>,
+    ) -> Result<PasswordFile, FileError> {
         let users = RwLock::new(Arc::new(read_users(path)?));
-        let path = path.to_owned();
         Ok(PasswordFile {
-            path,
+            path: path.to_owned(),
             users,
-            hashing,
+            hashing: hashing.into(),
         })
     }
 

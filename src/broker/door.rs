@@ -12,6 +12,8 @@ use crate::session::Close;
 
 /// The terms of one listener, made once and shared by all its clients.
 pub struct Door {
+    /// Of the listener, whatever its settings are by now; 0: of none.
+    pub number: u32,
     /// What comes in by it is stored at least so; `None`: it asks for nothing.
     pub(super) durability: Option<Durability>,
     /// As for all, but for what the listener has for itself.
@@ -28,6 +30,7 @@ impl Door {
     /// Of clients that come by no listener of their own.
     pub fn of_all(config: &Config) -> Door {
         Door {
+            number: 0,
             durability: None,
             limits: config.limits.clone(),
             settings: config.session.clone(),

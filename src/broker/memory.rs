@@ -4,7 +4,7 @@
 //! then who publishes is read later ([`Memory::is_slowing`]). Nothing that was
 //! acknowledged is dropped for memory's sake. Does not measure: it is told.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,7 +31,7 @@ const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// How the broker stands to its ceiling.
 pub struct Memory {
     // 0: none.
-    bytes_max: u64,
+    bytes_max: AtomicU64,
     shedding: AtomicU8,
     marks: Mutex<Marks>,
 }
@@ -50,28 +50,37 @@ impl Memory {
     /// `bytes_max`: resident memory of the process; 0: any amount.
     pub fn new(bytes_max: u64) -> Memory {
         Memory {
-            bytes_max,
+            bytes_max: AtomicU64::new(bytes_max),
             shedding: AtomicU8::new(Shedding::Nothing as u8),
-            marks: Mutex::new(Marks {
-                refuse_from: bytes_max - bytes_max / 10,
-                slow_from: bytes_max,
-                grown_to: 0,
-                grew_at: Time::ZERO,
-            }),
+            marks: Mutex::new(Marks::new(bytes_max)),
+        }
+    }
+
+    /// From the next look on this is the ceiling.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        let mut marks = self.marks.lock();
+        if self.bytes_max.swap(bytes_max, Ordering::Relaxed) != bytes_max {
+            *marks = Marks::new(bytes_max);
+        }
+        if bytes_max == 0 {
+            // There may be nobody who looks.
+            let nothing = Shedding::Nothing as u8;
+            self.shedding.store(nothing, Ordering::Relaxed);
         }
     }
 
     /// The ceiling in bytes; `None`: there is none, and nothing to measure.
     pub fn bytes_max(&self) -> Option<u64> {
-        Some(self.bytes_max).filter(|max| *max > 0)
+        Some(self.bytes_max.load(Ordering::Relaxed)).filter(|max| *max > 0)
     }
 
     /// So much is resident; what is shed from now on, if that changes.
     pub fn note(&self, resident_bytes: u64, now: Time) -> Option<Shedding> {
+        let mut marks = self.marks.lock();
         let before = self.shedding();
-        let after = match self.bytes_max {
+        let after = match self.bytes_max.load(Ordering::Relaxed) {
             0 => Shedding::Nothing,
-            max => self.marks.lock().look(before, resident_bytes, max, now),
+            max => marks.look(before, resident_bytes, max, now),
         };
         self.shedding.store(after as u8, Ordering::Relaxed);
         (after != before).then_some(after)
@@ -93,6 +102,15 @@ impl Memory {
 }
 
 impl Marks {
+    fn new(bytes_max: u64) -> Marks {
+        Marks {
+            refuse_from: bytes_max - bytes_max / 10,
+            slow_from: bytes_max,
+            grown_to: 0,
+            grew_at: Time::ZERO,
+        }
+    }
+
     /// From nine tenths of `max` on newcomers, from all of it on publishers; each
     /// until there is a twentieth less.
     ///
@@ -146,6 +164,15 @@ impl Marks {
 }
 
 impl Marks {
+    fn new(bytes_max: u64) -> Marks {
+        Marks {
+            refuse_from: bytes_max - bytes_max / 10,
+            slow_from: bytes_max,
+            grown_to: 0,
+            grew_at: Time::ZERO,
+        }
+    }
+
     /// Whether it has not grown by a `step` for a while.
     fn is_steady(&mut self, resident: u64, step: u64, now: Time) -> bool {
         if resident > self.grown_to.saturating_add(step) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::link::Link;
 use super::{Core, Worker};
 use crate::access::rules::{Reach, Rights, Rules};
-use crate::access::{Client, OwnRights};
+use crate::access::{Client, OwnRights, Policy};
 use crate::message::{Identity, QueueId, SessionId, Time};
 use crate::mount::Mount;
 use crate::router::NodeId;
@@ -51,6 +51,12 @@ impl Core {
     /// have subscribed, or are absent.
     pub fn set_rules(&self, worker: &mut Worker, rules: Rules, now: Time) {
         self.access.set_rules(rules);
+        self.bind_all(worker, now);
+    }
+
+    /// As [`Core::set_rules`], with all that decides.
+    pub fn set_policy(&self, worker: &mut Worker, policy: Policy, now: Time) {
+        self.access.set_policy(policy);
         self.bind_all(worker, now);
     }
 

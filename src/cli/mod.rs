@@ -15,6 +15,7 @@ pub mod passwd;
 pub mod property;
 pub mod publish;
 pub mod queue;
+pub mod reload;
 pub mod serve;
 pub mod store;
 mod strftime;

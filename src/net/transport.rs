@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,7 +19,7 @@ use super::{Peer, PeerAddress, Place, Scope, Shared, proxy};
 use crate::authentication::Chain;
 use crate::broker::Door;
 use crate::bucket::Bucket;
-use crate::config::{Config, Listener, Network, Protocol, WebSocketSettings};
+use crate::config::{Config, Listener, Network, Protocol, Rates, WebSocketSettings};
 
 /// What a connection reads and writes MQTT on.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -49,10 +49,11 @@ pub struct Entrance {
     pub door: Arc<Door>,
     /// Who is asked there who a client is.
     pub chain: Chain,
-    // Open connections that came by it.
-    connections: AtomicUsize,
+    // Open connections that came by it, whatever its settings were then.
+    connections: Arc<AtomicUsize>,
     /// As it is configured.
     address: Arc<str>,
+    rates: Rates,
     proxy_trusted: Vec<Network>,
     pub tls: Option<Tls>,
     websocket: Option<WebSocketSettings>,
@@ -73,11 +74,17 @@ impl Entrance {
     /// # Errors
     /// What is wrong with the listener's certificates.
     pub fn new(config: &Config, listener: &Listener, chain: Chain) -> Result<Entrance, TlsError> {
+        static NUMBERS: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         Ok(Entrance {
-            door: Arc::new(Door::new(config, listener)),
+            door: Arc::new(Door {
+                number,
+                ..Door::new(config, listener)
+            }),
             chain,
-            connections: AtomicUsize::new(0),
+            connections: Arc::default(),
             address: listener.address.to_string().into(),
+            rates: listener.rates.clone(),
             proxy_trusted: listener.proxy_trusted.clone(),
             tls: Tls::load(&listener.tls, listener.protocol)?,
             websocket: match listener.protocol {
@@ -87,6 +94,29 @@ impl Entrance {
             accepts: super::accepts(listener.connections_per_sec_max),
             scope: Scope::new(&listener.rates),
         })
+    }
+
+    /// The same listener as `before`, with other settings: those who came by it
+    /// count here too, and share its rates as long as these are the same.
+    ///
+    /// # Errors
+    /// Those of [`Entrance::new`].
+    pub fn succeeding(
+        before: &Entrance,
+        config: &Config,
+        listener: &Listener,
+        chain: Chain,
+    ) -> Result<Entrance, TlsError> {
+        let mut entrance = Entrance::new(config, listener, chain)?;
+        entrance.connections = before.connections.clone();
+        if entrance.rates == before.rates {
+            entrance.scope.clone_from(&before.scope);
+        }
+        entrance.door = Arc::new(Door {
+            number: before.door.number,
+            ..Door::new(config, listener)
+        });
+        Ok(entrance)
     }
 
     /// Goes through all that comes before MQTT; `None`: the client did not get

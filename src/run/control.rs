@@ -18,13 +18,17 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 use super::ServeError;
+use super::reload::Running;
+use crate::config::Reloaded;
 use crate::net::Shared;
 use crate::store::backup::{BackupError, Copied, Target};
 
 const SOCKET: &str = "control.sock";
 
-/// Of a request or an answer: two paths and some words fit.
+/// Of a request: a path and some words fit.
 const LINE_BYTES_MAX: u64 = 64 << 10;
+/// Of an answer: what has changed of a long configuration.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// How long a request may take to come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The path of a socket has room for 108 bytes, a zero among them.
@@ -37,13 +41,18 @@ pub(crate) enum Request {
     /// A copy of the store in a folder that is empty or still to be made; the
     /// path is absolute.
     Backup { to: PathBuf },
+    /// The configuration is to be read again.
+    Reload,
 }
 
 /// What the broker says to that.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     BackedUp { files: usize, bytes: u64 },
+    Reloaded(Reloaded),
+    /// Nothing was changed, because of all of this.
+    NotReloaded { problems: Vec<String> },
     Error(String),
 }
 
@@ -62,6 +71,7 @@ impl Control {
         folder: &Path,
         runtime: &tokio::runtime::Runtime,
         shared: &Arc<Shared>,
+        running: &Arc<Running>,
     ) -> Result<Control, ServeError> {
         let path = folder.join(SOCKET);
         let failed = |error| {
@@ -72,7 +82,11 @@ impl Control {
         let control = Control { path: path.clone() };
         let _in_runtime = runtime.enter();
         let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
-        runtime.spawn(accept(listener, shared.clone()));
+        let asked = Arc::new(Asked {
+            shared: shared.clone(),
+            running: running.clone(),
+        });
+        runtime.spawn(accept(listener, asked));
         Ok(control)
     }
 }
@@ -108,10 +122,16 @@ fn with_short_path<T>(folder: &Path, with: impl FnOnce(&Path) -> io::Result<T>) 
     )))
 }
 
-async fn accept(listener: tokio::net::UnixListener, shared: Arc<Shared>) {
+/// What requests are about.
+struct Asked {
+    shared: Arc<Shared>,
+    running: Arc<Running>,
+}
+
+async fn accept(listener: tokio::net::UnixListener, asked: Arc<Asked>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(serve(stream, shared.clone()))),
+            Ok((stream, _)) => drop(tokio::spawn(serve(stream, asked.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "a command could not connect");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -121,14 +141,14 @@ async fn accept(listener: tokio::net::UnixListener, shared: Arc<Shared>) {
 }
 
 /// One request, one answer. Who does not wait for it is not told.
-async fn serve(mut stream: tokio::net::UnixStream, shared: Arc<Shared>) {
+async fn serve(mut stream: tokio::net::UnixStream, asked: Arc<Asked>) {
     let mut line = String::new();
     let (from, mut to) = stream.split();
     let mut from = tokio::io::BufReader::new(from.take(LINE_BYTES_MAX));
     let read = tokio::time::timeout(REQUEST_TIMEOUT, from.read_line(&mut line));
     let answer = match read.await {
         Ok(Ok(1..)) => match serde_json::from_str(&line) {
-            Ok(request) => answer(request, shared).await,
+            Ok(request) => answer(request, &asked).await,
             Err(error) => Answer::Error(format!("the request is not understood: {error}")),
         },
         _ => return,
@@ -139,8 +159,24 @@ async fn serve(mut stream: tokio::net::UnixStream, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(request: Request, shared: Arc<Shared>) -> Answer {
-    let Request::Backup { to } = request;
+async fn answer(request: Request, asked: &Asked) -> Answer {
+    match request {
+        Request::Backup { to } => back_up(to, asked.shared.clone()).await,
+        Request::Reload => reload(asked.running.clone()).await,
+    }
+}
+
+async fn reload(running: Arc<Running>) -> Answer {
+    match tokio::task::spawn_blocking(move || running.reload()).await {
+        Ok(Ok(reloaded)) => Answer::Reloaded(reloaded),
+        Ok(Err(error)) => Answer::NotReloaded {
+            problems: error.problems,
+        },
+        Err(_) => Answer::Error("the broker stops".to_owned()),
+    }
+}
+
+async fn back_up(to: PathBuf, shared: Arc<Shared>) -> Answer {
     let shown = to.display().to_string();
     tracing::info!(to = %shown, "backup begins");
     let backup = tokio::task::spawn_blocking(move || backup(&shared, &to));
@@ -200,7 +236,7 @@ fn ask_on(mut stream: UnixStream, request: &Request) -> io::Result<Answer> {
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut answer = String::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut answer)?;
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut answer)?;
     if answer.is_empty() {
         let what = "it ended before that";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));

@@ -81,6 +81,8 @@ pub struct Session {
     /// all.
     pub mount: Option<Arc<Mount>>,
     pub terms: Terms,
+    /// The number of the door that its last connection came by.
+    pub door: u32,
     pub window: Window,
     /// By what they are found with again.
     pub subscriptions: FxHashMap<Subscribed, Granted>,
@@ -400,6 +402,7 @@ impl Session {
             gate: None,
             mount: None,
             terms,
+            door: 0,
             window: Window::new(terms.inflight_max, first_packet_id),
             subscriptions: FxHashMap::default(),
             has_options: false,
@@ -853,6 +856,11 @@ impl Session {
             self.closing.get_or_insert_with(|| Box::new(close));
             effects.wakers.extend(link.waker.take());
         }
+    }
+
+    /// Whether it has a connection that was not told to end.
+    pub fn is_open(&self) -> bool {
+        self.link.is_some() && self.closing.is_none()
     }
 
     /// The session is over, and what it kept is dropped; its connection, if

@@ -16,6 +16,7 @@ mod commands5;
 mod commands_tls;
 mod crowd;
 mod daemon;
+mod drain;
 mod features;
 #[path = "../hostile.rs"]
 mod hostile;
@@ -29,6 +30,7 @@ mod proxy;
 mod pubsub;
 mod queues;
 mod raw;
+mod reload;
 mod results;
 #[path = "../root.rs"]
 mod root;
@@ -37,6 +39,7 @@ mod service;
 mod sessions;
 mod steering;
 mod store;
+mod systemd;
 mod tls;
 mod tokens;
 mod transports;
