@@ -104,7 +104,13 @@ impl Broker {
         let sockets = bind(&config)?;
         let effective = Effective::of(config);
         let program = Program::default();
-        Broker::start_on(start_runtime(&effective.config)?, effective, sockets, methods, program)
+        Broker::start_on(
+            start_runtime(&effective.config)?,
+            effective,
+            sockets,
+            methods,
+            program,
+        )
     }
 
     fn start_on(

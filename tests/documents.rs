@@ -159,13 +159,17 @@ fn every_option_stands_where_it_is_said_when_it_holds() {
     };
     let keys = keys_and_when();
     for (key, applies) in &keys {
-        let section = key.rsplit_once('.').map(|(section, _)| format!("{section}.*"));
+        let section = key
+            .rsplit_once('.')
+            .map(|(section, _)| format!("{section}.*"));
         let found = said(key).or_else(|| said(&section?));
         assert_eq!(found, Some(*applies), "{key}");
     }
     for name in rows.iter().flat_map(|(_, row)| row) {
         let begin = name.trim_end_matches('*');
-        let is_key = |(key, _): &(String, Applies)| key == name || begin.ends_with('.') && key.starts_with(begin);
+        let is_key = |(key, _): &(String, Applies)| {
+            key == name || begin.ends_with('.') && key.starts_with(begin)
+        };
         assert!(keys.iter().any(is_key), "{name} is no option");
     }
 }

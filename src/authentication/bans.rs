@@ -168,13 +168,7 @@ impl Table {
 
     /// Once more; whether that is `max` times within the time, and it is banned
     /// for the other one from now on.
-    fn count(
-        &self,
-        key: u64,
-        max: u32,
-        (within, lasts): (Duration, Duration),
-        now: Time,
-    ) -> bool {
+    fn count(&self, key: u64, max: u32, (within, lasts): (Duration, Duration), now: Time) -> bool {
         let mut entries = self.entries.lock();
         if entries.is_empty() {
             entries.resize(self.sets * WAYS, Entry::default());
@@ -345,7 +339,7 @@ mod tests {
     fn flapping(connects_per_client_max: u32) -> Flapping {
         let settings = BanSettings {
             connects_per_client_max,
-            ..bans(0, 0).settings
+            ..bans(0, 0).settings.into_inner()
         };
         Flapping::new(&settings, ahash::RandomState::with_seeds(1, 2, 3, 4))
     }

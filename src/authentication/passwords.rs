@@ -146,10 +146,7 @@ impl PasswordFile {
     ///
     /// # Errors
     /// It cannot be read, or a line is wrong.
-    pub fn open(
-        path: &Path,
-        hashing: impl Into<Arc<Hashing>>,
-    ) -> Result<PasswordFile, FileError> {
+    pub fn open(path: &Path, hashing: impl Into<Arc<Hashing>>) -> Result<PasswordFile, FileError> {
         let users = RwLock::new(Arc::new(read_users(path)?));
         Ok(PasswordFile {
             path: path.to_owned(),
@@ -259,7 +256,7 @@ mod tests {
             users: RwLock::new(Arc::new(
                 Users::parse(text, Path::new("passwords")).unwrap(),
             )),
-            hashing: Hashing::start(1, waiting_max).unwrap(),
+            hashing: Hashing::start(1, waiting_max).unwrap().into(),
         }
     }
 

@@ -145,7 +145,8 @@ impl Tokens {
     /// they stay until others are fetched.
     #[must_use]
     pub fn with_keys_of(self, before: &Tokens) -> Tokens {
-        if let (KeySource::Address(here), KeySource::Address(there)) = (&self.source, &before.source)
+        if let (KeySource::Address(here), KeySource::Address(there)) =
+            (&self.source, &before.source)
             && here.requests.address() == there.requests.address()
             && self.settings.algorithms == before.settings.algorithms
         {

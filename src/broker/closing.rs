@@ -27,7 +27,12 @@ impl Core {
     }
 
     /// Tells so many more at most; how many it were. Fewer: there are no more.
-    pub fn close_some(&self, worker: &mut Worker, closing: &mut Closing, count_max: usize) -> usize {
+    pub fn close_some(
+        &self,
+        worker: &mut Worker,
+        closing: &mut Closing,
+        count_max: usize,
+    ) -> usize {
         let mut count = 0;
         while count < count_max
             && let Some(place) = closing.places.pop()

@@ -70,7 +70,13 @@ impl Core {
         connect: &Connect<'_>,
         now: Time,
     ) -> Result<Admission, Close> {
-        self.connect_as(worker, connect, &Authenticated::ANONYMOUS, &self.settings.current().door, now)
+        self.connect_as(
+            worker,
+            connect,
+            &Authenticated::ANONYMOUS,
+            &self.settings.current().door,
+            now,
+        )
     }
 
     /// A CONNECT of `who`, as long as it names no method that is to find that

@@ -65,6 +65,12 @@ impl Door {
         door
     }
 
+    /// The same, of the listener of that number.
+    #[must_use]
+    pub fn numbered(self, number: u32) -> Door {
+        Door { number, ..self }
+    }
+
     /// The filter that a client means; `None`: it means nothing below the mount
     /// point.
     pub(super) fn enter_filter<'f>(&self, filter: &'f str) -> Option<Cow<'f, str>> {

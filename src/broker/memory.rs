@@ -164,15 +164,6 @@ impl Marks {
 }
 
 impl Marks {
-    fn new(bytes_max: u64) -> Marks {
-        Marks {
-            refuse_from: bytes_max - bytes_max / 10,
-            slow_from: bytes_max,
-            grown_to: 0,
-            grew_at: Time::ZERO,
-        }
-    }
-
     /// Whether it has not grown by a `step` for a while.
     fn is_steady(&mut self, resident: u64, step: u64, now: Time) -> bool {
         if resident > self.grown_to.saturating_add(step) {
@@ -189,7 +180,7 @@ impl Core {
 
     /// So much memory of the process is resident.
     pub fn note_memory(&self, resident_bytes: u64, now: Time) {
-        let bytes_max = self.memory.bytes_max;
+        let bytes_max = self.memory.bytes_max().unwrap_or(0);
         match self.memory.note(resident_bytes, now) {
             None => {}
             Some(Shedding::Nothing) => {

@@ -66,7 +66,8 @@ impl Core {
         let limits = self.limits();
         let (messages, bytes) = (limits.retained_messages_max, limits.retained_bytes_max);
         self.retained.set_bounds(messages, bytes);
-        self.memory.set_bytes_max(limits.memory_bytes_max.unwrap_or(0));
+        self.memory
+            .set_bytes_max(limits.memory_bytes_max.unwrap_or(0));
         self.flapping.set(&config.authentication.ban);
         let changed = Replanned {
             before: self.plans.replace(Plans::new(config)),

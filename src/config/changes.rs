@@ -177,7 +177,9 @@ impl Effective {
                 None => changes.push(table.whole(false)),
             }
         }
-        let gone = old.iter().filter(|old| new.iter().all(|new| new.name != old.name));
+        let gone = old
+            .iter()
+            .filter(|old| new.iter().all(|new| new.name != old.name));
         changes.extend(gone.map(|old| old.whole(true)));
         changes
     }
@@ -204,7 +206,9 @@ impl Effective {
                 place = Some(entry.table.clone());
             }
             if let Some(table) = tables.last_mut() {
-                table.values.insert(entry.key.to_owned(), entry.value.to_json());
+                table
+                    .values
+                    .insert(entry.key.to_owned(), entry.value.to_json());
             }
         }
         tables
@@ -359,7 +363,10 @@ mod tests {
             .collect();
         let (at_once, new) = (Applies::AtOnce, Applies::NewConnections);
         let expected = [
-            ("listener[unix:/a.b/[c]].unix_mode: \"0600\", and was \"0660\"", new),
+            (
+                "listener[unix:/a.b/[c]].unix_mode: \"0600\", and was \"0660\"",
+                new,
+            ),
             ("listener[127.0.0.1:2] is new", new),
             ("limits.inflight_max: 100, and was 5", new),
             ("log.level: \"debug\", and was \"info\"", at_once),

@@ -138,6 +138,16 @@ impl Shared {
     pub fn connections_len(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
+
+    /// Whether the broker is on its way out.
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Turns true when it is.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
+    }
 }
 
 /// So many connections a second; 0: as many as come.

@@ -77,10 +77,7 @@ impl Entrance {
         static NUMBERS: AtomicU32 = AtomicU32::new(1);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         Ok(Entrance {
-            door: Arc::new(Door {
-                number,
-                ..Door::new(config, listener)
-            }),
+            door: Arc::new(Door::new(config, listener).numbered(number)),
             chain,
             connections: Arc::default(),
             address: listener.address.to_string().into(),
@@ -112,10 +109,8 @@ impl Entrance {
         if entrance.rates == before.rates {
             entrance.scope.clone_from(&before.scope);
         }
-        entrance.door = Arc::new(Door {
-            number: before.door.number,
-            ..Door::new(config, listener)
-        });
+        let door = Door::new(config, listener);
+        entrance.door = Arc::new(door.numbered(before.door.number));
         Ok(entrance)
     }
 

@@ -173,7 +173,9 @@ impl RetainedStore {
         if before.is_none() && held.messages.len() >= self.messages_max.load(Ordering::Relaxed) {
             return Err(RetainedFull::Messages);
         }
-        if cost > cost_before && held.bytes - cost_before + cost > self.bytes_max.load(Ordering::Relaxed) {
+        if cost > cost_before
+            && held.bytes - cost_before + cost > self.bytes_max.load(Ordering::Relaxed)
+        {
             return Err(RetainedFull::Bytes);
         }
         Ok(())

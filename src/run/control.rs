@@ -49,10 +49,15 @@ pub(crate) enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
-    BackedUp { files: usize, bytes: u64 },
+    BackedUp {
+        files: usize,
+        bytes: u64,
+    },
     Reloaded(Reloaded),
     /// Nothing was changed, because of all of this.
-    NotReloaded { problems: Vec<String> },
+    NotReloaded {
+        problems: Vec<String>,
+    },
     Error(String),
 }
 

@@ -18,7 +18,7 @@ use crate::config::{
 
 /// What was read.
 #[derive(Default)]
-pub(super) struct Known {
+pub(crate) struct Known {
     passwords: Option<Arc<PasswordFile>>,
     hashing: Option<Threads>,
     tokens: Option<Arc<Tokens>>,
@@ -35,7 +35,7 @@ struct Threads {
 }
 
 /// What cannot be used, and why: a sentence that names the file.
-pub(super) struct Unreadable {
+pub(crate) struct Unreadable {
     pub what: &'static str,
     pub why: String,
 }
@@ -97,7 +97,10 @@ impl Known {
                 tracing::info!("the keys of tokens are fetched again");
             }
             Some(tokens) => {
-                tracing::info!(keys = tokens.keys_len(), "the keys of tokens were read{again}");
+                tracing::info!(
+                    keys = tokens.keys_len(),
+                    "the keys of tokens were read{again}"
+                );
             }
         }
         if !again.is_empty() {
@@ -105,9 +108,7 @@ impl Known {
                 tracing::info!("what the HTTP service said before is forgotten");
             }
             if self.rules.is_some() {
-                tracing::info!(
-                    "the access rules were read again, and hold for all from now on"
-                );
+                tracing::info!("the access rules were read again, and hold for all from now on");
             }
         }
     }
@@ -123,7 +124,10 @@ impl Known {
         let scram = scram.map(|scram| Arc::new(scram) as _);
         let by_token = self.tokens.iter().map(|tokens| TokenMethod(tokens.clone()));
         let by_token = by_token.map(|method| Arc::new(method) as _);
-        scram.chain(by_token).chain(others.iter().cloned()).collect()
+        scram
+            .chain(by_token)
+            .chain(others.iter().cloned())
+            .collect()
     }
 
     /// What decides what clients may do.

@@ -41,7 +41,11 @@ impl Opening {
     ///
     /// # Errors
     /// The system's.
-    pub fn new(socket: Bound, configured: Listener, entrance: Arc<Entrance>) -> io::Result<Opening> {
+    pub fn new(
+        socket: Bound,
+        configured: Listener,
+        entrance: Arc<Entrance>,
+    ) -> io::Result<Opening> {
         let (listening, address, file) = socket.listen()?;
         Ok(Opening {
             listening,

@@ -323,7 +323,8 @@ impl Running {
         let tokens = state.known.tokens().filter(|tokens| tokens.are_fetched());
         if let Some(tokens) = tokens.cloned() {
             let (fetching, ended) = watch::channel(());
-            self.runtime.spawn(fetch(tokens, self.shared.clone(), ended));
+            self.runtime
+                .spawn(fetch(tokens, self.shared.clone(), ended));
             state.fetching = Some(fetching);
         }
     }
@@ -399,7 +400,9 @@ mod tests {
         assert_eq!(said.len(), text.matches('=').count());
         keep_until_restart(&mut after.config, &before.config);
         let held = before.changes(&after);
-        let live = said.iter().filter(|change| change.applies() != Applies::Restart);
+        let live = said
+            .iter()
+            .filter(|change| change.applies() != Applies::Restart);
         assert_eq!(held, live.cloned().collect::<Vec<_>>());
     }
 }

@@ -46,7 +46,7 @@ impl Systemd {
     /// Says that the broker is alive, as often as it is asked for and as long as
     /// that is so: a turn of its own goes through the core, and the store's
     /// thread goes round.
-    pub async fn keep_watched(self, shared: Arc<Shared>, beats: Arc<Beats>) {
+    pub(super) async fn keep_watched(self, shared: Arc<Shared>, beats: Arc<Beats>) {
         let Some(within) = sd_notify::watchdog_enabled() else {
             return;
         };
@@ -70,7 +70,7 @@ impl Systemd {
 
 /// How often a thread has gone round.
 #[derive(Debug, Default)]
-pub(super) struct Beats(AtomicU64);
+pub(crate) struct Beats(AtomicU64);
 
 impl Beats {
     /// Once more.

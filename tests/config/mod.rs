@@ -234,6 +234,7 @@ retained_bytes_max = 11000
 queues_max = 12
 match_cache_bytes_max = 130000
 stop_timeout_ms = 14
+drain_per_sec = 15
 connections_per_sec_max = 60
 half_open_per_address_max = 61
 connections_per_user_max = 62
@@ -291,6 +292,7 @@ durability = "flushed"
 [log]
 level = "trace"
 format = "json"
+kept_lines = 16
 
 [[queue]]
 name = "$dead/jobs"
@@ -480,6 +482,7 @@ fn each_option_sets_its_field() {
             queues_max: 12,
             match_cache_bytes_max: 130_000,
             stop_timeout: millis(14),
+            drain_per_sec: 15,
             connections_per_sec_max: 60,
             half_open_per_address_max: 61,
             connections_per_user_max: 62,
@@ -536,6 +539,7 @@ fn each_option_sets_its_field() {
         log: LogSettings {
             level: LogLevel::Trace,
             format: LogFormat::Json,
+            kept_lines: 16,
         },
     };
     assert_eq!(file(&full()).unwrap().config, expected);

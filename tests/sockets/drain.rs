@@ -93,7 +93,10 @@ fn told_to_stop_twice_it_stops_at_once_and_keeps_what_it_acknowledged() {
     let left = clients.first_mut().expect("there are sixty");
     left.send(&raw::subscribe(1, "kept", 0));
     let answers = [left.packet(), left.packet()];
-    assert!(answers.iter().any(|packet| packet[0] == 0x90), "{answers:?}");
+    assert!(
+        answers.iter().any(|packet| packet[0] == 0x90),
+        "{answers:?}"
+    );
     program.signal(Signal::TERM);
     program.line("stopping at once: SIGTERM again");
     assert!(program.wait().success());

@@ -56,7 +56,10 @@ impl Configured {
 
 fn keys(changes: &Value) -> Vec<&str> {
     let changes = changes.as_array().expect("an array");
-    changes.iter().map(|one| one["key"].as_str().unwrap()).collect()
+    changes
+        .iter()
+        .map(|one| one["key"].as_str().unwrap())
+        .collect()
 }
 
 /// Whether anybody listens there.
@@ -75,7 +78,10 @@ fn a_listener_comes_and_goes_and_who_came_by_another_one_stays() {
 
     let both = [listener(first), listener(second)].concat();
     let reloaded = broker.reloaded(&both);
-    assert_eq!(keys(&reloaded["changed"]), [format!("listener[127.0.0.1:{second}]")]);
+    assert_eq!(
+        keys(&reloaded["changed"]),
+        [format!("listener[127.0.0.1:{second}]")]
+    );
     assert_eq!(keys(&reloaded["needs_restart"]), [""; 0]);
     let by_second = ([127, 0, 0, 1], second).into();
     let mut gone = [PAHO, PAHO_5].map(|peer| {
@@ -88,7 +94,10 @@ fn a_listener_comes_and_goes_and_who_came_by_another_one_stays() {
 
     let output = broker.reload(&listener(first), &[]);
     let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(said, format!("listener[127.0.0.1:{second}] is gone (for new connections)\n"));
+    assert_eq!(
+        said,
+        format!("listener[127.0.0.1:{second}] is gone (for new connections)\n")
+    );
     // Administrative action; 3.1.1 has no word for it.
     let reasons = gone.each_mut().map(|client| client.closed().reason);
     assert_eq!(reasons, [None, Some(0x98)]);
@@ -127,7 +136,10 @@ fn with_an_error_nothing_changes_and_all_errors_are_told() {
     fs::write(&broker.config, names_wrong).unwrap();
     broker.program.signal(Signal::HUP);
     let users = broker.program.line("the password file stays as it was");
-    assert!(users.contains("reload.passwd:1: ") && !users.contains("canary"), "{users}");
+    assert!(
+        users.contains("reload.passwd:1: ") && !users.contains("canary"),
+        "{users}"
+    );
     let rules = broker.program.line("the access rules stay as they were");
     assert!(rules.contains("/nowhere/acl"), "{rules}");
     // The old limit holds, with which this is no change.
@@ -183,7 +195,10 @@ fn limits_hold_at_once_or_for_who_connects_then() {
          [session]\ncheck_payload_format = true\n",
     ));
     let after = PAHO_5.connect(address, "after").connack();
-    assert_eq!((after.receive_maximum, after.packet_bytes_max), (Some(9), Some(1000)));
+    assert_eq!(
+        (after.receive_maximum, after.packet_bytes_max),
+        (Some(9), Some(1000))
+    );
     assert_ne!(unlike.packet_bytes_max, Some(1000));
     // What it has agreed on stays; topics are everybody's.
     before.publish("a/b", &[b'x'; 5000], 1, false);
@@ -259,13 +274,21 @@ fn an_embedded_broker_is_given_another_configuration() {
         let keys = changes.iter().map(|change| change.key.clone());
         keys.collect::<Vec<_>>()
     };
-    assert_eq!(keys(&reloaded.changed), ["limits.sessions_max", "listener[127.0.0.1:0]#2"]);
+    assert_eq!(
+        keys(&reloaded.changed),
+        ["limits.sessions_max", "listener[127.0.0.1:0]#2"]
+    );
     assert_eq!(keys(&reloaded.needs_restart), ["threads"]);
     assert_eq!(named.closed().reason, Some(0x98));
-    until("its connections are closed", || broker.connections_len() == 1);
+    until("its connections are closed", || {
+        broker.connections_len() == 1
+    });
     assert_eq!(broker.addresses().len(), 1);
     // Its session is there all the same, and no third one may be.
-    assert_eq!(PAHO_5.refused(&Options::clean(one, "third")).reason, Some(0x97));
+    assert_eq!(
+        PAHO_5.refused(&Options::clean(one, "third")).reason,
+        Some(0x97)
+    );
     let back = PAHO_5.open(Options::persistent(one, "named"));
     assert_eq!(back.session_present(), Some(true));
     kept.publish("t", b"m", 1, false);
@@ -275,8 +298,14 @@ fn an_embedded_broker_is_given_another_configuration() {
     taken.limits.sessions_max = 9;
     taken.listeners.push(Listener::new(one.into()));
     let error = broker.reload_with(taken).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("cannot listen on {one}: ")), "{error}");
-    assert_eq!(PAHO_5.refused(&Options::clean(one, "third")).reason, Some(0x97));
+    assert!(
+        error.starts_with(&format!("cannot listen on {one}: ")),
+        "{error}"
+    );
+    assert_eq!(
+        PAHO_5.refused(&Options::clean(one, "third")).reason,
+        Some(0x97)
+    );
     broker.stop();
 }
 

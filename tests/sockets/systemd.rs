@@ -83,7 +83,10 @@ fn the_manager_is_told_when_it_is_ready_reloads_and_stops() {
         assert_eq!(manager.told(false), ready);
     }
     program.signal(Signal::TERM);
-    assert_eq!(manager.told(false), "STOPPING=1\nSTATUS=disconnecting clients\n");
+    assert_eq!(
+        manager.told(false),
+        "STOPPING=1\nSTATUS=disconnecting clients\n"
+    );
     assert!(program.wait().success());
 }
 

@@ -14,8 +14,8 @@ mod members;
 mod plans;
 mod steering;
 
-pub(in crate::broker) use plans::{CurrentPlans, Plan, Plans, Replanned, group_settings};
 pub(super) use members::parse_span;
+pub(in crate::broker) use plans::{CurrentPlans, Plan, Plans, Replanned, group_settings};
 use steering::keys_of;
 pub(super) use steering::{Look, Pick, no_queue};
 

@@ -604,7 +604,7 @@ impl Core {
 }
 
 /// Keys as they are stored.
-fn keys_of(given: &str) -> Map<String, Value> {
+pub(super) fn keys_of(given: &str) -> Map<String, Value> {
     serde_json::from_str(given).unwrap_or_default()
 }
 
