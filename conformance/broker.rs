@@ -30,7 +30,7 @@ impl Broker {
             command.arg("--ephemeral");
         }
         let mut program = command
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--http", "off"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -48,6 +48,7 @@ pub struct Config {
     pub queues: QueuesSettings,
     /// Settings by queue name, the first that fits counts.
     pub queue: Vec<QueueSettings>,
+    pub http: PortSettings,
     pub log: LogSettings,
 }
 
@@ -89,15 +90,7 @@ impl Listener {
             address,
             protocol: Protocol::Mqtt,
             durability: None,
-            tls: TlsSettings {
-                certificate: None,
-                key: None,
-                client_ca: None,
-                client_certificates: None,
-                client_user: None,
-                crl: None,
-                version_min: TlsVersion::V1_2,
-            },
+            tls: TlsSettings::default(),
             authentication: None,
             allow_anonymous: None,
             mount_point: None,
@@ -210,6 +203,20 @@ pub struct TlsSettings {
     /// Which client certificates are revoked.
     pub crl: Option<PathBuf>,
     pub version_min: TlsVersion,
+}
+
+impl Default for TlsSettings {
+    fn default() -> TlsSettings {
+        TlsSettings {
+            certificate: None,
+            key: None,
+            client_ca: None,
+            client_certificates: None,
+            client_user: None,
+            crl: None,
+            version_min: TlsVersion::V1_2,
+        }
+    }
 }
 
 impl TlsSettings {
@@ -674,6 +681,19 @@ pub enum Undecided {
     Redeliver,
 }
 
+/// The HTTP port, for those who run the broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PortSettings {
+    /// `None`: there is none.
+    pub address: Option<SocketAddr>,
+    /// Its certificate and key, if it has any.
+    pub tls: TlsSettings,
+    /// Whether `/metrics` needs no login.
+    pub open_metrics: bool,
+    /// How long a browser stays logged in in which nobody does anything.
+    pub login_expiry: Duration,
+}
+
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
@@ -791,6 +811,12 @@ impl Default for Config {
                 default: QueueSettings::default(),
             },
             queue: Vec::new(),
+            http: PortSettings {
+                address: Some(SocketAddr::from(([127, 0, 0, 1], 18080))),
+                tls: TlsSettings::default(),
+                open_metrics: false,
+                login_expiry: DAY / 2,
+            },
             log: LogSettings {
                 level: LogLevel::Info,
                 format: LogFormat::Text,

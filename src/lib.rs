@@ -13,6 +13,7 @@
 //! | [`cli`] | the commands: serve, pub, sub, queue, passwd, bench, config, store |
 //! | [`config`] | what can be set, as valid values |
 //! | [`run`] | starting, changing and stopping everything |
+//! | `admin` | the HTTP port: API, dashboard, metrics |
 //! | [`logbook`] | the last lines of the log, and its level |
 //! | [`net`] | sockets, transports, the async runtime, one task a connection |
 //! | [`protocol`] | bytes to packets and back |
@@ -23,11 +24,11 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `versions`, `bucket`, `base64` | the nouns, the forms and the table that all use |
+//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `versions`, `bucket`, `base64`, `process` | the nouns, the forms and the table that all use |
 //!
 //! # Invariants
 //!
-//! - Dependencies point one way: `main → cli → run → net → broker → {session →
+//! - Dependencies point one way: `main → cli → run → admin → net → broker → {session →
 //!   protocol, router, queue, store} → journal, topic, message`. Session,
 //!   router, queue and store do not name each other, and nothing names `net`.
 //! - Everything but `net`, `run`, `store` and `cli` is pure: no sockets, no
@@ -42,6 +43,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod admin;
 pub mod authentication;
 pub mod base64;
 pub mod broker;
@@ -54,6 +56,7 @@ pub mod message;
 pub mod mount;
 pub mod net;
 mod pattern;
+mod process;
 pub mod protocol;
 pub mod queue;
 pub mod router;

@@ -3,6 +3,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod control;
+mod http;
 mod known;
 mod listeners;
 mod memory;
@@ -25,6 +26,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::admin::Port;
 use crate::authentication::{Bans, Method};
 use crate::broker::{Core, Counts, Worker};
 use crate::config::{Address, Config, Effective, Listener, ReloadError, Reloaded};
@@ -34,6 +36,7 @@ use crate::session::Close;
 use crate::store::Failed;
 use clock::{Calendar, CalendarRecord};
 use control::Control;
+use http::Http;
 use known::Known;
 use reload::{Program, Running};
 use storage::Threads;
@@ -49,6 +52,7 @@ const FAILED_STOP_MAX: Duration = Duration::from_secs(2);
 ///
 /// let mut config = rotamq::config::Config::default();
 /// config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
+/// config.http.address = None;
 /// config.store.ephemeral = true;
 /// let broker = rotamq::Broker::start(config).unwrap();
 ///
@@ -62,6 +66,7 @@ const FAILED_STOP_MAX: Duration = Duration::from_secs(2);
 /// ```
 pub struct Broker {
     running: Arc<Running>,
+    http: Option<control::Http>,
     // Its file goes before the folder is anybody's: see `shared`.
     control: Option<Control>,
     shared: Arc<Shared>,
@@ -101,7 +106,7 @@ impl Broker {
     /// # Errors
     /// Those of [`Broker::start`].
     pub fn start_with(config: Config, methods: Vec<Arc<dyn Method>>) -> Result<Broker, ServeError> {
-        let sockets = bind(&config)?;
+        let sockets = (bind(&config)?, bind_http(&config)?);
         let effective = Effective::of(config);
         let program = Program::default();
         Broker::start_on(
@@ -116,7 +121,7 @@ impl Broker {
     fn start_on(
         runtime: Runtime,
         effective: Effective,
-        sockets: Vec<Bound>,
+        (sockets, port): (Vec<Bound>, Option<Port>),
         methods: Vec<Arc<dyn Method>>,
         program: Program,
     ) -> Result<Broker, ServeError> {
@@ -161,14 +166,31 @@ impl Broker {
         let shared = Arc::new(Shared::new(core, bans, clock, threads, stopped));
         let storage = Threads::start(&shared, calendar)?;
         let folder = (!config.store.ephemeral).then(|| config.store.data.clone());
-        let handle = runtime.handle().clone();
-        let running = Running::new(shared.clone(), handle, methods, program, (effective, known));
+        let http = match port {
+            Some(port) => Some(Http::new(config, port, folder.as_deref(), &known)?),
+            None => None,
+        };
+        let for_commands = http.as_ref().map(Http::for_commands);
+        let running = Running::new(
+            shared.clone(),
+            runtime.handle().clone(),
+            methods,
+            program,
+            (effective, known),
+        );
         let running = Arc::new(running);
         let control = match folder {
             None => None,
-            Some(folder) => Some(Control::start(&folder, &runtime, &shared, &running)?),
+            Some(folder) => {
+                let asked = (running.clone(), for_commands.clone());
+                Some(Control::start(&folder, &runtime, &shared, asked)?)
+            }
         };
         running.open(sockets.into_iter().zip(entrances).collect())?;
+        if let Some(http) = http {
+            let _in_runtime = runtime.enter();
+            http.listen(&running, stopping.subscribe())?;
+        }
         let timed = shared.clone();
         runtime.spawn(keep_running("timed work", move || keep_time(timed.clone())));
         if let Some(systemd) = running.systemd() {
@@ -180,6 +202,7 @@ impl Broker {
         }
         Ok(Broker {
             running,
+            http: for_commands,
             control,
             shared,
             stopping,
@@ -231,6 +254,17 @@ impl Broker {
     /// Where it listens, in the order of its listeners.
     pub fn addresses(&self) -> Vec<Address> {
         self.running.addresses()
+    }
+
+    /// Where its HTTP port is, if it has one.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.address)
+    }
+
+    /// A token for it that allows everything, for ten minutes: for the program
+    /// that the broker is embedded in.
+    pub fn http_token(&self) -> Option<String> {
+        (self.http.as_ref()?.users).lend(self.shared.clock.now())
     }
 
     /// How many whole days the certificates of each listener are valid yet;
@@ -341,8 +375,9 @@ pub(crate) fn serve(
         let _in_runtime = handle.enter();
         (StopSignals::listen()?, listen_for(SignalKind::hangup())?)
     };
-    let sockets = bind(config)?;
+    let (sockets, port) = (bind(config)?, bind_http(config)?);
     program.has_given_up_root = privileges::give_up(config, &sockets)?;
+    let sockets = (sockets, port);
     let broker = Broker::start_on(runtime, effective, sockets, Vec::new(), program)?;
     let running = broker.running.clone();
     let mut failure = broker.storage.failure.clone();
@@ -397,6 +432,19 @@ fn bind(config: &Config) -> Result<Vec<Bound>, ServeError> {
             .map_err(|error| cannot_listen(&listener.address, error))
     };
     config.listeners.iter().map(bind).collect()
+}
+
+/// Takes the address of the HTTP port, if there is to be one.
+fn bind_http(config: &Config) -> Result<Option<Port>, ServeError> {
+    let bind = |address| {
+        Port::new(address).map_err(|error| {
+            ServeError(format!(
+                "cannot listen on {address} for HTTP: {error}; set http.address to another one, \
+                 or to \"off\" (by flag: --http)"
+            ))
+        })
+    };
+    config.http.address.map(bind).transpose()
 }
 
 fn cannot_listen(address: &Address, error: io::Error) -> ServeError {

@@ -12,7 +12,7 @@ macro_rules! counters {
         pub struct Counters { $($(#[$doc])* pub $name: Counter,)* }
 
         /// Their values at a moment.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
         pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
 
         impl Counters {

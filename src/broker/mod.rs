@@ -316,6 +316,16 @@ impl Core {
         self.retained.counts().0
     }
 
+    /// Retained messages, and their bytes.
+    pub fn retained_counts(&self) -> (usize, usize) {
+        self.retained.counts()
+    }
+
+    /// Work queues there are.
+    pub fn queues_len(&self) -> usize {
+        self.queues_len.load(Ordering::Relaxed)
+    }
+
     /// Subscriptions there are, those of queues and share groups included.
     pub fn subscriptions_len(&self) -> usize {
         self.router.counts().0

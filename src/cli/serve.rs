@@ -40,6 +40,10 @@ pub struct ServeArguments {
     /// Let anyone connect, from other machines too if listened to
     #[arg(long)]
     allow_anonymous: bool,
+    /// Where the HTTP port is: dashboard, API and metrics; off: nowhere
+    #[arg(long, value_name = "ADDR|off")]
+    #[arg(value_parser = |text: &str| parse_flag("http.address", text))]
+    http: Option<Value>,
     /// The least severe level that is logged
     #[arg(long, value_name = "LEVEL", value_parser = words("log.level"))]
     log_level: Option<String>,
@@ -75,6 +79,7 @@ impl ServeArguments {
                 "allow_anonymous",
                 yes(self.allow_anonymous),
             ),
+            ("--http", "http.address", self.http),
             ("--log-level", "log.level", self.log_level.map(Value::Text)),
             (
                 "--log-format",

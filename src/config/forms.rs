@@ -1,6 +1,7 @@
 //! How the fields of a configuration stand in the file: as numbers with a
 //! unit, words, texts.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -537,6 +538,35 @@ impl Form<Address> for AddressText {
     fn parse(value: Value) -> Option<Address> {
         match value {
             Value::Text(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// An IP address and port; `None` is `off`.
+pub(super) struct SocketOrOff;
+
+impl SocketOrOff {
+    const OFF: &str = "off";
+
+    pub const fn shape() -> Shape {
+        Shape::Text("an IP address and a port, as in \"127.0.0.1:18080\", or \"off\"")
+    }
+}
+
+impl Form<Option<SocketAddr>> for SocketOrOff {
+    fn get(field: &Option<SocketAddr>) -> Option<Value> {
+        let text = match field {
+            Some(address) => address.to_string(),
+            None => SocketOrOff::OFF.to_owned(),
+        };
+        Some(Value::Text(text))
+    }
+
+    fn parse(value: Value) -> Option<Option<SocketAddr>> {
+        match value {
+            Value::Text(text) if text == SocketOrOff::OFF => Some(None),
+            Value::Text(text) => text.parse().ok().map(Some),
             _ => None,
         }
     }

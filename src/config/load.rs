@@ -799,6 +799,7 @@ impl Loading {
     fn check_listeners(&mut self) {
         let is_said = self.origins.contains_key("allow_anonymous");
         let mut seen = Vec::new();
+        self.check_http(is_said);
         for (index, listener) in self.config.listeners.clone().into_iter().enumerate() {
             self.check_listener(&format!("listener[{index}]"), &listener);
             let address = listener.address;
@@ -819,6 +820,45 @@ impl Loading {
                 self.problem(self.source(&key), &key, text);
             }
             seen.push(address);
+        }
+    }
+
+    /// Clients of MQTT come by the HTTP port too: what holds for listeners holds
+    /// there.
+    fn check_http(&mut self, is_said: bool) {
+        let http = &self.config.http;
+        let is_open = self.config.allow_anonymous && !is_said;
+        let address = http.address.map(Address::Tcp);
+        let reachable = address.filter(|address| is_open && address.is_reachable());
+        let tls = &http.tls;
+        let needs = [
+            (
+                "http.tls_certificate",
+                "needs tls_key",
+                &tls.certificate,
+                &tls.key,
+            ),
+            (
+                "http.tls_key",
+                "needs tls_certificate",
+                &tls.key,
+                &tls.certificate,
+            ),
+        ];
+        let lonely = needs.map(|(key, text, one, other)| {
+            (one.is_some() && other.is_none()).then_some((key, text))
+        });
+        for (key, text) in lonely.into_iter().flatten() {
+            self.problem(self.source(key), key, text);
+        }
+        if let Some(address) = reachable {
+            let key = "http.address";
+            let text = format!(
+                "other machines reach {address}, where clients of MQTT may come by WebSocket, and \
+                 there are no users, so that anyone could connect: set allow_anonymous = true if \
+                 that is meant, or listen on 127.0.0.1"
+            );
+            self.problem(self.source(key), key, text);
         }
     }
 

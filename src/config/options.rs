@@ -10,7 +10,7 @@ use super::forms::{
     AddressText, AlgorithmWords, AuthenticatorWords, FieldText, FilePath, FilterText, FilterTexts,
     Flag, FlagOrNone, FolderPath, Form, HttpAddressText, HttpPath, KeyText, KeysText, Millis,
     MillisOrNever, MillisOrNone, ModeText, MountText, NetworkTexts, Number, NumberOrNone,
-    OriginTexts, PatternText, Secs, SecsOrNever, UserName, Word, WordOrNone, words,
+    OriginTexts, PatternText, Secs, SecsOrNever, SocketOrOff, UserName, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
 use super::{
@@ -71,6 +71,12 @@ pub(super) const SECTIONS: &[Section] = &[
         name: "queues",
         doc: "What holds for all queues: first when they come and go, then the settings of each \
               queue that no [[queue]] below gives others.",
+    },
+    Section {
+        name: "http",
+        doc: "The HTTP port: dashboard, API and metrics. It has users of its own, each a viewer, an \
+              operator or an admin; the first is made with a token that is logged at the first \
+              start.",
     },
     Section {
         name: "log",
@@ -396,6 +402,18 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("queues.sys_interval_secs", queues.sys_interval: Secs(0, DAY_SECS),
         "How often each queue's numbers are published below $SYS/broker/queues/NAME/, as long as \
          anybody subscribes to them. 0: never."),
+    option!("http.address", http.address: SocketOrOff,
+        "Where it is listened on. \"off\": nowhere."),
+    option!("http.tls_certificate", http.tls.certificate: FilePath(PEM),
+        "Its certificate, as a listener's tls_certificate. Without it passwords and tokens can be \
+         read on the way: for addresses that other machines reach, set it."),
+    option!("http.tls_key", http.tls.key: FilePath(PEM),
+        "The private key of tls_certificate."),
+    option!("http.open_metrics", http.open_metrics: Flag,
+        "Whether /metrics is for everybody who can connect. Otherwise it needs a token, as the API \
+         does."),
+    option!("http.login_expiry_secs", http.login_expiry: Secs(60, DAY_SECS * 365),
+        "How long a browser stays logged in in which nobody does anything."),
     option!("log.level", log.level: Word<LogLevel>,
         "The least severe level that is logged. \"debug\" and \"trace\" log single messages."),
     option!("log.format", log.format: Word<LogFormat>,

@@ -65,6 +65,11 @@ impl Bound {
         }
     }
 
+    /// With the port that a port of 0 has become.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// The file of a Unix socket.
     pub fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(|file| file.0.as_path())

@@ -20,6 +20,7 @@ mod transport;
 pub mod websocket;
 mod worker;
 
+use std::future::poll_fn;
 use std::num::NonZeroU64;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -37,20 +38,22 @@ use tokio::time::{Instant as Moment, sleep_until};
 use connection::Connection;
 use half_open::{HalfOpen, Place};
 use handshake::{LINGER, within};
-use listen::Accepted;
-pub(crate) use listen::{Bound, Inode, Listening, SocketFile};
+pub(crate) use listen::{Accepted, Bound, Inode, Listening, SocketFile};
 use pace::{Pace, Scope, UserScopes};
 use peer::PackedAddress;
 pub use peer::{Peer, PeerAddress, TlsPeer};
-pub(crate) use tls::{read_certificates, read_identity};
-pub(crate) use transport::Entrance;
-use transport::{Ready, Stream};
+pub(crate) use tls::{Tls, read_certificates, read_identity};
+use transport::Ready;
+pub(crate) use transport::{Entrance, Stream};
+use websocket::WebSocket;
 pub(crate) use worker::with_worker;
 
 use crate::authentication::Bans;
 use crate::broker::Core;
 use crate::bucket::Bucket;
+use crate::journal::Receipt;
 use crate::message::Time;
+use crate::store::Failed;
 
 /// After a failed accept, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -58,6 +61,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Of the connections of a second, what may be accepted at once after a rest:
 /// a storm is let in steadily from its beginning.
 const ACCEPT_BURST: Duration = Duration::from_millis(100);
+
+/// How often who waits for the store looks whether that has failed.
+const FAILURE_POLL: Duration = Duration::from_secs(1);
 
 /// What every connection shares.
 pub(crate) struct Shared {
@@ -148,6 +154,35 @@ impl Shared {
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.clone()
     }
+
+    /// Waits until that is stored.
+    ///
+    /// # Errors
+    /// It never will be.
+    pub async fn stored(&self, receipt: Receipt) -> Result<(), Failed> {
+        let store = self.core.store();
+        // After a failure nobody is woken.
+        let mut look_again = tokio::time::interval(FAILURE_POLL);
+        poll_fn(|cx| {
+            loop {
+                if store.has(receipt) {
+                    return Poll::Ready(Ok(()));
+                }
+                if let Some(failed) = store.failure() {
+                    return Poll::Ready(Err(failed));
+                }
+                if store.wake_at(receipt, cx.waker()) && look_again.poll_tick(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Whose turn it is to take a step of a TLS handshake.
+    pub fn handshakes(&self) -> &Arc<Semaphore> {
+        &self.handshakes
+    }
 }
 
 /// So many connections a second; 0: as many as come.
@@ -224,12 +259,9 @@ fn next_accept(entrance: &Entrance, shared: &Shared) -> Option<Moment> {
 
 fn admit(accepted: Accepted, address: PeerAddress, common: &Arc<Common>) {
     let (shared, entrance) = (&common.shared, &common.entrance);
-    let open = Open::new(common);
-    let is_full = shared.connections_len() > shared.core.limits().connections_max;
-    if is_full || entrance.connections_len() > entrance.door.limits.connections_max {
-        shared.core.counters().connections_refused.increment();
-        return tracing::debug!(peer = %address, "refused: there are connections_max connections");
-    }
+    let Some(open) = Open::within_limits(common, address) else {
+        return;
+    };
     if let Accepted::Tcp(stream) = &accepted
         // Every write is whole already: nothing to wait for.
         && let Err(error) = stream.set_nodelay(true)
@@ -303,6 +335,32 @@ impl Serving {
     }
 }
 
+/// Serves a client whose stream somebody else has upgraded to WebSocket.
+pub(crate) async fn serve_websocket(
+    stream: Box<dyn Stream>,
+    peer: Peer,
+    entrance: &Arc<Entrance>,
+    shared: &Arc<Shared>,
+) {
+    let common = Arc::new(Common {
+        shared: shared.clone(),
+        entrance: entrance.clone(),
+    });
+    let Some(open) = Open::within_limits(&common, peer.address) else {
+        return;
+    };
+    let Some(place) = enter(peer.address, shared) else {
+        return;
+    };
+    let deadline = Moment::now() + entrance.door.limits.connect_timeout;
+    let bytes_max = entrance.door.connect_packet_bytes_max();
+    let stream: Box<dyn Stream> = Box::new(WebSocket::new(stream, Vec::new(), bytes_max));
+    if let Some(connection) = connect(stream, peer, entrance, deadline, open).await {
+        drop(place);
+        connection.await;
+    }
+}
+
 /// The connection of a client that is let in.
 async fn connect<S: Stream>(
     mut stream: S,
@@ -367,6 +425,19 @@ impl Open {
         common.shared.connections.fetch_add(1, Ordering::Relaxed);
         common.entrance.enter();
         Open(common.clone())
+    }
+
+    /// The same; `None`: there are as many as there may be.
+    fn within_limits(common: &Arc<Common>, peer: PeerAddress) -> Option<Open> {
+        let (shared, entrance) = (&common.shared, &common.entrance);
+        let open = Open::new(common);
+        let is_full = shared.connections_len() > shared.core.limits().connections_max;
+        if is_full || entrance.connections_len() > entrance.door.limits.connections_max {
+            shared.core.counters().connections_refused.increment();
+            tracing::debug!(%peer, "refused: there are connections_max connections");
+            return None;
+        }
+        Some(open)
     }
 
     fn entrance(&self) -> &Arc<Entrance> {

@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -29,6 +31,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
 
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
+impl Stream for TokioIo<Upgraded> {}
 impl Stream for TlsStream<ReadAhead> {}
 
 impl Stream for Box<dyn Stream> {

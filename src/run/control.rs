@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,6 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 use super::ServeError;
 use super::reload::Running;
+use crate::admin::Users;
 use crate::config::Reloaded;
 use crate::net::Shared;
 use crate::store::backup::{BackupError, Copied, Target};
@@ -43,6 +45,8 @@ pub(crate) enum Request {
     Backup { to: PathBuf },
     /// The configuration is to be read again.
     Reload,
+    /// Where the HTTP port is, and a token for it that soon expires.
+    Http,
 }
 
 /// What the broker says to that.
@@ -52,6 +56,10 @@ pub(crate) enum Answer {
     BackedUp {
         files: usize,
         bytes: u64,
+    },
+    Http {
+        address: String,
+        token: String,
     },
     Reloaded(Reloaded),
     /// Nothing was changed, because of all of this.
@@ -76,7 +84,7 @@ impl Control {
         folder: &Path,
         runtime: &tokio::runtime::Runtime,
         shared: &Arc<Shared>,
-        running: &Arc<Running>,
+        (running, http): (Arc<Running>, Option<Http>),
     ) -> Result<Control, ServeError> {
         let path = folder.join(SOCKET);
         let failed = |error| {
@@ -89,7 +97,8 @@ impl Control {
         let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
         let asked = Arc::new(Asked {
             shared: shared.clone(),
-            running: running.clone(),
+            running,
+            http,
         });
         runtime.spawn(accept(listener, asked));
         Ok(control)
@@ -131,6 +140,16 @@ fn with_short_path<T>(folder: &Path, with: impl FnOnce(&Path) -> io::Result<T>) 
 struct Asked {
     shared: Arc<Shared>,
     running: Arc<Running>,
+    http: Option<Http>,
+}
+
+/// The HTTP port, for commands of this machine.
+#[derive(Clone)]
+pub(super) struct Http {
+    pub address: SocketAddr,
+    /// The same for a browser.
+    pub url: String,
+    pub users: Arc<Users>,
 }
 
 async fn accept(listener: tokio::net::UnixListener, asked: Arc<Asked>) {
@@ -168,6 +187,7 @@ async fn answer(request: Request, asked: &Asked) -> Answer {
     match request {
         Request::Backup { to } => back_up(to, asked.shared.clone()).await,
         Request::Reload => reload(asked.running.clone()).await,
+        Request::Http => lend(asked),
     }
 }
 
@@ -178,6 +198,21 @@ async fn reload(running: Arc<Running>) -> Answer {
             problems: error.problems,
         },
         Err(_) => Answer::Error("the broker stops".to_owned()),
+    }
+}
+
+/// Who may read the data folder may do everything.
+fn lend(asked: &Asked) -> Answer {
+    let Some(http) = &asked.http else {
+        let why = "this broker has no HTTP port: set http.address, or start it with --http";
+        return Answer::Error(why.to_owned());
+    };
+    match http.users.lend(asked.shared.clock.now()) {
+        Some(token) => Answer::Http {
+            address: http.url.clone(),
+            token,
+        },
+        None => Answer::Error("the system gives no random bytes".to_owned()),
     }
 }
 

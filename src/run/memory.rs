@@ -7,7 +7,6 @@
 //! of a session of 80 MiB that is emptied 30 MiB at once, of such a queue
 //! sometimes next to nothing.
 
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -17,6 +16,7 @@ use std::{fs, io};
 
 use crate::config::Config;
 use crate::net::Shared;
+use crate::process::{Resident, find_kib};
 
 /// How often it is looked, as long as there is plenty;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -95,24 +95,6 @@ fn watch(shared: &Shared, resident: &Resident, bytes_max: u64, stopped: &Receive
     }
 }
 
-/// What of the process is resident. Opened once: when it is needed most, there
-/// may be no file descriptor left.
-struct Resident(fs::File);
-
-impl Resident {
-    /// `None`: the system does not say.
-    fn open() -> Option<Resident> {
-        let resident = Resident(fs::File::open("/proc/self/status").ok()?);
-        resident.bytes().is_some().then_some(resident)
-    }
-
-    fn bytes(&self) -> Option<u64> {
-        let mut text = [0; 4096];
-        let len = self.0.read_at(&mut text, 0).ok()?;
-        find_kib(&String::from_utf8_lossy(&text[..len]), "VmRSS:")
-    }
-}
-
 /// The configuration, with the ceiling that there is where it sets none.
 pub fn with_ceiling(config: &Config) -> Config {
     let mut config = config.clone();
@@ -147,12 +129,6 @@ fn group_limits() -> impl Iterator<Item = u64> {
 /// bytes.
 fn read_kib(file: &Path, name: &str) -> Option<u64> {
     find_kib(&fs::read_to_string(file).ok()?, name)
-}
-
-fn find_kib(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib = line.trim().strip_suffix("kB")?.trim_end();
-    kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

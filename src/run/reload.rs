@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::http::Changing;
 use super::known::Known;
 use super::listeners::{OpenListener, Opening};
 use super::systemd::Systemd;
 use super::{ServeError, keep_running, memory};
+use crate::admin::Listed;
 use crate::authentication::{Method, Tokens};
 use crate::config::{
     Address, Applies, Config, ConfigError, Effective, Listener, ReloadError, Reloaded, Setting,
@@ -42,8 +44,10 @@ pub(crate) struct Running {
     // Of the program that the broker is embedded in.
     methods: Vec<Arc<dyn Method>>,
     program: Program,
-    // Locked for as long as it is being changed.
-    state: Mutex<State>,
+    // Locked for as long as changes are read and made.
+    changing: Mutex<()>,
+    // Written for a moment.
+    state: RwLock<State>,
 }
 
 struct State {
@@ -51,6 +55,8 @@ struct State {
     effective: Effective,
     known: Known,
     listeners: Vec<OpenListener>,
+    /// `None`: there is no HTTP port, or not yet.
+    http: Option<Changing>,
     memory: Option<memory::Watch>,
     // Dropped, it ends.
     fetching: Option<watch::Sender<()>>,
@@ -77,10 +83,12 @@ impl Running {
             runtime,
             methods,
             program,
-            state: Mutex::new(State {
+            changing: Mutex::new(()),
+            state: RwLock::new(State {
                 effective,
                 known,
                 listeners: Vec::new(),
+                http: None,
                 memory: None,
                 fetching: None,
             }),
@@ -92,7 +100,7 @@ impl Running {
     /// # Errors
     /// An address that cannot be listened on; threads that cannot be made.
     pub fn open(&self, listeners: Vec<(Bound, Arc<Entrance>)>) -> Result<(), ServeError> {
-        let mut state = self.state.lock();
+        let mut state = self.state.write();
         let state = &mut *state;
         let configured = state.effective.config.listeners.iter();
         for (listener, (socket, entrance)) in configured.zip(listeners) {
@@ -108,25 +116,57 @@ impl Running {
 
     /// Where it listens, in the order of its listeners.
     pub fn addresses(&self) -> Vec<Address> {
-        let state = self.state.lock();
+        let state = self.state.read();
         let listeners = state.listeners.iter();
         listeners.map(|listener| listener.address.clone()).collect()
     }
 
     /// Of each listener.
     pub fn entrances(&self) -> Vec<Arc<Entrance>> {
-        let state = self.state.lock();
+        let state = self.state.read();
         state.listeners.iter().map(OpenListener::entrance).collect()
+    }
+
+    /// As the HTTP port tells of them.
+    pub fn listed(&self) -> Vec<Listed> {
+        let state = self.state.read();
+        let listeners = state.listeners.iter();
+        listeners
+            .map(|listener| Listed {
+                address: listener.address.clone(),
+                protocol: listener.configured.protocol,
+                entrance: listener.entrance(),
+            })
+            .collect()
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub fn logbook(&self) -> Option<&Arc<Logbook>> {
+        self.program.logbook.as_ref()
+    }
+
+    /// The HTTP port is there from now on.
+    pub fn set_http(&self, http: Changing) {
+        self.state.write().http = Some(http);
+    }
+
+    /// By which clients of MQTT come in at the HTTP port, if there is one.
+    pub fn workbench(&self) -> Option<Arc<Entrance>> {
+        let state = self.state.read();
+        state.http.as_ref().map(|http| http.workbench.clone())
     }
 
     /// All values that hold, without what may be secret.
     pub fn settings(&self) -> Vec<Setting> {
-        self.state.lock().effective.settings()
+        self.state.read().effective.settings()
     }
 
     /// The files of sockets go before anybody else can want the paths.
     pub fn close_listeners(&self) {
-        self.state.lock().listeners.clear();
+        self.state.write().listeners.clear();
     }
 
     pub fn systemd(&self) -> Option<Systemd> {
@@ -151,7 +191,7 @@ impl Running {
         }
         let effective = match &self.program.load {
             Some(load) => load().map_err(ReloadError::from),
-            None => Ok(self.state.lock().effective.clone()),
+            None => Ok(self.state.read().effective.clone()),
         };
         let reloaded = effective.and_then(|effective| self.take(effective));
         log(&reloaded);
@@ -172,8 +212,8 @@ impl Running {
     }
 
     fn take(&self, mut effective: Effective) -> Result<Reloaded, ReloadError> {
-        let mut state = self.state.lock();
-        let state = &mut *state;
+        let _changing = self.changing.lock();
+        let state = self.state.read();
         let changes = state.effective.changes(&effective).into_iter();
         let (needs_restart, changed) =
             changes.partition(|change| change.applies() == Applies::Restart);
@@ -190,12 +230,28 @@ impl Running {
             true => self.prepare_listeners(config, &known, &state.listeners, &mut problems),
             false => Vec::new(),
         };
+        let http = match (&state.http, problems.is_empty()) {
+            (Some(http), true) => match http.read_again(config, &known) {
+                Ok(changed) => Some(changed),
+                Err(problem) => {
+                    problems.push(problem);
+                    None
+                }
+            },
+            _ => None,
+        };
+        drop(state);
         if !problems.is_empty() {
             return Err(ReloadError { problems });
         }
 
         self.change_core(config, &known);
         known.log(true);
+        let mut state = self.state.write();
+        let state = &mut *state;
+        if let (Some(http), Some(changed)) = (&mut state.http, http) {
+            http.take(changed, config);
+        }
         let mut before: Vec<_> = std::mem::take(&mut state.listeners)
             .into_iter()
             .map(Some)
@@ -355,6 +411,7 @@ fn keep_until_restart(config: &mut Config, before: &Config) {
     store.free_bytes_min = stored.free_bytes_min;
     store.log_bytes_max = stored.log_bytes_max;
     config.limits.match_cache_bytes_max = before.limits.match_cache_bytes_max;
+    config.http.clone_from(&before.http);
     config.log.format = before.log.format;
 }
 

@@ -64,10 +64,11 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
     // 3 at the top, 26 of a listener, 33 of authentication, 3 of access, 5 of the store, 35 limits,
-    // 10 of sessions, 3 + 24 of queues, 2 of the log, 2 + 24 of a queue, 3 of its member.
+    // 10 of sessions, 3 + 24 of queues, 5 of the HTTP port, 2 of the log, 2 + 24 of a queue, 3 of its
+    // member.
     assert_eq!(
         objects.len(),
-        3 + 26 + 33 + 3 + 5 + 35 + 10 + 27 + 2 + 26 + 3
+        3 + 26 + 33 + 3 + 5 + 35 + 10 + 27 + 2 + 26 + 5 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -288,6 +289,13 @@ max_message_bytes = 30
 overflow = "dead-letter-oldest"
 trace_events_max = 31
 durability = "flushed"
+
+[http]
+address = "127.0.0.1:9"
+tls_certificate = "http.pem"
+tls_key = "http.key"
+open_metrics = true
+login_expiry_secs = 72
 
 [log]
 level = "trace"
@@ -536,6 +544,16 @@ fn each_option_sets_its_field() {
                 ..default
             },
         ],
+        http: PortSettings {
+            address: Some("127.0.0.1:9".parse().unwrap()),
+            tls: TlsSettings {
+                certificate: Some("http.pem".into()),
+                key: Some("http.key".into()),
+                ..TlsSettings::default()
+            },
+            open_metrics: true,
+            login_expiry: secs(72),
+        },
         log: LogSettings {
             level: LogLevel::Trace,
             format: LogFormat::Json,
@@ -1236,4 +1254,32 @@ fn what_is_wrong_with_given_settings_is_said_as_of_a_file() {
     );
     let named = given(r#"{"name": "b"}"#, &QueueSettings::default());
     assert!(named.unwrap_err().starts_with("name: "));
+}
+
+#[test]
+fn the_http_port_may_be_off_and_is_for_nobody_unasked_on_other_machines() {
+    let off = file("[http]\naddress = 'off'").unwrap();
+    assert_eq!(off.config.http.address, None);
+    for (text, said) in [
+        (
+            "[http]\naddress = 'here'",
+            "http.address: must be an IP address and a port",
+        ),
+        (
+            "[http]\naddress = '0.0.0.0:80'",
+            "http.address: other machines reach 0.0.0.0:80",
+        ),
+        (
+            "[http]\ntls_key = 'k'",
+            "http.tls_key: needs tls_certificate",
+        ),
+        (
+            "[http]\ntls_certificate = 'c'",
+            "http.tls_certificate: needs tls_key",
+        ),
+    ] {
+        let error = file(text).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    file("allow_anonymous = false\n[http]\naddress = '0.0.0.0:80'").unwrap();
 }

@@ -48,6 +48,7 @@ impl Program {
                 command.env_remove(name);
             }
         }
+        command.env("ROTAMQ_HTTP__ADDRESS", "off");
         for (section, key, value) in &self.options {
             let name = format!("ROTAMQ_{section}__{key}").to_uppercase();
             command.env(name, value);

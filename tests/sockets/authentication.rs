@@ -44,6 +44,7 @@ impl Conversation for Count {
 
 fn broker() -> rotamq::Broker {
     let mut config = Config::default();
+    config.http.address = None;
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
     config.store.ephemeral = true;
     config.allow_anonymous = false;
@@ -174,6 +175,7 @@ impl Conversation for Faulty {
 #[test]
 fn a_panic_closes_the_connection_that_it_happens_on() {
     let mut config = Config::default();
+    config.http.address = None;
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
     config.store.ephemeral = true;
     config.allow_anonymous = true;

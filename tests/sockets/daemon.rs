@@ -47,6 +47,7 @@ impl Drop for Public {
 fn rotamq_of_root(arguments: &[&str]) -> Command {
     let own = rotamq(arguments);
     let mut command = as_root("env");
+    command.arg("ROTAMQ_HTTP__ADDRESS=off");
     command.arg(own.get_program()).args(own.get_args());
     command
 }

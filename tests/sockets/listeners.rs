@@ -323,6 +323,7 @@ fn each_listener_asks_whom_it_is_to_ask() {
 /// Users of all kinds, and the rules of the matrix.
 fn config(name: &str) -> Config {
     let mut config = Config::default();
+    config.http.address = None;
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
     config.store.ephemeral = true;
     let authentication = &mut config.authentication;
@@ -345,6 +346,7 @@ fn who_could_know_nobody_is_not_asked() {
         (AuthenticatorKind::Http, "http_address"),
     ] {
         let mut config = Config::default();
+        config.http.address = None;
         config.store.ephemeral = true;
         let mut listener = Listener::new("127.0.0.1:0".parse().unwrap());
         listener.authentication = Some(vec![kind]);
@@ -406,6 +408,7 @@ fn mosquittos_clients_are_who_their_certificates_say() {
         .map(|(at, (_, user))| format!("user {user}\ntopic write is/{at}\n"))
         .collect();
     let mut config = Config::default();
+    config.http.address = None;
     config.store.ephemeral = true;
     config.allow_anonymous = false;
     config.access.acl_file = Some(file("openssl.acl", &acl));
@@ -451,6 +454,7 @@ fn mosquittos_clients_are_who_their_certificates_say() {
 #[test]
 fn limits_of_a_listener_are_its_own() {
     let mut config = Config::default();
+    config.http.address = None;
     config.store.ephemeral = true;
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
     let mut narrow = config.listeners[0].clone();
@@ -515,6 +519,7 @@ fn limits_of_a_listener_are_its_own() {
 #[test]
 fn a_mount_point_is_all_that_its_clients_see() {
     let mut config = Config::default();
+    config.http.address = None;
     config.store.ephemeral = true;
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
     let mut mounted = config.listeners[0].clone();

@@ -20,6 +20,7 @@ mod drain;
 mod features;
 #[path = "../hostile.rs"]
 mod hostile;
+mod http;
 mod limits;
 mod listeners;
 mod memory;

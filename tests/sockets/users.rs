@@ -114,6 +114,7 @@ fn the_file_is_read_again_when_the_broker_is_told_to() {
 
 fn broker(passwords: &Path, configure: impl FnOnce(&mut Config)) -> Broker {
     let mut config = Config::default();
+    config.http.address = None;
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
     config.store.ephemeral = true;
     config.authentication.password_file = Some(passwords.into());

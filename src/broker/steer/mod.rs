@@ -15,6 +15,7 @@ use std::fmt;
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 pub(super) use self::moving::Movings;
 pub(super) use self::sys::SysRound;
@@ -175,7 +176,7 @@ impl Request {
 }
 
 /// What is to be moved: everything, if nothing is said.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Moved {
     /// So many at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,7 +214,7 @@ pub struct Queues {
 }
 
 /// A queue in a line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QueueView {
     pub name: String,
     pub configured: Configured,
@@ -236,7 +237,7 @@ pub struct QueueView {
 }
 
 /// Where a queue's settings come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Configured {
     /// The configuration file.
@@ -247,28 +248,32 @@ pub enum Configured {
     OnTheFly,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Shown {
     #[serde(flatten)]
     pub queue: QueueView,
     /// Beside its own name.
     pub filters: Vec<String>,
     /// All keys of a `[[queue]]` and what holds.
+    #[schema(value_type = Object)]
     pub settings: Map<String, Value>,
     /// Those that are not as in `[queues]`.
+    #[schema(value_type = Object)]
     pub differing: Map<String, Value>,
     /// Those that it was given while the broker ran.
+    #[schema(value_type = Object)]
     pub given: Map<String, Value>,
     /// Dead letters that found no room in `$dead/NAME`.
     pub set_aside: usize,
     pub member_list: Vec<MemberView>,
     /// Since it was made, or the broker started.
+    #[schema(value_type = Object)]
     pub totals: Map<String, Value>,
     /// What is being moved out of it at a rate.
     pub moving: Vec<MovingView>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MemberView {
     pub client: String,
     pub connected: bool,
@@ -283,21 +288,22 @@ pub struct MemberView {
     pub resting_ms: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MovingView {
     pub to: String,
     pub rate: u32,
     pub left: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Given {
     pub queue: String,
     /// All that it was given while the broker ran.
+    #[schema(value_type = Object)]
     pub given: Map<String, Value>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Deleted {
     pub deleted: String,
     pub messages: usize,
@@ -305,13 +311,13 @@ pub struct Deleted {
     pub members: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Peeked {
     pub queue: String,
     pub messages: Vec<MessageView>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MessageView {
     pub id: String,
     pub state: MessageState,
@@ -340,7 +346,7 @@ pub struct MessageView {
     pub user_properties: Vec<(String, String)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MessageState {
     Ready,
@@ -348,7 +354,7 @@ pub enum MessageState {
     InFlight,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Purged {
     pub queue: String,
     pub purged: usize,
@@ -356,13 +362,13 @@ pub struct Purged {
     pub left: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Paused {
     pub queue: String,
     pub paused: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MovedTo {
     pub from: String,
     pub to: String,
@@ -375,14 +381,14 @@ pub struct MovedTo {
     pub goes_on: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Traced {
     pub queue: String,
     pub message: String,
     pub events: Vec<EventView>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tailed {
     pub queue: String,
     pub events: Vec<EventView>,
@@ -392,7 +398,7 @@ pub struct Tailed {
     pub missed: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     pub number: u64,
     pub at_ms: u64,

@@ -756,6 +756,7 @@ mod tests {
         change(&mut config);
         config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
         config.store.ephemeral = true;
+        config.http.address = None;
         Broker::start(config).unwrap()
     }
 

@@ -502,7 +502,7 @@ fn backup(dest: &Path, settings: &StoreSettings) -> Outcome {
     let copied = match ask(&data, &Request::Backup { to: to.clone() }) {
         Ok(Answer::BackedUp { files, bytes }) => Copied { files, bytes },
         Ok(Answer::Error(error)) => return Err(Failure::new(error)),
-        Ok(_) => return Err(Failure::new("the broker's answer is one to something else")),
+        Ok(_) => return Err(Failure::new("the broker answered something else")),
         Err(AskError::Nobody) => backup_closed(&data, &to, settings)?,
         Err(error) => return Err(Failure::new(format!("{}: {error}", data.display()))),
     };

@@ -75,7 +75,12 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(len) => upgrade(&bytes[..len], settings).map(|upgrade| (upgrade, len)),
         Err(refusal) => Err(refusal),
     };
-    let (Upgrade { answer, of_browser }, len) = match answered {
+    let (
+        Upgrade {
+            answer, of_browser, ..
+        },
+        len,
+    ) = match answered {
         Ok(granted) => granted,
         Err(refusal) => {
             refuse(&mut stream, refusal.answer().as_bytes()).await;

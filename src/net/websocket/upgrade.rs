@@ -20,6 +20,10 @@ const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 pub struct Upgrade {
     /// The answer, to be sent before the first frame.
     pub answer: String,
+    /// Of the answer: what proves that the key was read (RFC 6455, 4.2.2).
+    pub accept: String,
+    /// Of the answer: what is spoken from then on.
+    pub subprotocol: &'static str,
     /// A page in a browser asks: it has named its origin.
     pub of_browser: bool,
 }
@@ -103,8 +107,27 @@ pub fn upgrade(head: &[u8], settings: &WebSocketSettings) -> Result<Upgrade, Ref
         }
         _ => return Err(Refusal::no_http()),
     }
-    let asked = Asked(request.headers);
     let is_get = request.method == Some("GET") && request.version == Some(1);
+    grant(
+        is_get,
+        request.path.unwrap_or_default(),
+        request.headers,
+        settings,
+    )
+}
+
+/// The same of a request that somebody else has read. `is_get`: by GET of
+/// HTTP/1.1; `target`: its path, and what follows.
+///
+/// # Errors
+/// Those of [`upgrade`].
+pub fn grant(
+    is_get: bool,
+    target: &str,
+    headers: &[httparse::Header<'_>],
+    settings: &WebSocketSettings,
+) -> Result<Upgrade, Refusal> {
+    let asked = Asked(headers);
     if !is_get || !asked.lists("Upgrade", "websocket") || !asked.lists("Connection", "Upgrade") {
         let at = match settings.path.as_str() {
             "" => "any path",
@@ -114,7 +137,6 @@ pub fn upgrade(head: &[u8], settings: &WebSocketSettings) -> Result<Upgrade, Ref
             "this is an MQTT broker: connect by WebSocket, at {at}, with the subprotocol mqtt"
         )));
     }
-    let target = request.path.unwrap_or_default();
     let path = target.split(['?', '#']).next().unwrap_or_default();
     if !settings.path.is_empty() && path != settings.path {
         return Err(Refusal::new(
@@ -157,6 +179,8 @@ pub fn upgrade(head: &[u8], settings: &WebSocketSettings) -> Result<Upgrade, Ref
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
         ),
+        accept,
+        subprotocol,
         of_browser: origin.is_some(),
     })
 }

@@ -1,5 +1,6 @@
 //! Clients of several libraries behind one face, so that a case is told once.
 
+pub mod http;
 mod mosquitto;
 mod rumqtt;
 mod rumqtt5;
@@ -388,6 +389,7 @@ pub fn broker_with(change: impl FnOnce(&mut Config)) -> Broker {
     let mut config = Config::default();
     config.listeners[0].address = "127.0.0.1:0".parse().unwrap();
     config.store.ephemeral = true;
+    config.http.address = None;
     change(&mut config);
     Broker::start(config).unwrap()
 }

@@ -1,0 +1,77 @@
+//! The HTTP port, for those who run the broker: dashboard, API, metrics.
+//!
+//! Owns the port, who may use it, and how answers look. What is shown and done
+//! is the core's: handlers ask [`Shared`], and know nothing that it does not.
+
+mod api;
+mod guard;
+mod health;
+mod page;
+mod problem;
+mod server;
+mod users;
+mod workbench;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::authentication::Bans;
+use crate::config::{Address, Listener, Protocol, ReloadError, Reloaded, Setting};
+use crate::logbook::Logbook;
+use crate::message::Time;
+use crate::net::{Entrance, Shared, Tls};
+
+pub(crate) use server::Port;
+pub(crate) use users::Users;
+
+/// Below which all of the API is.
+const API: &str = "/api/v1";
+
+/// What all handlers share.
+pub(crate) struct State {
+    pub shared: Arc<Shared>,
+    /// `None`: what is said here can be read on the way.
+    pub tls: Option<Arc<Tls>>,
+    pub users: Arc<Users>,
+    /// Addresses of which too many logins have failed.
+    pub bans: Arc<Bans>,
+    pub operations: Arc<dyn Operations>,
+    pub started: Time,
+}
+
+/// What whoever has started the broker can do, and the core cannot.
+pub(crate) trait Operations: Send + Sync {
+    /// Reads the configuration again. Not to be called from an async task.
+    ///
+    /// # Errors
+    /// All that is wrong: then nothing is changed.
+    fn reload(&self) -> Result<Reloaded, ReloadError>;
+
+    /// All values that hold, without what may be secret.
+    fn settings(&self) -> Vec<Setting>;
+
+    /// The log; `None`: it is that of the program that the broker is within.
+    fn logbook(&self) -> Option<&Arc<Logbook>>;
+
+    /// The listeners of MQTT.
+    fn listeners(&self) -> Vec<Listed>;
+
+    /// By which clients of MQTT come in at `/mqtt`; `None`: not yet.
+    fn workbench(&self) -> Option<Arc<Entrance>>;
+}
+
+/// A listener, as the API tells of it.
+pub(crate) struct Listed {
+    /// With the port that a port of 0 has become.
+    pub address: Address,
+    pub protocol: Protocol,
+    pub entrance: Arc<Entrance>,
+}
+
+/// What clients of MQTT find at `/mqtt`: a listener by WebSocket with nothing of
+/// its own. TLS is the port's.
+pub(crate) fn workbench(address: SocketAddr) -> Listener {
+    let mut listener = Listener::new(address.into());
+    listener.protocol = Protocol::WebSocket;
+    listener
+}
