@@ -291,6 +291,9 @@ impl Table {
 impl Change {
     /// When it holds.
     pub fn applies(&self) -> Applies {
+        if self.before.is_object() && self.after.is_null() {
+            return Applies::AtOnce; // What is gone is gone for all.
+        }
         // What stands in brackets is a name, which may have dots.
         let mut key = String::new();
         let mut depth = 0;
@@ -373,7 +376,7 @@ mod tests {
             ("queue[b] is new", at_once),
             ("queue[a/#].ttl_secs: 9, and was 0", at_once),
             ("queue[a/#].member[x.*].prefetch: 2, and was 1", at_once),
-            ("listener[127.0.0.1:1] is gone", new),
+            ("listener[127.0.0.1:1] is gone", at_once),
         ];
         let expected = expected.map(|(text, applies)| (text.to_owned(), applies));
         assert_eq!(told, expected);

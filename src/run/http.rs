@@ -26,7 +26,7 @@ pub(super) struct Http {
 
 /// What of it is read again while it is used.
 #[derive(Clone)]
-pub(super) struct Changing {
+pub(crate) struct Changing {
     address: SocketAddr,
     tls: Option<Arc<Tls>>,
     pub workbench: Arc<Entrance>,
@@ -61,7 +61,7 @@ impl Changing {
 }
 
 /// What was read again.
-pub(super) struct Changed {
+pub(crate) struct Changed {
     tls: Option<Tls>,
     entrance: Entrance,
 }

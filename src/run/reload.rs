@@ -66,7 +66,7 @@ struct State {
 enum Prepared {
     /// It is there, at this place of the old ones.
     Kept(usize, Arc<Entrance>),
-    New(Opening),
+    New(Box<Opening>),
 }
 
 impl Running {
@@ -348,7 +348,7 @@ impl Running {
             format!("cannot listen on {address}: {error}{hint}")
         })?;
         let opening = self.prepare(socket, listener, Arc::new(entrance))?;
-        Ok(Prepared::New(opening))
+        Ok(Prepared::New(Box::new(opening)))
     }
 
     fn prepare(

@@ -23,6 +23,7 @@ mod hostile;
 mod http;
 mod limits;
 mod listeners;
+mod log;
 mod memory;
 mod mqtt5;
 mod process;

@@ -4,14 +4,16 @@
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
-use rotamq::config::{Config, Listener};
+use rotamq::config::{Config, Listener, PortSettings, QueueSettings, StoreSettings};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::clients::{Options, PAHO, PAHO_5, broker_with};
+use crate::clients::http::Http;
+use crate::clients::{Extra, Options, PAHO, PAHO_5, Version, broker_with};
 use crate::process::{Program, free_port, output, rotamq};
+use crate::raw::{self, Raw};
 use crate::wait::until;
 
 /// A broker with a data folder and a configuration file of its own.
@@ -96,7 +98,7 @@ fn a_listener_comes_and_goes_and_who_came_by_another_one_stays() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(
         said,
-        format!("listener[127.0.0.1:{second}] is gone (for new connections)\n")
+        format!("listener[127.0.0.1:{second}] is gone (at once)\n")
     );
     // Administrative action; 3.1.1 has no word for it.
     let reasons = gone.each_mut().map(|client| client.closed().reason);
@@ -202,73 +204,96 @@ fn limits_hold_at_once_or_for_who_connects_then() {
     assert_ne!(unlike.packet_bytes_max, Some(1000));
     // What it has agreed on stays; topics are everybody's.
     before.publish("a/b", &[b'x'; 5000], 1, false);
-    let mut other = PAHO_5.connect(address, "other");
-    _ = other.publish_with("a/b/c", b"", 1, false, &Default::default());
-    assert_eq!(other.closed().reason, Some(0x90));
+    let mut deep = Raw::connect(address, Version::V311, "deep");
+    deep.send(&raw::publish("a/b/c", b"", 0, 0));
+    assert_eq!(deep.read(), None);
     broker.reloaded(&text(""));
     before.publish("a/b/c", b"", 1, false);
 }
 
 #[test]
 fn queues_that_are_there_get_what_their_table_says_now() {
-    let text = |queues: &str| format!("[[listener]]\naddress = '127.0.0.1:0'\n{queues}");
-    let broker = Configured::start("queues", &text("[[queue]]\nname = 'kept'\n"));
-    let address = broker.program.address;
-    let port = address.port().to_string();
-    let shown = |queue: &str| -> Value {
-        let output = output(&["queue", "show", queue, "-p", &port, "--json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    let queue = |name: &str| QueueSettings {
+        name: name.to_owned(),
+        ..QueueSettings::default()
     };
+    let config = |queues: &[QueueSettings]| Config {
+        listeners: vec![Listener::new("127.0.0.1:0".parse().unwrap())],
+        http: PortSettings {
+            address: "127.0.0.1:0".parse().ok(),
+            ..Config::default().http
+        },
+        store: StoreSettings {
+            ephemeral: true,
+            ..StoreSettings::default()
+        },
+        queue: queues.to_vec(),
+        ..Config::default()
+    };
+    let broker = broker_with(|own| *own = config(&[queue("kept")]));
+    let (address, http) = (broker.address(), Http::of(&broker));
+    let shown = |queue: &str| http.get(&format!("/api/v1/queues/{queue}")).ok();
+    let setting = |queue: &str, key: &str| shown(queue)["settings"][key].clone();
     PAHO.publish(address, "$queue/jobs", "1", 1, false);
     PAHO_5.publish(address, "$queue/jobs", "2", 1, false);
     let mut worker = PAHO_5.open(Options::clean(address, "worker").manual());
     assert_eq!(worker.subscribe(&["$queue/jobs"], 1), [1]);
     let first = [worker.receive(), worker.receive()];
 
-    broker.reloaded(&text(
-        "[queues]\nmax_deliveries = 3\n[[queue]]\nname = 'jobs'\nprefetch = 1\nmax_messages = 3\n\
-         filters = ['orders/#']\n[[queue]]\nname = 'new/one'\n",
-    ));
-    // It holds for who is a member, and feeds from the new filter.
+    let mut changed = config(&[
+        queue("kept"),
+        QueueSettings {
+            prefetch: 1,
+            messages_max: 3,
+            filters: vec!["orders/#".to_owned()],
+            ..queue("jobs")
+        },
+        queue("new"),
+    ]);
+    changed.queues.default.deliveries_max = 3;
+    let reloaded = broker.reload_with(changed).unwrap();
+    let keys: Vec<_> = reloaded.changed.iter().map(|change| &*change.key).collect();
+    assert_eq!(keys, ["queues.max_deliveries", "queue[jobs]", "queue[new]"]);
+    // It holds for who is a member, and the new filter feeds it.
     PAHO.publish(address, "orders/3", "3", 1, false);
     let mut full = PAHO_5.connect(address, "full");
-    let reason = full.publish_with("$queue/jobs", b"4", 1, false, &Default::default());
+    let reason = full.publish_with("$queue/jobs", b"4", 1, false, &Extra::default());
     assert_eq!(reason, 0x97, "it has max_messages");
     worker.acknowledge(&first[0]);
     worker.acknowledge(&first[1]);
     assert_eq!(worker.receive().text(), "3");
-    let settings = |queue: &str, key: &str| shown(queue)["settings"][key].clone();
-    assert_eq!(settings("jobs", "prefetch"), 1);
-    assert_eq!(settings("kept", "max_deliveries"), 3);
-    assert!(!shown("new/one").is_null());
+    assert_eq!(setting("jobs", "prefetch"), 1);
+    assert_eq!(shown("jobs")["configured"], "file");
+    assert_eq!(shown("new")["ready"], 0);
 
-    broker.reloaded(&text(""));
-    assert_eq!(settings("jobs", "prefetch"), 16);
+    // What it was given while the broker ran stays on top.
+    http.patch("/api/v1/queues/jobs", &json!({"settings": {"ttl_secs": 9}}))
+        .ok();
+    broker.reload_with(config(&[])).unwrap();
+    assert_eq!(
+        [setting("jobs", "prefetch"), setting("jobs", "ttl_secs")],
+        [16, 9]
+    );
+    assert_eq!(shown("kept")["configured"], "on-the-fly");
     PAHO.publish(address, "orders/5", "5", 1, false);
-    assert_eq!(shown("jobs")["ready"], 0, "that filter feeds it no more");
+    assert_eq!(shown("jobs")["enqueued"], 3, "that filter feeds it no more");
 }
 
 /// Within another program: the same by a call.
 #[test]
 fn an_embedded_broker_is_given_another_configuration() {
-    let with = |change: fn(&mut Config)| {
-        let mut config = Config::default();
-        config.listeners = ["127.0.0.1:0", "127.0.0.1:0"]
-            .map(|address| Listener::new(address.parse().unwrap()))
-            .into();
-        config.store.ephemeral = true;
-        change(&mut config);
-        config
-    };
-    let broker = broker_with(|config| *config = with(|_| ()));
+    let any = || Listener::new("127.0.0.1:0".parse().unwrap());
+    let mut fewer = Config::default();
+    let broker = broker_with(|config| {
+        config.listeners = vec![any(), any()];
+        fewer = config.clone();
+    });
     let [one, other] = [0, 1].map(|index| crate::tls::tcp(&broker, index));
     let mut kept = PAHO_5.connect(one, "kept");
     let mut named = PAHO_5.open(Options::persistent(other, "named"));
-    let fewer = with(|config| {
-        config.listeners.pop();
-        config.limits.sessions_max = 2;
-        config.threads = 5;
-    });
+    fewer.listeners.pop();
+    fewer.limits.sessions_max = 2;
+    fewer.threads = 5;
     let reloaded = broker.reload_with(fewer.clone()).unwrap();
     let keys = |changes: &[rotamq::config::Change]| {
         let keys = changes.iter().map(|change| change.key.clone());
@@ -312,9 +337,7 @@ fn an_embedded_broker_is_given_another_configuration() {
 #[test]
 fn who_asks_a_broker_that_is_not_there_is_told_so() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reload-nobody");
-    let output = Command::from(rotamq(&["reload", "--data", folder.to_str().unwrap()]))
-        .output()
-        .unwrap();
+    let output = output(&["reload", "--data", folder.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("no broker runs on the data folder"), "{said}");
