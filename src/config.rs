@@ -48,6 +48,7 @@ pub struct Config {
     pub queues: QueuesSettings,
     /// Settings by queue name, the first that fits counts.
     pub queue: Vec<QueueSettings>,
+    pub sys: SysSettings,
     pub http: PortSettings,
     pub log: LogSettings,
 }
@@ -681,6 +682,13 @@ pub enum Undecided {
     Redeliver,
 }
 
+/// What the broker says of itself below `$SYS`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SysSettings {
+    /// How often it says what has changed; zero: never.
+    pub interval: Duration,
+}
+
 /// The HTTP port, for those who run the broker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PortSettings {
@@ -690,6 +698,8 @@ pub struct PortSettings {
     pub tls: TlsSettings,
     /// Whether `/metrics` needs no login.
     pub open_metrics: bool,
+    /// Queues that `/metrics` lists by name.
+    pub metrics_queues_max: usize,
     /// How long a browser stays logged in in which nobody does anything.
     pub login_expiry: Duration,
 }
@@ -811,10 +821,14 @@ impl Default for Config {
                 default: QueueSettings::default(),
             },
             queue: Vec::new(),
+            sys: SysSettings {
+                interval: Duration::from_secs(10),
+            },
             http: PortSettings {
                 address: Some(SocketAddr::from(([127, 0, 0, 1], 18080))),
                 tls: TlsSettings::default(),
                 open_metrics: false,
+                metrics_queues_max: 1000,
                 login_expiry: DAY / 2,
             },
             log: LogSettings {

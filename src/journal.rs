@@ -5,6 +5,8 @@
 //! changed is still held, and gets a [`Receipt`]. What the bytes in a row or
 //! under a key mean is not known here, and nothing is kept.
 
+use std::num::NonZeroU64;
+
 use crate::config::Durability;
 
 /// A list of rows in the store: those of a session, of a queue or of a share
@@ -29,30 +31,40 @@ pub mod tag {
 
 /// When a change is stored: the number of its batch, and whether that has to
 /// be synced or only handed to the system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Receipt(u64);
+// Batch 0 stands for nothing, and there is 2 more in it than number and last bit
+// make: so an `Option` of it takes no more room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Receipt(NonZeroU64);
 
 impl Receipt {
     /// Nothing has to be stored.
-    pub const NONE: Receipt = Receipt(0);
+    pub const NONE: Receipt = Receipt(NonZeroU64::MIN.saturating_add(1));
 
     /// Batches are numbered from 1.
     pub fn new(batch: u64, durability: Durability) -> Receipt {
-        Receipt(batch << 1 | u64::from(durability == Durability::Synced))
+        let number = batch << 1 | u64::from(durability == Durability::Synced);
+        Receipt(Receipt::NONE.0.saturating_add(number))
     }
 
     pub fn batch(self) -> u64 {
-        self.0 >> 1
+        (self.0.get() >> 1) - 1
     }
 
     pub fn is_synced(self) -> bool {
-        self.0 & 1 == 1
+        self.0.get() & 1 == 1
     }
 
     /// For what waits for both: the later batch, and the stronger demand.
     #[must_use]
     pub fn and(self, other: Receipt) -> Receipt {
-        Receipt(self.0.max(other.0) | (self.0 | other.0) & 1)
+        let synced = u64::from(self.is_synced() || other.is_synced());
+        Receipt(self.0.max(other.0) | synced)
+    }
+}
+
+impl Default for Receipt {
+    fn default() -> Receipt {
+        Receipt::NONE
     }
 }
 

@@ -24,7 +24,8 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], [`mount`], `pattern`, `slots`, `versions`, `bucket`, `base64`, `process` | the nouns, the forms and the table that all use |
+//! | [`topic`], [`message`], [`mount`], [`origin`], `pattern`, `slots`, `versions`, `bucket`, `base64`, `process` | the nouns, the forms and the table that all use |
+//! | [`tally`] | what is counted of every packet |
 //!
 //! # Invariants
 //!
@@ -55,6 +56,7 @@ pub mod logbook;
 pub mod message;
 pub mod mount;
 pub mod net;
+pub mod origin;
 mod pattern;
 mod process;
 pub mod protocol;
@@ -64,6 +66,7 @@ pub mod run;
 pub mod session;
 mod slots;
 pub mod store;
+pub mod tally;
 pub mod topic;
 mod versions;
 

@@ -160,6 +160,7 @@ impl Broker {
             core.welcome_back(now, clock.now());
             tracing::info!("restored: {restored}");
         }
+        core.begin_sys(clock.now());
         core.set_authentication_methods(known.methods(&methods));
         let threads = runtime.metrics().num_workers();
         let bans = Bans::new(config.authentication.ban.clone());

@@ -77,6 +77,33 @@ impl<T: Slotted> Slots<T> {
         value
     }
 
+    /// Shows the values in `count` slots from `from` on, each with its lock held;
+    /// which slot comes next, if there is one.
+    pub fn visit(&self, from: usize, count: usize, mut see: impl FnMut(&T)) -> Option<usize> {
+        let slots = self.slots.count();
+        let end = from.saturating_add(count).min(slots);
+        for slot in from..end {
+            let entry = self.slots.get(slot).map(|slot| slot.lock());
+            // One that is being made is not there yet.
+            if let Some(value) = entry.as_ref().and_then(|slot| slot.value.as_ref()) {
+                see(value);
+            }
+        }
+        (end < slots).then_some(end)
+    }
+
+    /// One more than the last slot that was ever used.
+    pub fn end(&self) -> u32 {
+        self.slots.count() as u32 // see `insert`
+    }
+
+    /// The value in that slot, whichever it is, locked; and its place.
+    pub fn lock_slot(&self, slot: u32) -> Option<(Place, Locked<'_, T>)> {
+        let entry = self.slots.get(slot as usize)?.lock();
+        let generation = entry.generation;
+        (entry.value.is_some()).then_some((Place { slot, generation }, Locked { slot: entry }))
+    }
+
     /// The places of all values there are at some moment during the call.
     pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
         self.slots.iter().filter_map(|(slot, entry)| {

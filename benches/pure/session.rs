@@ -114,7 +114,7 @@ pub fn all(criterion: &mut Criterion) {
     let client = || Client::new(PLAIN);
     bench(&mut group, "receive-release-1/qos2", 1, client, |client| {
         let journal = &mut client.effects.journal;
-        let received = client.session.receive(black_box(PacketId::MAX), journal);
+        let received = (client.session).receive(black_box(PacketId::MAX), Time::ZERO, journal);
         assert_eq!(received, Ok(true));
         assert!(client.session.release(black_box(PacketId::MAX), journal));
     });
@@ -237,7 +237,7 @@ impl Client {
         let journal = &mut self.effects.journal;
         let answered = match self.case.qos {
             Qos::ExactlyOnce => {
-                let answered = self.session.received(id, false, journal);
+                let answered = self.session.received(id, false, Time::ZERO, journal);
                 self.session.complete(id, journal);
                 answered
             }

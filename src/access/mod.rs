@@ -3,6 +3,7 @@
 //! Owns which rules are in force, and since when. Decides only; what a refusal
 //! means for a client is `broker`'s, and who somebody is, `authentication`'s.
 
+pub mod explain;
 mod own;
 pub mod rules;
 
@@ -120,6 +121,11 @@ impl Access {
     /// Whether anything is said of what a client may do.
     pub fn binds(&self, who: Client<'_>) -> bool {
         who.own.is_some() || self.policy.read().rules.is_some()
+    }
+
+    /// How subscriptions are asked for of which a part may be read.
+    pub fn strictness(&self) -> Strictness {
+        self.policy.read().strictness
     }
 
     /// Whether clients may come with rights of their own.

@@ -4,8 +4,12 @@
 //! is the core's: handlers ask [`Shared`], and know nothing that it does not.
 
 mod api;
+mod assets;
+mod events;
 mod guard;
 mod health;
+mod history;
+mod metrics;
 mod page;
 mod problem;
 mod server;
@@ -15,12 +19,17 @@ mod workbench;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::authentication::Bans;
-use crate::config::{Address, Listener, Protocol, ReloadError, Reloaded, Setting};
+use crate::authentication::{Bans, PasswordFile};
+use crate::config::{AccessSettings, Address, Listener, Protocol, ReloadError, Reloaded, Setting};
+use crate::journal::Receipt;
 use crate::logbook::Logbook;
 use crate::message::Time;
 use crate::net::{Entrance, Shared, Tls};
 
+pub(crate) use events::Events;
+pub(crate) use history::History;
+pub(crate) use metrics::Metrics;
+use problem::Problem;
 pub(crate) use server::Port;
 pub(crate) use users::Users;
 
@@ -37,6 +46,20 @@ pub(crate) struct State {
     pub bans: Arc<Bans>,
     pub operations: Arc<dyn Operations>,
     pub started: Time,
+    pub metrics: Metrics,
+    pub history: History,
+    pub events: Events,
+}
+
+impl State {
+    /// Waits until what was done is stored: only then it is answered.
+    ///
+    /// # Errors
+    /// It never will be: the disk has failed.
+    async fn stored(&self, receipt: Receipt) -> Result<(), Problem> {
+        let stored = self.shared.stored(receipt).await;
+        stored.map_err(|failed| Problem::unavailable(format!("it is not stored: {failed}")))
+    }
 }
 
 /// What whoever has started the broker can do, and the core cannot.
@@ -58,6 +81,16 @@ pub(crate) trait Operations: Send + Sync {
 
     /// By which clients of MQTT come in at `/mqtt`; `None`: not yet.
     fn workbench(&self) -> Option<Arc<Entrance>>;
+
+    /// Who may do what among clients of MQTT.
+    fn admitted(&self) -> Admitted;
+}
+
+/// Where it is said who may do what among clients of MQTT.
+pub(crate) struct Admitted {
+    pub access: AccessSettings,
+    pub allow_anonymous: bool,
+    pub passwords: Option<Arc<PasswordFile>>,
 }
 
 /// A listener, as the API tells of it.

@@ -1,6 +1,8 @@
 //! What handlers read of a request, with problems as everywhere else; and how
 //! lists are told, a page at a time.
 
+use std::str::FromStr;
+
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
+use crate::broker::look::Paged;
 
 const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
@@ -39,6 +42,20 @@ impl Page {
     pub fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }
+
+    /// Where it begins, of a list that tells that as it is written.
+    ///
+    /// # Errors
+    /// It is no `next` of that list.
+    pub fn after_parsed<P: FromStr>(&self) -> Result<Option<P>, Problem> {
+        let parse = |after: &str| after.parse().map_err(|_| Page::wrong_after(after));
+        self.after().map(parse).transpose()
+    }
+
+    pub fn wrong_after(after: &str) -> Problem {
+        let why = format!("after is what a page before had as next, and not {after:?}");
+        Problem::invalid(why)
+    }
 }
 
 /// A page of a list.
@@ -47,6 +64,15 @@ pub(crate) struct Listed<T> {
     pub items: Vec<T>,
     /// What to give as `after` for the page behind it; null: it is the last.
     pub next: Option<String>,
+}
+
+impl<T, P: ToString> From<Paged<T, P>> for Listed<T> {
+    fn from(page: Paged<T, P>) -> Listed<T> {
+        Listed {
+            items: page.items,
+            next: page.next.map(|next| next.to_string()),
+        }
+    }
 }
 
 /// The body, in JSON.

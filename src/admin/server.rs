@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::problem::Problem;
-use super::{State, api, health, workbench};
+use super::{State, api, assets, health, history, metrics, workbench};
 use crate::config::Address;
 use crate::net::{Accepted, Bound, Listening, PeerAddress, Stream};
 
@@ -82,6 +82,7 @@ impl Port {
     /// The system's.
     pub fn listen(self, state: Arc<State>, stopping: watch::Receiver<bool>) -> io::Result<()> {
         let (listening, _, _) = self.bound.listen()?;
+        tokio::spawn(history::keep(state.clone(), stopping.clone()));
         tokio::spawn(accept(listening, state, stopping));
         Ok(())
     }
@@ -91,6 +92,8 @@ impl Port {
 fn router(state: Arc<State>) -> Router {
     Router::new()
         .merge(health::routes())
+        .merge(metrics::routes())
+        .merge(assets::routes())
         .merge(workbench::routes())
         .merge(api::router())
         .fallback(not_found)

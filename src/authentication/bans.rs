@@ -1,11 +1,17 @@
-//! Who has failed, or connected, too often, and is kept out for a while.
+//! Who has failed, or connected, too often, or is banned by a person, and is
+//! kept out for a while.
 //!
 //! Owns tables of a fixed size: under a flood those are forgotten first who did
-//! least, and nothing grows.
+//! least, and nothing grows. Beside them are the names of those that are banned,
+//! as far as they have room there: tables know hashes only. Nothing of it
+//! outlives the broker.
 
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -20,10 +26,92 @@ const FAILURE_SETS: usize = 4096;
 /// Of the table of connections: 256 KiB.
 const CONNECT_SETS: usize = 1024;
 
-/// Failures to say who one is, and the bans that came of them.
+/// Bans whose names are known.
+const NAMED_MAX: usize = 10_000;
+
+/// Who is banned.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Banned {
+    /// An address; of IPv6, all that share its first 64 bits.
+    Address(IpAddr),
+    /// A client identifier; of that user alone, if there is one.
+    Client(Box<str>, Option<Arc<str>>),
+}
+
+impl Banned {
+    /// That address, and those that are banned with it.
+    pub fn address(address: IpAddr) -> Banned {
+        Banned::Address(network_of(address))
+    }
+
+    pub fn client(client: &str) -> Banned {
+        Banned::Client(client.into(), None)
+    }
+}
+
+/// Why somebody is banned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BannedFor {
+    /// Failures to say who it is.
+    Failures,
+    /// It connected too often.
+    Connects,
+    /// A person said so.
+    Request,
+}
+
+/// A ban.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    pub why: BannedFor,
+    pub until: Time,
+}
+
+/// Who is banned, by name.
+#[derive(Default)]
+struct Names(RwLock<BTreeMap<Banned, Ban>>);
+
+impl Names {
+    /// Whether there was room for it.
+    fn insert(&self, whom: Banned, ban: Ban, now: Time) -> bool {
+        let mut names = self.0.write();
+        if names.len() >= NAMED_MAX && !names.contains_key(&whom) {
+            names.retain(|_, ban| now < ban.until);
+            if names.len() >= NAMED_MAX {
+                return false;
+            }
+        }
+        names.insert(whom, ban);
+        true
+    }
+
+    fn has(&self, whom: impl Fn() -> Option<Banned>, now: Time) -> bool {
+        let names = self.0.read();
+        // Nobody is, nearly always.
+        !names.is_empty()
+            && whom().is_some_and(|whom| names.get(&whom).is_some_and(|ban| now < ban.until))
+    }
+
+    fn remove(&self, whom: &Banned, now: Time) -> bool {
+        let ban = self.0.write().remove(whom);
+        ban.is_some_and(|ban| now < ban.until)
+    }
+
+    fn list(&self, after: Option<&Banned>, max: usize, now: Time) -> Vec<(Banned, Ban)> {
+        let names = self.0.read();
+        let first = after.map_or(Unbounded, Excluded);
+        let banned = names.range::<Banned, _>((first, Unbounded));
+        let banned = banned.filter(|(_, ban)| now < ban.until).take(max);
+        banned.map(|(whom, ban)| (whom.clone(), *ban)).collect()
+    }
+}
+
+/// Failures to say who one is, and the bans that came of them; and those that a
+/// person has made.
 pub struct Bans {
     settings: RwLock<BanSettings>,
     table: Table,
+    names: Names,
 }
 
 impl Bans {
@@ -34,6 +122,7 @@ impl Bans {
         Bans {
             settings: RwLock::new(settings),
             table,
+            names: Names::default(),
         }
     }
 
@@ -43,22 +132,58 @@ impl Bans {
         self.settings.write().clone_from(settings);
     }
 
+    /// Keeps somebody out until then; false: too many are.
+    pub fn ban(&self, whom: Banned, until: Time, now: Time) -> bool {
+        let why = BannedFor::Request;
+        self.names.insert(whom, Ban { why, until }, now)
+    }
+
+    /// Lets somebody in again; false: it was not banned.
+    pub fn lift(&self, whom: &Banned, now: Time) -> bool {
+        let key = match whom {
+            Banned::Address(address) => self.table.key_of(address),
+            Banned::Client(client, _) => self.table.key_of(&**client),
+        };
+        let was_counted = self.table.forget(key, now);
+        self.names.remove(whom, now) || was_counted
+    }
+
+    /// Who is banned, so many at most after that one, in their order.
+    pub fn list(&self, after: Option<&Banned>, max: usize, now: Time) -> Vec<(Banned, Ban)> {
+        self.names.list(after, max, now)
+    }
+
     /// Whether a client of that address, if it has one, or identifier is banned.
     pub fn is_banned(&self, address: impl Into<Option<IpAddr>>, client: &str, now: Time) -> bool {
-        let keys = self.keys(address.into(), client).into_iter().flatten();
+        let address = address.into();
+        let keys = self.keys(address, client).into_iter().flatten();
         let mut keys = keys.map(|(key, _)| key);
         keys.any(|key| self.table.is_banned(key, now))
+            || self.names.has(|| address.map(Banned::address), now)
+            || self.names.has(|| Some(Banned::client(client)), now)
     }
 
     /// It has failed; whether it is banned for that from now on.
     pub fn failed(&self, address: impl Into<Option<IpAddr>>, client: &str, now: Time) -> bool {
-        let keys = self.keys(address.into(), client).into_iter().flatten();
+        let address = address.into();
+        let keys = self.keys(address, client);
         let settings = self.settings.read();
         let spans = (settings.within, settings.lasts);
         drop(settings);
-        keys.fold(false, |is_banned, (key, failures_max)| {
-            self.table.count(key, failures_max, spans, now) || is_banned
-        })
+        let [of_address, of_client] = keys.map(|key| {
+            key.is_some_and(|(key, failures_max)| self.table.count(key, failures_max, spans, now))
+        });
+        let ban = Ban {
+            why: BannedFor::Failures,
+            until: now + spans.1,
+        };
+        if let Some(address) = address.filter(|_| of_address) {
+            self.names.insert(Banned::address(address), ban, now);
+        }
+        if of_client {
+            self.names.insert(Banned::client(client), ban, now);
+        }
+        of_address || of_client
     }
 
     /// What stands for the two in the table, where they can be banned, and how
@@ -83,6 +208,7 @@ impl Bans {
 pub struct Flapping {
     settings: RwLock<BanSettings>,
     table: Table,
+    names: Names,
 }
 
 /// Whether a client may connect.
@@ -100,12 +226,37 @@ impl Flapping {
         Flapping {
             settings: RwLock::new(settings.clone()),
             table: Table::new(CONNECT_SETS, key),
+            names: Names::default(),
         }
     }
 
     /// From now on these hold; bans stay.
     pub fn set(&self, settings: &BanSettings) {
         self.settings.write().clone_from(settings);
+    }
+
+    /// Lets a client in again, whoever its users are; false: it was not banned.
+    pub fn lift(&self, client: &str, now: Time) -> bool {
+        let mut was_banned = false;
+        for (whom, _) in self.of_client(client, now) {
+            let Banned::Client(_, user) = &whom else {
+                continue;
+            };
+            self.table.forget(self.table.key_of(&(user, client)), now);
+            was_banned |= self.names.remove(&whom, now);
+        }
+        was_banned
+    }
+
+    fn of_client(&self, client: &str, now: Time) -> Vec<(Banned, Ban)> {
+        let mut banned = self.names.list(None, NAMED_MAX, now);
+        banned.retain(|(whom, _)| matches!(whom, Banned::Client(name, _) if **name == *client));
+        banned
+    }
+
+    /// Who is banned, so many at most after that one, in their order.
+    pub fn list(&self, after: Option<&Banned>, max: usize, now: Time) -> Vec<(Banned, Ban)> {
+        self.names.list(after, max, now)
     }
 
     /// It is known who it is, and it wants to connect.
@@ -121,10 +272,13 @@ impl Flapping {
         if self.table.is_banned(key, now) {
             return Connecting::Banned;
         }
-        match self.table.count(key, connects_max + 1, spans, now) {
-            true => Connecting::OnceTooOften,
-            false => Connecting::Welcome,
+        if !self.table.count(key, connects_max + 1, spans, now) {
+            return Connecting::Welcome;
         }
+        let (why, until) = (BannedFor::Connects, now + spans.1);
+        let whom = Banned::Client(identity.client.as_str().into(), identity.user.clone());
+        self.names.insert(whom, Ban { why, until }, now);
+        Connecting::OnceTooOften
     }
 }
 
@@ -201,6 +355,15 @@ impl Table {
             };
         }
         is_banned
+    }
+
+    /// It did nothing; whether it was banned.
+    fn forget(&self, key: u64, now: Time) -> bool {
+        let mut entries = self.entries.lock();
+        let set = entries.get_mut(self.set_of(key)).unwrap_or_default();
+        let entry = set.iter_mut().find(|entry| entry.of == key);
+        let forgotten = entry.map(std::mem::take);
+        forgotten.is_some_and(|entry| now < entry.until)
     }
 
     fn set_of(&self, key: u64) -> Range<usize> {
@@ -334,6 +497,84 @@ mod tests {
             assert!(!never.failed(banned, "x", now));
         }
         assert!(!never.is_banned(banned, "x", now));
+    }
+
+    /// Of a person, and of failures; each is told, and can be lifted.
+    #[test]
+    fn bans_are_told_by_name_and_can_be_lifted() {
+        let bans = bans(1, 1);
+        let now = Time::ZERO + MINUTE;
+        let (a, b, six) = (ip("192.0.2.1"), ip("192.0.2.2"), ip("2001:db8::7"));
+        assert!(bans.failed(a, "x", now));
+        assert!(bans.ban(Banned::address(six), now + MINUTE, now));
+        assert!(bans.ban(Banned::client("y"), Time::MAX, now));
+        let names = |after: Option<&Banned>, max| {
+            let list = bans.list(after, max, now);
+            list.into_iter()
+                .map(|(whom, ban)| (whom, ban.why))
+                .collect::<Vec<_>>()
+        };
+        let expected = [
+            (Banned::address(a), BannedFor::Failures),
+            (Banned::Address(ip("2001:db8::")), BannedFor::Request),
+            (Banned::client("x"), BannedFor::Failures),
+            (Banned::client("y"), BannedFor::Request),
+        ];
+        assert_eq!(names(None, 9), expected);
+        assert_eq!(names(None, 2), expected[..2]);
+        assert_eq!(names(Some(&expected[1].0), 9), expected[2..]);
+        assert!(bans.is_banned(ip("2001:db8::8"), "z", now));
+        assert!(!bans.is_banned(ip("2001:db8:0:1::8"), "z", now));
+        assert!(!bans.is_banned(six, "z", now + MINUTE));
+        assert!(bans.is_banned(b, "y", now + 1000 * MINUTE));
+        for (whom, _) in &expected {
+            assert!(bans.lift(whom, now), "{whom:?}");
+            assert!(!bans.lift(whom, now), "{whom:?}");
+        }
+        for client in ["x", "y", "z"] {
+            assert!(!bans.is_banned(a, client, now) && !bans.is_banned(six, client, now));
+        }
+        assert_eq!(names(None, 9), []);
+    }
+
+    #[test]
+    fn no_more_names_are_kept_than_there_is_room_for() {
+        let bans = bans(1, 0);
+        let now = Time::ZERO + MINUTE;
+        for number in 0..NAMED_MAX {
+            assert!(bans.ban(Banned::client(&number.to_string()), now + MINUTE, now));
+        }
+        assert!(!bans.ban(Banned::client("x"), now + 9 * MINUTE, now));
+        assert!(
+            bans.ban(Banned::client("7"), now + 9 * MINUTE, now),
+            "it has a place"
+        );
+        // It is banned all the same.
+        assert!(bans.failed(ip("192.0.2.1"), "", now));
+        assert!(bans.is_banned(ip("192.0.2.1"), "", now));
+        let later = now + MINUTE;
+        assert!(bans.ban(Banned::client("x"), later + MINUTE, later));
+        assert_eq!(bans.list(None, 9, later).len(), 2);
+    }
+
+    #[test]
+    fn who_connected_too_often_can_be_let_in_again() {
+        let flapping = flapping(1);
+        let now = Time::ZERO + MINUTE;
+        let clients = [identity(None, "x"), identity(Some("ann"), "x")];
+        for client in &clients {
+            flapping.connects(client, now);
+            assert_eq!(flapping.connects(client, now), Connecting::OnceTooOften);
+        }
+        let listed = flapping.list(None, 9, now);
+        assert_eq!(listed.len(), 2);
+        assert!(listed.iter().all(|(_, ban)| ban.why == BannedFor::Connects));
+        assert!(!flapping.lift("y", now));
+        assert!(flapping.lift("x", now));
+        assert_eq!(flapping.list(None, 9, now), []);
+        for client in &clients {
+            assert_eq!(flapping.connects(client, now), Connecting::Welcome);
+        }
     }
 
     fn flapping(connects_per_client_max: u32) -> Flapping {

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use bans::network_of;
-pub use bans::{Bans, Connecting, Flapping};
+pub use bans::{Ban, Banned, BannedFor, Bans, Connecting, Flapping};
 pub use certificates::Certificates;
 pub use hashing::Hashing;
 pub use method::{Conversation, Method, Step};

@@ -115,6 +115,11 @@ impl Users {
         self.all.is_empty()
     }
 
+    /// Their names, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(|name| &**name)
+    }
+
     /// What is kept of a user's password.
     pub fn get(&self, name: &str) -> Option<&Arc<Stored>> {
         self.by_name.get(name)
@@ -164,6 +169,11 @@ impl PasswordFile {
         let len = users.len();
         *self.users.write() = users;
         Ok(len)
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Those of the file as it was last read.

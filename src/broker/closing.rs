@@ -5,24 +5,25 @@
 
 use super::{Core, Worker};
 use crate::message::Place;
+use crate::origin::ListenerName;
 use crate::session::Close;
 
 /// Who is still to be told.
 pub struct Closing {
     places: Vec<Place>,
     close: Close,
-    // Of which listener; `None`: all.
-    door: Option<u32>,
+    // `None`: whatever they came by.
+    listener: Option<ListenerName>,
 }
 
 impl Core {
-    /// All that are connected now are to be told to end, and why; those of one
-    /// listener alone, if its door's number is given. Their sessions stay.
-    pub fn begin_closing(&self, close: Close, door: Option<u32>) -> Closing {
+    /// All that are connected now are to be told to end, and why; those that came
+    /// by one listener alone, if it is given. Their sessions stay.
+    pub fn begin_closing(&self, close: Close, listener: Option<ListenerName>) -> Closing {
         Closing {
             places: self.sessions.places().collect(),
             close,
-            door,
+            listener,
         }
     }
 
@@ -39,7 +40,13 @@ impl Core {
         {
             let session = self.sessions.lock(place);
             let session = session.filter(|session| {
-                session.is_open() && closing.door.is_none_or(|door| door == session.door)
+                let origin = session
+                    .account()
+                    .and_then(|account| account.origin.as_ref());
+                let came_by = |name: &ListenerName| {
+                    origin.is_some_and(|origin| origin.listener.is_that_of(name))
+                };
+                session.is_open() && closing.listener.as_ref().is_none_or(came_by)
             });
             if let Some(mut session) = session {
                 session.close(closing.close.clone(), &mut worker.effects);

@@ -19,6 +19,7 @@ use crate::config::{Durability, Redirect};
 use crate::journal::{Change, Receipt};
 use crate::message::{ClientId, Identity, SessionId, Time};
 use crate::mount::Mount;
+use crate::origin::Origin;
 use crate::protocol::{Connect, ReasonCode};
 use crate::queue::Gone;
 use crate::router::{NodeId, Receiver};
@@ -42,6 +43,8 @@ pub(super) enum Ending {
     TakenOver { discard: bool },
     /// The client has stayed away for too long, if it still does.
     Expired,
+    /// A person ends the connection; the session stays, if it outlives it.
+    SentAway(Close),
     /// The session is ended whether its client is there or not.
     Ended(Close),
 }
@@ -52,9 +55,11 @@ impl Ending {
         match self {
             Ending::Disconnect | Ending::DisconnectWithWill => Gone::Left,
             Ending::Lost => Gone::Lost,
-            Ending::BrokerStops | Ending::TakenOver { .. } | Ending::Expired | Ending::Ended(_) => {
-                Gone::Taken
-            }
+            Ending::BrokerStops
+            | Ending::TakenOver { .. }
+            | Ending::Expired
+            | Ending::SentAway(_)
+            | Ending::Ended(_) => Gone::Taken,
         }
     }
 }
@@ -146,6 +151,11 @@ impl Core {
             user: who.user.clone(),
             client: match connect.client_id {
                 "" => self.make_up_client_id(), // [MQTT-3.1.3-6]
+                id if id == self.identity.client.as_str() => {
+                    // What it publishes would pass for the broker's own.
+                    let why = "this client identifier is the broker's own";
+                    return Err(Close::new(ReasonCode::ClientIdentifierNotValid, why));
+                }
                 id => ClientId::new(id),
             },
         });
@@ -188,7 +198,6 @@ impl Core {
         if let Some(mut session) = self.session_of(&link) {
             link.is_resuming = session.is_resuming();
             link.is_kept = session.keeping().is_some();
-            session.door = door.number;
             self.hold_until(&mut session, link.session, who.lasts, now);
         }
         Ok(link)
@@ -510,6 +519,22 @@ impl Core {
         number
     }
 
+    /// Where a connection comes from, for people.
+    pub fn note_origin(&self, link: &Link, origin: Origin) {
+        if let Some(mut session) = self.session_of(link) {
+            session.account_mut().origin = Some(origin);
+        }
+    }
+
+    /// What came that the session was not told of yet.
+    fn tell_account(&self, link: &mut Link) {
+        if link.came.bytes > 0
+            && let Some(mut session) = self.session_of(link)
+        {
+            session.account_mut().came(std::mem::take(&mut link.came));
+        }
+    }
+
     /// The connection is over. Whoever has taken the session since keeps it.
     pub fn disconnect(&self, worker: &mut Worker, mut link: Link, stop: &super::Stop, now: Time) {
         let ending = match stop {
@@ -518,6 +543,7 @@ impl Core {
             super::Stop::DisconnectWithWill => Ending::DisconnectWithWill,
             super::Stop::Lost | super::Stop::Closed(_) => Ending::Lost,
         };
+        self.tell_account(&mut link);
         self.pinned(worker, |worker| {
             self.end(worker, link.session, Some(link.number), ending, now);
             self.leave_line(worker, &mut link, now);
@@ -574,6 +600,10 @@ impl Core {
                 tracing::info!(?client, waiting, "a session has expired");
                 self.counters.sessions_expired.increment();
                 true
+            }
+            Ending::SentAway(close) => {
+                session.close(close.clone(), &mut worker.effects);
+                !session.terms.persists()
             }
             Ending::Ended(close) => {
                 session.close(close.clone(), &mut worker.effects);

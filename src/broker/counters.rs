@@ -20,10 +20,19 @@ macro_rules! counters {
                 Counts { $($name: self.$name.0.load(Ordering::Relaxed),)* }
             }
         }
+
+        impl Counts {
+            /// All of them by name, in one order.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
     };
 }
 
 counters! {
+    /// Connections that listeners accepted, whatever became of them.
+    sockets,
     /// Connections that sent a whole CONNECT and were accepted.
     connections_accepted,
     /// Connections that were refused, at accept or by CONNACK.
@@ -109,6 +118,21 @@ counters! {
     dropped_receipts,
     /// Jobs given to a dead-letter queue.
     dead_letters,
+}
+
+impl Counts {
+    /// Messages that were dropped, or lost, for any reason.
+    pub fn dropped(&self) -> u64 {
+        let dropped = self.each().filter(|(name, _)| drop_reason(name).is_some());
+        dropped.map(|(_, count)| count).sum()
+    }
+}
+
+/// Why messages were dropped that this counter is of; `None`: it is of something
+/// else.
+pub fn drop_reason(counter: &str) -> Option<&str> {
+    let reason = counter.strip_prefix("dropped_");
+    reason.or_else(|| counter.strip_prefix("lost_"))
 }
 
 /// One counter.

@@ -12,8 +12,6 @@ use crate::session::Close;
 
 /// The terms of one listener, made once and shared by all its clients.
 pub struct Door {
-    /// Of the listener, whatever its settings are by now; 0: of none.
-    pub number: u32,
     /// What comes in by it is stored at least so; `None`: it asks for nothing.
     pub(super) durability: Option<Durability>,
     /// As for all, but for what the listener has for itself.
@@ -30,7 +28,6 @@ impl Door {
     /// Of clients that come by no listener of their own.
     pub fn of_all(config: &Config) -> Door {
         Door {
-            number: 0,
             durability: None,
             limits: config.limits.clone(),
             settings: config.session.clone(),
@@ -63,12 +60,6 @@ impl Door {
         let kinds = listener.authentication.as_deref();
         door.methods = kinds.map(|kinds| kinds.iter().copied().filter_map(method_of).collect());
         door
-    }
-
-    /// The same, of the listener of that number.
-    #[must_use]
-    pub fn numbered(self, number: u32) -> Door {
-        Door { number, ..self }
     }
 
     /// The filter that a client means; `None`: it means nothing below the mount

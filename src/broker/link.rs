@@ -22,7 +22,7 @@ use crate::protocol::{
     Ack, AckKind, Disconnect, Packet, PacketType, Property, Publish, ReasonCode, encode, encode_ack,
 };
 use crate::queue::Settlement;
-use crate::session::{Answered, Close, Effects, ReceivedAliases, Session, Terms};
+use crate::session::{Answered, Came, Close, Effects, ReceivedAliases, Session, Terms};
 use crate::slots::Locked;
 
 /// How long a PUBLISH that found a session full waits before it tries again.
@@ -53,6 +53,8 @@ pub struct Link {
     pub is_resuming: bool,
     /// Its session is stored.
     pub(super) is_kept: bool,
+    /// What its session was not told of yet.
+    pub(super) came: Came,
 }
 
 /// Why a connection stops.
@@ -156,7 +158,15 @@ impl Link {
             is_local: false,
             is_resuming: false,
             is_kept: false,
+            came: Came::default(),
         }
+    }
+
+    /// A packet of so many bytes came whole.
+    #[inline]
+    pub fn note_read(&mut self, packet_bytes: usize) {
+        // A packet is below 256 MiB, and few reads come before the session is told.
+        self.came.bytes += packet_bytes as u32;
     }
 
     /// Whose it is, for who decides what it may do.
@@ -331,6 +341,9 @@ impl Core {
         publish: &Publish<'_>,
         now: Time,
     ) -> Result<(), Stop> {
+        let tally = &worker.effects.tally;
+        tally.note_published(publish.qos, publish.payload.len());
+        link.came.messages += 1;
         if let Some(held) = &mut link.held {
             return hold(held, publish, self.limits().held_bytes_max).map_err(Stop::Closed);
         }
@@ -457,7 +470,7 @@ impl Core {
             let new = match self.session_of(link) {
                 Some(mut session) => {
                     let effects = &mut worker.effects;
-                    let received = session.receive(packet_id, &mut effects.journal);
+                    let received = session.receive(packet_id, now, &mut effects.journal);
                     self.store_session(&mut session, effects);
                     received.map_err(Stop::Closed)?
                 }
@@ -652,7 +665,7 @@ impl Core {
         let (id, refused) = (ack.packet_id, ack.reason.is_failure());
         let answered =
             self.handle_acknowledgement(worker, link, (ack, false), now, |session, journal| {
-                session.received(id, refused, journal)
+                session.received(id, refused, now, journal)
             })?;
         // Also for an id that nobody knows: the client waits for its PUBREL.
         let reason = match answered {

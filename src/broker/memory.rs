@@ -32,8 +32,19 @@ const STEADY_AFTER: Duration = Duration::from_secs(1);
 pub struct Memory {
     // 0: none.
     bytes_max: AtomicU64,
+    // As it was told last, and the most that it was told.
+    resident_bytes: AtomicU64,
+    most_bytes: AtomicU64,
     shedding: AtomicU8,
     marks: Mutex<Marks>,
+}
+
+/// Resident memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resident {
+    pub now: u64,
+    /// The most so far.
+    pub most: u64,
 }
 
 /// When newcomers are refused, and publishers are slowed down.
@@ -51,6 +62,8 @@ impl Memory {
     pub fn new(bytes_max: u64) -> Memory {
         Memory {
             bytes_max: AtomicU64::new(bytes_max),
+            resident_bytes: AtomicU64::new(0),
+            most_bytes: AtomicU64::new(0),
             shedding: AtomicU8::new(Shedding::Nothing as u8),
             marks: Mutex::new(Marks::new(bytes_max)),
         }
@@ -76,6 +89,8 @@ impl Memory {
 
     /// So much is resident; what is shed from now on, if that changes.
     pub fn note(&self, resident_bytes: u64, now: Time) -> Option<Shedding> {
+        self.resident_bytes.store(resident_bytes, Ordering::Relaxed);
+        (self.most_bytes).fetch_max(resident_bytes, Ordering::Relaxed);
         let mut marks = self.marks.lock();
         let before = self.shedding();
         let after = match self.bytes_max.load(Ordering::Relaxed) {
@@ -84,6 +99,14 @@ impl Memory {
         };
         self.shedding.store(after as u8, Ordering::Relaxed);
         (after != before).then_some(after)
+    }
+
+    /// Resident memory of the process, as it was told; 0 where nobody measures.
+    pub fn resident_bytes(&self) -> Resident {
+        Resident {
+            now: self.resident_bytes.load(Ordering::Relaxed),
+            most: self.most_bytes.load(Ordering::Relaxed),
+        }
     }
 
     pub fn shedding(&self) -> Shedding {

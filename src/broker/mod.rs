@@ -12,12 +12,14 @@
 //! connections exchange ([`Core::exchange`]).
 
 mod authenticate;
+mod census;
 mod closing;
 mod connect;
 mod counters;
 mod door;
 mod link;
 mod lists;
+pub mod look;
 mod memory;
 mod publish;
 mod receipts;
@@ -29,6 +31,7 @@ mod settings;
 mod spelled;
 pub mod steer;
 mod subscribe;
+mod sys;
 mod timeout;
 mod timers;
 pub(crate) mod transfer;
@@ -42,11 +45,12 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 
 pub use authenticate::{Admission, Authentication, method_of};
+pub use census::{Census, ListNumbers, SessionNumbers};
 pub use closing::Closing;
-pub use counters::{Counters, Counts};
+pub use counters::{Counters, Counts, drop_reason};
 pub use door::Door;
 pub use link::{Link, Stop};
-pub use memory::{Memory, Shedding};
+pub use memory::{Memory, Resident, Shedding};
 pub use timers::Timers;
 
 use crate::access::{Access, OwnRights};
@@ -59,7 +63,9 @@ use crate::router::{MatchCache, RetainedStore, Router};
 use crate::session::{Effects, Exchange, Outbox, Session, Will};
 use crate::slots::{Locked, Slots};
 use crate::store::Store;
+use crate::tally::{Sums, Tallies};
 use crate::versions::Versions;
+pub use lists::Depth;
 use lists::{CurrentPlans, List, Plans};
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].
@@ -97,7 +103,8 @@ pub struct Core {
     names: DashMap<Arc<str>, QueueId, ahash::RandomState>,
     // What is moved from queue to queue at a rate.
     movings: steer::Movings,
-    sys_round: steer::SysRound,
+    sys_round: sys::SysRound,
+    sys_tree: sys::SysTree,
     // Held while a list is made or removed; taken before any other lock.
     list_changes: Mutex<()>,
     router: Router,
@@ -106,6 +113,7 @@ pub struct Core {
     retained_alarm: Mutex<Time>,
     timers: Timers,
     counters: Counters,
+    tallies: Tallies,
     random_key: ahash::RandomState,
     random_count: AtomicU64,
     // The first message id of the next block.
@@ -151,7 +159,7 @@ pub struct Worker {
 impl Worker {
     pub fn new(core: &Core) -> Worker {
         Worker {
-            effects: Effects::default(),
+            effects: Effects::counting(core.tallies.begin()),
             properties: Vec::new(),
             mounted: String::new(),
             answers: Vec::new(),
@@ -246,13 +254,15 @@ impl Core {
             queues_len: AtomicUsize::new(0),
             names: DashMap::default(),
             movings: steer::Movings::default(),
-            sys_round: steer::SysRound::default(),
+            sys_round: sys::SysRound::default(),
+            sys_tree: sys::SysTree::default(),
             list_changes: Mutex::new(()),
             router: Router::new(),
             retained: RetainedStore::new(limits.retained_messages_max, limits.retained_bytes_max),
             retained_alarm: Mutex::new(Time::MAX),
             timers: Timers::default(),
             counters: Counters::default(),
+            tallies: Tallies::default(),
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
             message_ids: AtomicU64::new(0),
@@ -298,8 +308,23 @@ impl Core {
         &self.settings.current().session
     }
 
+    /// The rules in force.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Who connects too often.
+    pub fn flapping(&self) -> &Flapping {
+        &self.flapping
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What all workers have counted of packets.
+    pub fn tally(&self) -> Sums {
+        self.tallies.sums()
     }
 
     pub fn timers(&self) -> &Timers {
@@ -311,17 +336,18 @@ impl Core {
         self.sessions_len.load(Ordering::Relaxed)
     }
 
-    /// Retained messages there are.
+    /// Retained messages there are, without the broker's own.
     pub fn retained_len(&self) -> usize {
         self.retained.counts().0
     }
 
-    /// Retained messages, and their bytes.
+    /// Retained messages there are, without the broker's own, and what they take
+    /// in bytes.
     pub fn retained_counts(&self) -> (usize, usize) {
         self.retained.counts()
     }
 
-    /// Work queues there are.
+    /// Queues there are, those of dead letters included.
     pub fn queues_len(&self) -> usize {
         self.queues_len.load(Ordering::Relaxed)
     }
@@ -380,6 +406,9 @@ impl Core {
             waker.wake_by_ref(); // It is stored by now.
         }
         link.is_resuming &= session.is_resuming();
+        if link.came.bytes > 0 && session.is_link(link.number) {
+            session.account_mut().came(std::mem::take(&mut link.came));
+        }
         let connection = (link.number, heard);
         let exchange = session.exchange(connection, (answers, gates), writing, waker, now, effects);
         self.store_session(&mut session, effects);

@@ -537,13 +537,13 @@ impl Core {
         now: Time,
     ) -> Result<Option<Queued>, Refused> {
         let targets = matches.targets;
-        let mut to_retain = publication.retain;
+        let mut to_retain = publication.retain && !self.retain_sys(publication, now);
         let mut to_queues = None;
         if self.store.is_on() {
             if targets.len() > 1 {
                 publication.share_body();
             }
-            if self.store.is_low() && self.would_store(matches, publication) {
+            if self.store.is_low() && self.would_store(matches, publication, to_retain) {
                 if !publication.may_be_lost() {
                     return Err(Refused::DiskLow);
                 }
@@ -579,9 +579,14 @@ impl Core {
     }
 
     /// Whether it would have to be stored by anybody.
-    fn would_store(&self, matches: Matches<'_>, publication: &Publication<'_>) -> bool {
+    fn would_store(
+        &self,
+        matches: Matches<'_>,
+        publication: &Publication<'_>,
+        to_retain: bool,
+    ) -> bool {
         // What takes a retained message away makes room.
-        publication.retain && !publication.payload.is_empty()
+        to_retain && !publication.payload.is_empty()
             || (matches.targets.iter()).any(|target| match target.receiver {
                 Receiver::Session(id) => {
                     let qos = publication.qos.min(target.subscription.qos);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::link::Link;
 use super::{Core, Worker};
+use crate::access::explain::{Explained, Question};
 use crate::access::rules::{Reach, Rights, Rules};
 use crate::access::{Client, OwnRights, Policy};
 use crate::message::{Identity, QueueId, SessionId, Time};
@@ -58,6 +59,33 @@ impl Core {
     pub fn set_policy(&self, worker: &mut Worker, policy: Policy, now: Time) {
         self.access.set_policy(policy);
         self.bind_all(worker, now);
+    }
+
+    /// What the rules in force say to something that somebody may want to do; with
+    /// the rights that came with the client, while it has a session.
+    ///
+    /// # Errors
+    /// It is about no topic or filter: a sentence.
+    pub fn explain(
+        &self,
+        identity: &Identity,
+        question: &Question<'_>,
+    ) -> Result<Explained, String> {
+        let place = self.clients.get(&identity.client).map(|entry| entry.0);
+        let session = place.and_then(|place| self.sessions.lock(place));
+        let session = session.filter(|session| session.identity.user == identity.user);
+        let own = session.and_then(|session| session.own_rights.clone());
+        let own = own.as_ref();
+        match self.access.rights(Client { identity, own }) {
+            Some(rights) => question.explain(&rights),
+            None => {
+                question.check()?;
+                Ok(Explained {
+                    is_allowed: true,
+                    because: vec!["there are no rules: everybody may do everything".to_owned()],
+                })
+            }
+        }
     }
 
     /// All sessions are bound to the rules that are in force.
@@ -182,7 +210,9 @@ impl Core {
     /// Whether the publisher of what was kept, or put off, may publish it still.
     pub(super) fn may_still_publish(&self, publication: &Publication<'_>) -> bool {
         let topic = publication.topic.as_str();
-        if !self.access.is_on() || topic.starts_with("$SYS/") {
+        // The broker's own; or by the broker, for a person.
+        let is_own = topic.starts_with("$SYS/") || **publication.publisher == *self.identity;
+        if !self.access.is_on() || is_own {
             return true;
         }
         let publish = (topic, publication.qos, publication.retain);

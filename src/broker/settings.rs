@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::door::Door;
 use super::lists::{self, Plans, Replanned};
 use super::{Core, TOPIC_BYTES_MAX, Worker};
-use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings};
+use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings, SysSettings};
 use crate::message::Time;
 use crate::queue;
 use crate::topic::TopicLimits;
@@ -22,6 +22,7 @@ pub(super) struct Settings {
     pub topic_limits: TopicLimits,
     pub session: SessionSettings,
     pub queues: QueuesSettings,
+    pub sys: SysSettings,
     /// Of share groups.
     pub group: Arc<queue::Settings>,
     /// Of clients that come by no listener.
@@ -39,6 +40,7 @@ impl Settings {
             },
             session: config.session.clone(),
             queues: config.queues.clone(),
+            sys: config.sys.clone(),
             group: Arc::new(lists::group_settings(&limits)),
             door: Arc::new(Door::of_all(config)),
             limits,
@@ -52,6 +54,7 @@ impl Settings {
             && self.limits == other.limits
             && self.session == other.session
             && self.queues == other.queues
+            && self.sys == other.sys
     }
 }
 
@@ -62,6 +65,7 @@ impl Core {
     /// `set_authentication_methods`'s.
     pub fn reconfigure(&self, worker: &mut Worker, config: &Config, now: Time) {
         let (groups, durability) = (self.group_settings(), self.durability());
+        let sys = self.sys_settings().clone();
         self.settings.set(Settings::new(config), Settings::is_same);
         let limits = self.limits();
         let (messages, bytes) = (limits.retained_messages_max, limits.retained_bytes_max);
@@ -76,6 +80,9 @@ impl Core {
         };
         self.replan(worker, &changed, now);
         self.watch_sys(now);
+        if *self.sys_settings() != sys {
+            self.change_sys(now);
+        }
     }
 
     pub(super) fn topic_limits(&self) -> TopicLimits {
@@ -84,6 +91,10 @@ impl Core {
 
     pub(super) fn queues_settings(&self) -> &QueuesSettings {
         &self.settings.current().queues
+    }
+
+    pub(super) fn sys_settings(&self) -> &SysSettings {
+        &self.settings.current().sys
     }
 
     pub(super) fn durability(&self) -> Durability {

@@ -235,6 +235,8 @@ impl Core {
                     RetainHandling::DoNotSend => false, // [MQTT-3.3.1-11]
                 };
                 match wants_retained {
+                    // What is retained from now on is live.
+                    true if self.retained_for(text).is_empty() => session.backlog.remove(node),
                     true => session.backlog.push(node, granted, options.no_local),
                     // What is on its way comes as is asked for now.
                     false => session.backlog.update(node, granted, options.no_local),
@@ -485,7 +487,7 @@ impl Core {
             return false;
         };
         let session = &mut *session;
-        if self.retained.is_empty() {
+        if self.retains_nothing() {
             // A client with a million filters waits for none of them.
             session.backlog = Backlog::default();
             return false;
@@ -503,8 +505,13 @@ impl Core {
         let mut next = TopicFilter::parse(&filter, TopicLimits::NONE)
             .ok()
             .and_then(|filter| {
-                self.retained
-                    .page(filter, cursor.as_ref(), RETAINED_PAGE_MAX, now, &mut page)
+                self.retained_for(filter.as_str()).page(
+                    filter,
+                    cursor.as_ref(),
+                    RETAINED_PAGE_MAX,
+                    now,
+                    &mut page,
+                )
             });
         for message in &page {
             // [MQTT-3.8.3-3]

@@ -40,6 +40,7 @@ impl Core {
             Timer::Unused(queue) => self.handle_unused(worker, queue, now),
             Timer::Move(number) => self.handle_moving(worker, number, now),
             Timer::Sys => self.handle_sys(worker, now),
+            Timer::SysTree => self.handle_sys_tree(worker, now),
         }
     }
 
@@ -121,7 +122,7 @@ impl Core {
         let Some(mut session) = session.filter(|session| session.is_link(number)) else {
             return;
         };
-        if session.stale_until.is_some_and(|until| until <= now) {
+        if session.stale_until <= now {
             let client = &session.identity.client;
             tracing::warn!(
                 ?client,

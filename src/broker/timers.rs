@@ -41,6 +41,8 @@ pub enum Timer {
     Move(u64),
     /// The next queues that `$SYS` tells of.
     Sys,
+    /// What else `$SYS` tells.
+    SysTree,
 }
 
 /// All timers.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use clap::{Subcommand, ValueEnum};
 
 use super::{Failure, Outcome, print};
-use crate::access::rules::{Ask, Rules, Strictness};
-use crate::access::{OwnRights, ask_to_publish, read_rules};
+use crate::access::explain::{Action, Question};
+use crate::access::rules::{Rules, Strictness};
+use crate::access::{OwnRights, read_rules};
 use crate::config::{Effective, Flags, Source};
 use crate::message::{ClientId, Identity, Qos};
-use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 /// What `rotamq access` is told.
 #[derive(clap::Args, Clone, Debug)]
@@ -79,6 +79,20 @@ enum What {
     Join,
     Create,
     Steer,
+}
+
+impl What {
+    fn action(self) -> Action {
+        match self {
+            What::Publish => Action::Publish,
+            What::Subscribe => Action::Subscribe,
+            What::Read => Action::Read,
+            What::Put => Action::Put,
+            What::Join => Action::Join,
+            What::Create => Action::Create,
+            What::Steer => Action::Steer,
+        }
+    }
 }
 
 impl Files {
@@ -152,40 +166,16 @@ pub fn run(arguments: AccessArguments) -> Outcome {
                     .map(OwnRights::set)
                     .map_or(&[], std::slice::from_ref),
             );
-            let qos = Qos::from_bits(qos).expect("clap bounds it");
-            let name = topic.strip_prefix("$queue/").unwrap_or(&topic);
-            let shared = topic.strip_prefix("$share/");
-            let shared = shared.and_then(|shared| shared.split_once('/'));
-            let filter = filter(shared.map_or(name, |(_, filter)| filter))?;
-            let (queue, is_queue) = (filter, name.len() < topic.len());
-            let subscribe = Ask::Subscribe { filter, strictness };
-            let asks = match what {
-                What::Publish => vec![ask_to_publish(&topic, qos, retain)],
-                What::Put => vec![Ask::Put { topic: name, qos }],
-                What::Read => vec![Ask::Read {
-                    topic: name.as_bytes(),
-                }],
-                What::Subscribe if !is_queue => vec![subscribe],
-                // Who joins also gets what is published to the queue's name.
-                What::Subscribe | What::Join => vec![Ask::Join { queue }, subscribe],
-                What::Create => vec![Ask::Create { queue }],
-                What::Steer => vec![Ask::Steer { queue }],
+            let question = Question {
+                action: what.action(),
+                topic: &topic,
+                qos: Qos::from_bits(qos).expect("clap bounds it"),
+                retain,
+                strictness,
             };
-            if matches!(what, What::Publish | What::Put | What::Read) {
-                TopicName::parse(name, TopicLimits::NONE)
-                    .map_err(|error| Failure::new(format!("{name:?} is no topic: {error}")))?;
-            }
-            let verdicts: Vec<_> = asks.into_iter().map(|ask| rights.decide(ask)).collect();
-            // The first that is denied decides; else all have to be allowed.
-            let denied = verdicts.iter().find(|verdict| !verdict.is_allowed());
-            let shown: Vec<String> = match denied {
-                Some(denied) => vec![rights.explain(*denied).to_string()],
-                None => (verdicts.iter())
-                    .map(|verdict| rights.explain(*verdict).to_string())
-                    .collect(),
-            };
-            print(&format!("{}\n", shown.join("\n")))?;
-            Ok(ExitCode::from(u8::from(denied.is_some())))
+            let explained = question.explain(&rights).map_err(Failure::new)?;
+            print(&format!("{}\n", explained.because.join("\n")))?;
+            Ok(ExitCode::from(u8::from(!explained.is_allowed)))
         }
     }
 }
@@ -194,9 +184,4 @@ fn read_claim(path: &Path) -> Result<OwnRights, Failure> {
     let source = Source::read(path)?;
     OwnRights::parse_text("the token's claim", &source.text)
         .map_err(|why| Failure::new(format!("{}: the rights {why}", path.display())))
-}
-
-fn filter(text: &str) -> Result<TopicFilter<'_>, Failure> {
-    TopicFilter::parse(text, TopicLimits::NONE)
-        .map_err(|error| Failure::new(format!("{text:?} is no topic filter: {error}")))
 }

@@ -73,6 +73,11 @@ pub(super) const SECTIONS: &[Section] = &[
               queue that no [[queue]] below gives others.",
     },
     Section {
+        name: "sys",
+        doc: "What the broker says of itself to its clients: topics below $SYS/broker/ as mosquitto \
+              has them, and some of its own below $SYS/broker/rotamq/; see docs/metrics.md.",
+    },
+    Section {
         name: "http",
         doc: "The HTTP port: dashboard, API and metrics. It has users of its own, each a viewer, an \
               operator or an admin; the first is made with a token that is logged at the first \
@@ -402,6 +407,8 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("queues.sys_interval_secs", queues.sys_interval: Secs(0, DAY_SECS),
         "How often each queue's numbers are published below $SYS/broker/queues/NAME/, as long as \
          anybody subscribes to them. 0: never."),
+    option!("sys.interval_secs", sys.interval: Secs(0, DAY_SECS),
+        "How often what has changed is published there, to be retained. 0: never."),
     option!("http.address", http.address: SocketOrOff,
         "Where it is listened on. \"off\": nowhere."),
     option!("http.tls_certificate", http.tls.certificate: FilePath(PEM),
@@ -412,6 +419,9 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
     option!("http.open_metrics", http.open_metrics: Flag,
         "Whether /metrics is for everybody who can connect. Otherwise it needs a token, as the API \
          does."),
+    option!("http.metrics_queues_max", http.metrics_queues_max: Number(0, 100_000),
+        "Queues that /metrics lists by name: the first by their names, those of dead letters last. The \
+         others are told together, as $others."),
     option!("http.login_expiry_secs", http.login_expiry: Secs(60, DAY_SECS * 365),
         "How long a browser stays logged in in which nobody does anything."),
     option!("log.level", log.level: Word<LogLevel>,

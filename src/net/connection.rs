@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let core = &shared.core;
         let mut now = shared.clock.now();
         for _ in 0..TURNS_MAX {
-            let blocked = self.write(cx)?.is_pending();
+            let blocked = self.write(local, cx)?.is_pending();
             let mut idle = true;
             let link = self.link.as_ref().expect("it is given up only at the end");
             let was_resuming = link.is_resuming;
@@ -233,6 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let count = free.filled().len();
         if count > 0 {
             *now = self.shared.clock.now();
+            local.worker.effects.tally.note_read(count);
             if let Some(pace) = &mut self.pace {
                 pace.note_read(count, *now, self.shared.core.counters());
             }
@@ -314,7 +315,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match decode(&bytes[done..], link.terms.wire, packet_bytes_max) {
                 Ok(None) => break Ok(done),
                 Ok(Some((packet, len))) => {
+                    let tally = &worker.effects.tally;
+                    tally.note_received(link.terms.wire, bytes[done]);
                     done += len;
+                    link.note_read(len);
                     self.heard = true; // A whole packet, not some bytes [MQTT-3.1.2-22], in 3.1.1 -24.
                     if let Err(stop) = core.handle(worker, link, &packet, now) {
                         break Err(stop);
@@ -329,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes what is being written. Pending: the socket takes no more, or what
     /// is next is not stored yet.
-    fn write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+    fn write(&mut self, local: &mut Local, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         while !self.writing.is_empty() {
             let store = self.shared.core.store();
             if let Some(receipt) = self.writing.open_gates(|receipt| store.has(receipt)) {
@@ -339,7 +343,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             match ready!(self.write_pieces(cx)) {
-                Ok(count) if count > 0 => self.writing.advance(count),
+                Ok(count) if count > 0 => {
+                    local.worker.effects.tally.note_written(count);
+                    self.writing.advance(count);
+                }
                 _ => return Poll::Ready(Err(Stop::Lost)),
             }
         }
@@ -348,6 +355,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(Err(Stop::Lost));
         }
         (self.answers_len, self.owed_len) = (0, 0);
+        if let Some(since) = self.writing.take_since() {
+            local.note_written(since, &self.shared.clock);
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -419,11 +429,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(close) = link.last_word(stop) {
             let (terms, settings) = (&link.terms, core.session_settings());
             // The last packet of the connection [MQTT-3.14.4-1].
-            self.writing
-                .append(|out| terms.disconnect(&close, settings, out));
+            let tally = &local.worker.effects.tally;
+            self.writing.append(|out| {
+                let from = out.len();
+                terms.disconnect(&close, settings, out);
+                tally.note_answers(terms.wire, &out[from..]);
+            });
         }
         core.disconnect(&mut local.worker, link, stop, now);
-        if !matches!(stop, Stop::Lost) && self.write(cx).is_pending() {
+        if !matches!(stop, Stop::Lost) && self.write(local, cx).is_pending() {
             tracing::debug!(peer = %self.peer, "not all that was on its way to the client could be written");
         }
     }
@@ -432,8 +446,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// end gets what was on its way.
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let waits = self.left == Some(Left::Writing);
-        if waits && ready!(self.write(cx)).is_err() {
-            return Poll::Ready(());
+        if waits {
+            let shared = self.shared.clone();
+            if ready!(with_worker(&shared, |local| self.write(local, cx))).is_err() {
+                return Poll::Ready(());
+            }
         }
         match Pin::new(&mut self.stream).poll_shutdown(cx) {
             Poll::Pending if waits => return Poll::Pending,

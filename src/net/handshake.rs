@@ -10,7 +10,7 @@ use super::{Entrance, Peer, PeerAddress, Shared, Stream, with_worker};
 use crate::authentication::{Authenticated, Credentials};
 use crate::broker::{Admission, Link, method_of};
 use crate::protocol::{
-    Connack, Connect, DecodeError, Packet, PropertiesBuf, Property, ReasonCode, decode,
+    Connack, Connect, DecodeError, Packet, PropertiesBuf, Property, ReasonCode, Version, decode,
     decode_connect, encode,
 };
 use crate::session::{Close, refusal};
@@ -72,11 +72,11 @@ async fn read_connect<S: Stream>(
     let connect_len = loop {
         match decode_connect(&bytes, bytes_max) {
             Ok(Some((_, len))) => break len,
-            Ok(None) => read(stream, peer, &mut bytes).await?,
+            Ok(None) => read(stream, peer, &mut bytes, shared).await?,
             Err(error) => {
                 core.counters().connections_refused.increment();
                 tracing::info!(%peer, why = error.what, "CONNECT refused");
-                return Err(refusal_of(&error));
+                return Err(refusal_of(&error, shared));
             }
         }
     };
@@ -84,20 +84,22 @@ async fn read_connect<S: Stream>(
     let Ok(Some((connect, _))) = decode_connect(&bytes, bytes_max) else {
         return Err(None); // It was one just now.
     };
+    with_worker(shared, |local| {
+        let tally = &local.worker.effects.tally;
+        tally.note_received(connect.version, bytes[0]);
+    });
     if (shared.bans).is_banned(peer.ip(), connect.client_id, shared.clock.now()) {
         let counters = core.counters();
         counters.connections_refused.increment();
         counters.refused_banned.increment();
         tracing::debug!(%peer, client = ?connect.client_id, "CONNECT refused: banned");
-        let close = Close::new(
-            ReasonCode::Banned,
-            "too many have failed to say who they are",
-        );
-        return Err(refusal(&connect, &close, core.session_settings()));
+        let why = "this client, or where it comes from, is banned for a while";
+        let close = Close::new(ReasonCode::Banned, why);
+        return Err(refusal_to(&connect, &close, shared));
     }
     if let Err(close) = core.check_memory(&connect) {
         tracing::debug!(%peer, client = ?connect.client_id, why = %close.why, "CONNECT refused");
-        return Err(refusal(&connect, &close, core.session_settings()));
+        return Err(refusal_to(&connect, &close, shared));
     }
     let has_method = method_of(&connect).is_some();
     let who = match has_method {
@@ -112,6 +114,7 @@ async fn read_connect<S: Stream>(
         let authentication = match admission {
             Ok(Admission::Admitted(mut link)) => {
                 link.is_local = transport.is_local;
+                core.note_origin(&link, transport.origin());
                 tracing::debug!(%peer, client = ?link.identity.client, "connected");
                 return Ok((link, rest));
             }
@@ -126,23 +129,28 @@ async fn read_connect<S: Stream>(
                     core.counters().refused_unavailable.increment();
                 }
                 tracing::info!(%peer, ?client, reason = ?close.reason, why = %close.why, "CONNECT refused");
-                return Err(refusal(&connect, &close, core.session_settings()));
+                return Err(refusal_to(&connect, &close, shared));
             }
         };
-        let sent = send(stream, authentication.challenge()).await;
+        let (challenge, wire) = (authentication.challenge(), authentication.terms().wire);
+        with_worker(shared, |local| {
+            let tally = &local.worker.effects.tally;
+            tally.note_answers(wire, challenge);
+            tally.note_written(challenge.len());
+        });
+        let sent = send(stream, challenge).await;
         if let Err(error) = sent {
             tracing::debug!(%peer, %error, "lost before CONNACK");
             return Err(None);
         }
-        let wire = authentication.terms().wire;
         let len = loop {
             match decode(&rest, wire, bytes_max) {
                 Ok(Some((_, len))) => break len,
-                Ok(None) => read(stream, peer, &mut rest).await?,
+                Ok(None) => read(stream, peer, &mut rest, shared).await?,
                 Err(error) => {
                     core.counters().connections_refused.increment();
                     let close = Close::new(error.reason, error.what);
-                    return Err(refusal(&connect, &close, core.session_settings()));
+                    return Err(refusal_to(&connect, &close, shared));
                 }
             }
         };
@@ -156,6 +164,7 @@ async fn read_connect<S: Stream>(
         }
         admission = with_worker(shared, |local| {
             let now = shared.clock.now();
+            (local.worker.effects.tally).note_received(wire, rest[0]);
             core.authenticate(&mut local.worker, &connect, authentication, &answer, now)
         });
         rest = after;
@@ -182,7 +191,7 @@ async fn authenticate<S: Stream>(
         client: connect.client_id,
         user: connect.user_name,
         password: connect.password,
-        listener: &transport.listener,
+        listener: transport.listener.as_str(),
         version: Some(connect.version),
     };
     let mut asking = pin!(entrance.chain.authenticate(credentials));
@@ -190,7 +199,7 @@ async fn authenticate<S: Stream>(
         tokio::select! {
             biased;
             found = &mut asking => break found,
-            more = read(stream, peer, rest), if rest.len() < bytes_max => more?,
+            more = read(stream, peer, rest, shared), if rest.len() < bytes_max => more?,
         }
     };
     found.map_err(|refused| {
@@ -207,7 +216,7 @@ async fn authenticate<S: Stream>(
         let (client, reason) = (connect.client_id, refused.reason);
         tracing::info!(%peer, ?client, ?reason, why = %refused.why, "CONNECT refused");
         let close = Close::new(reason, "this client may not connect");
-        refusal(connect, &close, core.session_settings())
+        refusal_to(connect, &close, shared)
     })
 }
 
@@ -231,10 +240,14 @@ async fn read<S: Stream>(
     stream: &mut S,
     peer: PeerAddress,
     bytes: &mut Vec<u8>,
+    shared: &Shared,
 ) -> Result<(), Refusal> {
     match stream.read_buf(bytes).await {
         Ok(0) => Err(None),
-        Ok(_) => Ok(()),
+        Ok(count) => {
+            with_worker(shared, |local| local.worker.effects.tally.note_read(count));
+            Ok(())
+        }
         Err(error) => {
             tracing::debug!(%peer, %error, "lost before CONNACK");
             Err(None)
@@ -243,7 +256,7 @@ async fn read<S: Stream>(
 }
 
 /// Without a version to say it in, closing has to do [MQTT-3.1.4-1].
-fn refusal_of(error: &DecodeError) -> Refusal {
+fn refusal_of(error: &DecodeError, shared: &Shared) -> Refusal {
     let version = error.connack?;
     let mut words = PropertiesBuf::new();
     words.push(Property::ReasonString(error.what));
@@ -254,7 +267,22 @@ fn refusal_of(error: &DecodeError) -> Refusal {
     });
     let mut bytes = Vec::new();
     encode(&connack, version, &mut bytes);
+    count_refusal(version, &bytes, shared);
     Some(bytes)
+}
+
+fn refusal_to(connect: &Connect<'_>, close: &Close, shared: &Shared) -> Refusal {
+    let bytes = refusal(connect, close, shared.core.session_settings())?;
+    count_refusal(connect.version, &bytes, shared);
+    Some(bytes)
+}
+
+fn count_refusal(version: Version, connack: &[u8], shared: &Shared) {
+    with_worker(shared, |local| {
+        let tally = &local.worker.effects.tally;
+        tally.note_answers(version, connack);
+        tally.note_written(connack.len());
+    });
 }
 
 /// An answer, then the end: of CONNACK [MQTT-3.2.2-7], in 3.1.1 [MQTT-3.2.2-5].

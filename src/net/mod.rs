@@ -423,6 +423,7 @@ struct Open(Arc<Common>);
 impl Open {
     fn new(common: &Arc<Common>) -> Open {
         common.shared.connections.fetch_add(1, Ordering::Relaxed);
+        common.shared.core.counters().sockets.increment();
         common.entrance.enter();
         Open(common.clone())
     }

@@ -1,10 +1,9 @@
 //! Who is at the other end of a connection, as far as its transport tells.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-
 use tokio_rustls::rustls::pki_types::CertificateDer;
+
+use crate::origin::{ListenerName, Origin};
+pub use crate::origin::{PackedAddress, PeerAddress};
 
 /// What the transport knows of a client before its CONNECT.
 #[derive(Clone, Debug)]
@@ -16,17 +15,25 @@ pub struct Peer {
     /// `None`: what it sends and gets can be read on the way.
     pub tls: Option<TlsPeer>,
     /// The address that it came in by, as it is configured.
-    pub listener: Arc<str>,
+    pub listener: ListenerName,
 }
 
 impl Peer {
     /// Of a connection that came straight from there.
-    pub fn new(address: PeerAddress, listener: Arc<str>) -> Peer {
+    pub fn new(address: PeerAddress, listener: ListenerName) -> Peer {
         Peer {
             address,
             is_local: address.ip().is_none_or(|ip| ip.is_loopback()),
             tls: None,
             listener,
+        }
+    }
+
+    /// For the core to remember.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            address: self.address.into(),
+            listener: self.listener.clone(),
         }
     }
 }
@@ -37,71 +44,4 @@ pub struct TlsPeer {
     /// Its certificate in DER, which one of the listener's authorities has
     /// signed and not revoked, and whose key it has; `None`: it showed none.
     pub certificate: Option<CertificateDer<'static>>,
-}
-
-/// Where a connection comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerAddress {
-    Ip(SocketAddr),
-    /// A process of this machine, by a Unix socket.
-    Unix,
-}
-
-/// A [`PeerAddress`] that takes less room, for as long as the connection lasts;
-/// an IPv6 address without scope and flow.
-#[derive(Clone, Copy)]
-pub struct PackedAddress {
-    // Of IPv4 in its mapped form; `None`: by a Unix socket.
-    ip: Option<[u8; 16]>,
-    port: u16,
-}
-
-impl From<PeerAddress> for PackedAddress {
-    fn from(address: PeerAddress) -> PackedAddress {
-        match address {
-            PeerAddress::Ip(address) => {
-                let ip = match address.ip() {
-                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-                    IpAddr::V6(ip) => ip,
-                };
-                PackedAddress {
-                    ip: Some(ip.octets()),
-                    port: address.port(),
-                }
-            }
-            PeerAddress::Unix => PackedAddress { ip: None, port: 0 },
-        }
-    }
-}
-
-impl fmt::Display for PackedAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = match self.ip {
-            Some(ip) => {
-                let ip = IpAddr::from(ip).to_canonical();
-                PeerAddress::Ip(SocketAddr::new(ip, self.port))
-            }
-            None => PeerAddress::Unix,
-        };
-        address.fmt(f)
-    }
-}
-
-impl PeerAddress {
-    /// An IPv4 address as itself, also where it comes mapped to IPv6.
-    pub fn ip(self) -> Option<IpAddr> {
-        match self {
-            PeerAddress::Ip(address) => Some(address.ip().to_canonical()),
-            PeerAddress::Unix => None,
-        }
-    }
-}
-
-impl fmt::Display for PeerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PeerAddress::Ip(address) => address.fmt(f),
-            PeerAddress::Unix => f.write_str("unix"),
-        }
-    }
 }

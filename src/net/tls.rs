@@ -109,6 +109,11 @@ impl Tls {
         self.loaded.read().expires.saturating_sub(now_secs()) / DAY_SECS
     }
 
+    /// When the first of the certificates ends, in seconds since 1970.
+    pub fn expires_at_secs(&self) -> u64 {
+        self.loaded.read().expires
+    }
+
     /// Logs how long the certificates are valid yet.
     pub fn log_days_left(&self) {
         let (certificate, days_left) = (self.certificate().display(), self.days_left());

@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -22,6 +22,7 @@ use crate::authentication::Chain;
 use crate::broker::Door;
 use crate::bucket::Bucket;
 use crate::config::{Config, Listener, Network, Protocol, Rates, WebSocketSettings};
+use crate::origin::ListenerName;
 
 /// What a connection reads and writes MQTT on.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -55,7 +56,7 @@ pub struct Entrance {
     // Open connections that came by it, whatever its settings were then.
     connections: Arc<AtomicUsize>,
     /// As it is configured.
-    address: Arc<str>,
+    address: ListenerName,
     rates: Rates,
     proxy_trusted: Vec<Network>,
     pub tls: Option<Tls>,
@@ -77,13 +78,11 @@ impl Entrance {
     /// # Errors
     /// What is wrong with the listener's certificates.
     pub fn new(config: &Config, listener: &Listener, chain: Chain) -> Result<Entrance, TlsError> {
-        static NUMBERS: AtomicU32 = AtomicU32::new(1);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         Ok(Entrance {
-            door: Arc::new(Door::new(config, listener).numbered(number)),
+            door: Arc::new(Door::new(config, listener)),
             chain,
             connections: Arc::default(),
-            address: listener.address.to_string().into(),
+            address: ListenerName::new(listener.address.to_string()),
             rates: listener.rates.clone(),
             proxy_trusted: listener.proxy_trusted.clone(),
             tls: Tls::load(&listener.tls, listener.protocol)?,
@@ -112,8 +111,7 @@ impl Entrance {
         if entrance.rates == before.rates {
             entrance.scope.clone_from(&before.scope);
         }
-        let door = Door::new(config, listener);
-        entrance.door = Arc::new(door.numbered(before.door.number));
+        entrance.address.clone_from(&before.address);
         Ok(entrance)
     }
 
@@ -191,6 +189,11 @@ impl Entrance {
     /// Whether nothing comes before CONNECT of who comes from there by TCP.
     pub fn is_plain(&self, address: PeerAddress) -> bool {
         self.tls.is_none() && self.websocket.is_none() && !self.trusts(address)
+    }
+
+    /// What its connections say that they came by.
+    pub fn name(&self) -> &ListenerName {
+        &self.address
     }
 
     /// Who comes from there, before it has said a word.

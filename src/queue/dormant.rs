@@ -76,6 +76,18 @@ impl Queue {
     }
 }
 
+impl Dormant {
+    /// What happened so far.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        if !self.packed.is_empty() {
+            let mut packed = Packed(&self.packed);
+            totals.for_each(|total| *total = packed.number());
+        }
+        totals
+    }
+}
+
 impl From<Dormant> for Queue {
     fn from(dormant: Dormant) -> Queue {
         let mut queue = Queue::new(dormant.settings);

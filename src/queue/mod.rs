@@ -324,6 +324,11 @@ macro_rules! totals {
             fn for_each(&mut self, mut see: impl FnMut(&mut u64)) {
                 $(see(&mut self.$name);)*
             }
+
+            /// Those of another queue too.
+            pub fn add(&mut self, other: &Totals) {
+                $(self.$name += other.$name;)*
+            }
         }
     };
 }

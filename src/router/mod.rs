@@ -201,6 +201,35 @@ impl Router {
         }
     }
 
+    /// What a receiver asked for at a node; `None`: it is not there.
+    pub fn subscription(&self, node: NodeId, receiver: Receiver) -> Option<Subscription> {
+        self.tree.read().subscription(node.0, receiver)
+    }
+
+    /// Those whose filters match a topic, each as often as filters of theirs do,
+    /// by filter and receiver: the next `max` after that one. Of a topic that
+    /// begins with `$queue/`: the work queues that it goes into. The tree is read
+    /// anew for each page; who is there all the time comes exactly once.
+    pub fn page(
+        &self,
+        topic: TopicName<'_>,
+        after: Option<(NodeId, Receiver)>,
+        max: usize,
+    ) -> Vec<(NodeId, Receiver, Subscription)> {
+        let topic = topic.as_str();
+        let (topic, audience) = match topic.strip_prefix(QUEUE_PREFIX) {
+            None => (topic, Audience::All),
+            Some("") => return Vec::new(),
+            Some(topic) => (topic, Audience::Queues),
+        };
+        let after = after.map(|(node, receiver)| (node.0, receiver));
+        let found = self.tree.read().page(topic, audience, after, max);
+        let found = found.into_iter();
+        found
+            .map(|(node, receiver, subscription)| (NodeId(node), receiver, subscription))
+            .collect()
+    }
+
     /// How many subscriptions there are, and how many nodes of the tree they
     /// take.
     pub fn counts(&self) -> (usize, usize) {

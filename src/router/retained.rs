@@ -48,6 +48,18 @@ impl Cursor {
         Cursor(key_of(topic).into_vec())
     }
 
+    /// The topic that it goes on with.
+    pub fn topic(&self) -> String {
+        let mut topic = self.0.clone();
+        for byte in &mut topic {
+            if *byte == SEPARATOR {
+                *byte = b'/';
+            }
+        }
+        // It is a topic's key, or the least text that a filter matches.
+        String::from_utf8(topic).unwrap_or_default()
+    }
+
     /// The key, to be kept by somebody who knows nothing of this store.
     pub fn into_key(self) -> Box<[u8]> {
         self.0.into_boxed_slice()

@@ -6,6 +6,7 @@
 //! matching costs is bounded by the filters that share its levels.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -192,8 +193,63 @@ impl Tree {
         let Walk {
             at, next, found, ..
         } = walk;
-        at.clear();
         found.clear();
+        self.visit(topic, at, next, |node| {
+            self.nodes[node].receivers.collect(audience, found);
+        });
+    }
+
+    /// What a receiver has at a node.
+    pub(super) fn subscription(&self, node: u32, receiver: Receiver) -> Option<Subscription> {
+        self.nodes.get(node)?.receivers.get(receiver)
+    }
+
+    /// Receivers of the filters that match a topic, by node, so many at most
+    /// after that one.
+    pub(super) fn page(
+        &self,
+        topic: &str,
+        audience: Audience,
+        after: Option<(u32, Receiver)>,
+        max: usize,
+    ) -> Vec<(u32, Receiver, Subscription)> {
+        let mut nodes = Vec::new();
+        let (mut at, mut next) = (Vec::new(), Vec::new());
+        self.visit(topic, &mut at, &mut next, |node| nodes.push(node));
+        nodes.sort_unstable();
+        let mut found = Vec::new();
+        for node in nodes {
+            let after = match after {
+                Some((first, _)) if node < first => continue,
+                Some((first, receiver)) if node == first => Some(receiver),
+                _ => None,
+            };
+            let receivers = &self.nodes[node].receivers;
+            receivers.page(
+                audience,
+                after,
+                max - found.len(),
+                |receiver, subscription| {
+                    found.push((node, receiver, subscription));
+                },
+            );
+            if found.len() == max {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Goes to the nodes of all filters that match a topic. `at` and `next` are
+    /// room for the walk.
+    fn visit(
+        &self,
+        topic: &str,
+        at: &mut Vec<u32>,
+        next: &mut Vec<u32>,
+        mut each: impl FnMut(u32),
+    ) {
+        at.clear();
         at.push(ROOT);
         // Filters that begin with a wildcard take no topic that begins with
         // `$` [MQTT-4.7.2-1].
@@ -204,7 +260,7 @@ impl Tree {
                 let there = &self.nodes[node];
                 if wildcards {
                     if there.multi != NONE {
-                        self.nodes[there.multi].receivers.collect(audience, found);
+                        each(there.multi);
                     }
                     if there.plus != NONE {
                         next.push(there.plus);
@@ -225,11 +281,11 @@ impl Tree {
             }
         }
         for &node in &*at {
-            let there = &self.nodes[node];
-            there.receivers.collect(audience, found);
+            each(node);
             // `#` is also the level above it (4.7.1.2).
-            if there.multi != NONE {
-                self.nodes[there.multi].receivers.collect(audience, found);
+            let multi = self.nodes[node].multi;
+            if multi != NONE {
+                each(multi);
             }
         }
     }
@@ -350,6 +406,47 @@ impl Receivers {
             Receivers::None => false,
             Receivers::One(one, _) => *one == receiver,
             Receivers::Many(many) => many.contains_key(&receiver),
+        }
+    }
+
+    fn get(&self, receiver: Receiver) -> Option<Subscription> {
+        match self {
+            Receivers::One(one, subscription) if *one == receiver => Some(*subscription),
+            Receivers::None | Receivers::One(..) => None,
+            Receivers::Many(many) => many.get(&receiver).copied(),
+        }
+    }
+
+    /// The next `max` after that one.
+    fn page(
+        &self,
+        audience: Audience,
+        after: Option<Receiver>,
+        max: usize,
+        mut each: impl FnMut(Receiver, Subscription),
+    ) {
+        let is_wanted = |receiver: Receiver| {
+            after.is_none_or(|after| receiver > after)
+                && (audience == Audience::All || matches!(receiver, Receiver::Queue(_)))
+        };
+        match self {
+            Receivers::None => {}
+            Receivers::One(receiver, subscription) => {
+                if max > 0 && is_wanted(*receiver) {
+                    each(*receiver, *subscription);
+                }
+            }
+            Receivers::Many(many) => {
+                let first = match audience {
+                    Audience::All => after.map_or(Unbounded, Excluded),
+                    Audience::Queues => {
+                        let after = after.filter(|after| *after >= FIRST_QUEUE);
+                        after.map_or(Included(FIRST_QUEUE), Excluded)
+                    }
+                };
+                let next = many.range((first, Unbounded)).take(max);
+                next.for_each(|(receiver, subscription)| each(*receiver, *subscription));
+            }
         }
     }
 

@@ -10,9 +10,11 @@ use tokio::sync::watch;
 use super::known::Known;
 use super::reload::Running;
 use super::{ServeError, control};
-use crate::admin::{Listed, Operations, Port, State, Users, workbench};
+use crate::admin::{
+    Admitted, Events, History, Listed, Metrics, Operations, Port, State, Users, workbench,
+};
 use crate::authentication::Bans;
-use crate::config::{Config, Protocol, ReloadError, Reloaded, Setting};
+use crate::config::{Config, PortSettings, Protocol, ReloadError, Reloaded, Setting};
 use crate::logbook::Logbook;
 use crate::net::{Entrance, Tls};
 
@@ -20,6 +22,7 @@ use crate::net::{Entrance, Tls};
 pub(super) struct Http {
     pub address: SocketAddr,
     port: Port,
+    settings: PortSettings,
     users: Arc<Users>,
     changing: Changing,
 }
@@ -89,6 +92,7 @@ impl Http {
         Ok(Http {
             address,
             port,
+            settings: config.http.clone(),
             users: Arc::new(users),
             changing: Changing {
                 address,
@@ -127,19 +131,11 @@ impl Http {
         stopping: watch::Receiver<bool>,
     ) -> Result<(), ServeError> {
         let url = self.url();
-        tracing::info!("HTTP: {url}");
         if let Some(tls) = &self.changing.tls {
             tls.log_days_left();
-        } else if !self.address.ip().is_loopback() {
-            tracing::warn!(
-                "passwords and tokens for {url} can be read on the way: set http.tls_certificate"
-            );
         }
-        if let Some(token) = self.users.offer_setup() {
-            tracing::warn!(
-                "nobody can log in at {url} yet: make the first admin at {url}/#/setup/{token}"
-            );
-        }
+        let has_tls = self.changing.tls.is_some();
+        let users = self.users.clone();
         let shared = running.shared().clone();
         let state = State {
             started: shared.clock.now(),
@@ -148,10 +144,28 @@ impl Http {
             users: self.users,
             bans: self.changing.bans.clone(),
             operations: running.clone(),
+            metrics: Metrics::new(&self.settings),
+            history: History::new(),
+            events: Events::new(),
         };
+        tokio::spawn(state.metrics.keep_probing());
         running.set_http(self.changing);
         let failed = |error| ServeError(format!("cannot listen on {url}: {error}"));
-        self.port.listen(Arc::new(state), stopping).map_err(failed)
+        self.port
+            .listen(Arc::new(state), stopping)
+            .map_err(failed)?;
+        tracing::info!("HTTP: {url}");
+        if !has_tls && !self.address.ip().is_loopback() {
+            tracing::warn!(
+                "passwords and tokens for {url} can be read on the way: set http.tls_certificate"
+            );
+        }
+        if let Some(token) = users.offer_setup() {
+            tracing::warn!(
+                "nobody can log in at {url} yet: make the first admin at {url}/#/setup/{token}"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -174,5 +188,9 @@ impl Operations for Running {
 
     fn workbench(&self) -> Option<Arc<Entrance>> {
         Running::workbench(self)
+    }
+
+    fn admitted(&self) -> Admitted {
+        Running::admitted(self)
     }
 }

@@ -113,6 +113,10 @@ impl Known {
         }
     }
 
+    pub fn passwords(&self) -> Option<&Arc<PasswordFile>> {
+        self.passwords.as_ref()
+    }
+
     pub fn tokens(&self) -> Option<&Arc<Tokens>> {
         self.tokens.as_ref()
     }

@@ -106,7 +106,7 @@ impl OpenListener {
             let why = "the listener that the client came by is gone";
             let close = Close::new(ReasonCode::AdministrativeAction, why);
             while entrance.connections_len() > 0 && !shared.is_stopping() {
-                stopping::close_in_slices(&shared, &close, Some(entrance.door.number)).await;
+                stopping::close_in_slices(&shared, &close, Some(entrance.name())).await;
                 tokio::time::sleep(GONE_POLL).await;
             }
         });

@@ -14,7 +14,7 @@ use super::known::Known;
 use super::listeners::{OpenListener, Opening};
 use super::systemd::Systemd;
 use super::{ServeError, keep_running, memory};
-use crate::admin::Listed;
+use crate::admin::{Admitted, Listed};
 use crate::authentication::{Method, Tokens};
 use crate::config::{
     Address, Applies, Config, ConfigError, Effective, Listener, ReloadError, Reloaded, Setting,
@@ -138,6 +138,17 @@ impl Running {
                 entrance: listener.entrance(),
             })
             .collect()
+    }
+
+    /// Where it is said who may do what among clients of MQTT.
+    pub fn admitted(&self) -> Admitted {
+        let state = self.state.read();
+        let config = &state.effective.config;
+        Admitted {
+            access: config.access.clone(),
+            allow_anonymous: config.allow_anonymous,
+            passwords: state.known.passwords().cloned(),
+        }
     }
 
     pub fn shared(&self) -> &Arc<Shared> {

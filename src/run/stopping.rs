@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::net::{Shared, with_worker};
+use crate::origin::ListenerName;
 use crate::session::Close;
 
 /// How often a stopping broker looks whether all connections are closed.
@@ -20,11 +21,16 @@ const SLICE_APART: Duration = Duration::from_millis(1);
 const STEP: Duration = Duration::from_millis(10);
 
 /// Tells all connections to end, or those of one listener.
-pub(super) async fn close_in_slices(shared: &Shared, close: &Close, door: Option<u32>) {
-    let mut closing = shared.core.begin_closing(close.clone(), door);
+pub(super) async fn close_in_slices(
+    shared: &Shared,
+    close: &Close,
+    listener: Option<&ListenerName>,
+) {
+    let core = &shared.core;
+    let mut closing = core.begin_closing(close.clone(), listener.cloned());
     let mut close_some = || {
         with_worker(shared, |local| {
-            (shared.core).close_some(&mut local.worker, &mut closing, SLICE)
+            core.close_some(&mut local.worker, &mut closing, SLICE)
         })
     };
     while close_some() == SLICE {

@@ -6,6 +6,7 @@
 //! else is there: a PUBLISH comes from `broker`, and leaves through the outbox to
 //! the connection that writes it.
 
+mod account;
 mod aliases;
 mod backlog;
 mod outbox;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+pub use account::{Account, Came, Dropped};
 pub use aliases::{Given, Named, Received as ReceivedAliases};
 pub use backlog::{Backlog, Pending};
 pub use outbox::{Mark, Outbox};
@@ -30,7 +32,7 @@ pub use publication::{Form, Frames, Own, Publication};
 pub use stored::{Keeping, StoredMessage, StoredRow};
 pub(crate) use stored::{about, packet_key};
 pub use terms::{Accepted, Terms, Wire, refusal};
-pub use window::{Hold, Received, Sent, SentJob, Window};
+pub use window::{Hold, Received, Releasing, Sent, SentJob, Window};
 
 use crate::access::{Client, OwnRights};
 use crate::config::{Durability, Limits, SessionFull, SessionSettings};
@@ -39,6 +41,7 @@ use crate::message::{Identity, LeaseId, Message, PacketId, Qos, QueueId, Subscri
 use crate::mount::{Mount, leave_queue};
 use crate::protocol::{Ack, Packet, Property, ReasonCode, encode};
 use crate::slots::Slotted;
+use crate::tally::Tally;
 
 /// The client reads its QoS 1 and 2 messages when it can: so many bytes wait
 /// encoded, the rest as messages that others may share.
@@ -81,8 +84,6 @@ pub struct Session {
     /// all.
     pub mount: Option<Arc<Mount>>,
     pub terms: Terms,
-    /// The number of the door that its last connection came by.
-    pub door: u32,
     pub window: Window,
     /// By what they are found with again.
     pub subscriptions: FxHashMap<Subscribed, Granted>,
@@ -97,8 +98,9 @@ pub struct Session {
     pub absent_since: Time,
     /// When the timer that looks after its absence is due.
     pub expiry_alarm: Time,
-    /// When a window full of stale jobs is to end the connection.
-    pub stale_until: Option<Time>,
+    /// When a window full of stale jobs is to end the connection;
+    /// [`Time::MAX`]: it is not.
+    pub stale_until: Time,
     /// Until when its connection's client is known to be who it is.
     pub valid_until: Time,
     link: Option<Link>,
@@ -125,10 +127,25 @@ pub struct Session {
     // Of the messages that are kept, waiting or in flight.
     kept_bytes: usize,
     // Ids of QoS 2 messages received and not released [MQTT-4.3.3-2].
-    // With the number of the connection that they came on last.
-    received: FxHashMap<PacketId, u32>,
+    received: FxHashMap<PacketId, Arrived>,
     // As a member of queues; most clients are none.
     member: Option<Box<Member>>,
+    // PUBLISHes in the outbox, not accounted for yet.
+    publishes: u32,
+    // For people; `None`: it had no connection yet, and lost nothing.
+    account: Option<Box<Account>>,
+}
+
+// An allocator has a size for it; the next one is 640.
+const _: () = assert!(size_of::<Session>() <= 512);
+
+/// A QoS 2 message that came and is not released.
+#[derive(Clone, Copy)]
+struct Arrived {
+    /// The connection that it came on last.
+    on: u32,
+    /// When it came first; zero: in an earlier run.
+    at: Time,
 }
 
 /// What a session remembers for its queues.
@@ -153,7 +170,7 @@ fn may_have(gate: &Option<Arc<dyn Gate>>, publication: &Publication<'_>) -> bool
 }
 
 /// What a session subscribed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subscribed {
     /// A filter, by its number in the topic tree.
     Filter(u32),
@@ -341,6 +358,8 @@ pub struct Effects {
     /// When all is stored that was handed in for what is being handled.
     pub receipt: Receipt,
     pub frames: Frames,
+    /// What goes out is counted there; the worker's own.
+    pub tally: Arc<Tally>,
     /// Messages dropped to make room, not counted yet.
     dropped_oldest: usize,
     /// The session that gets the next message may be too full for it.
@@ -375,6 +394,14 @@ pub struct Reply {
 }
 
 impl Effects {
+    /// What goes out is counted there.
+    pub fn counting(tally: Arc<Tally>) -> Effects {
+        Effects {
+            tally,
+            ..Effects::default()
+        }
+    }
+
     fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped_oldest)
     }
@@ -402,7 +429,6 @@ impl Session {
             gate: None,
             mount: None,
             terms,
-            door: 0,
             window: Window::new(terms.inflight_max, first_packet_id),
             subscriptions: FxHashMap::default(),
             has_options: false,
@@ -410,7 +436,7 @@ impl Session {
             will_due: Time::MAX,
             absent_since: Time::ZERO,
             expiry_alarm: Time::MAX,
-            stale_until: None,
+            stale_until: Time::MAX,
             valid_until: Time::MAX,
             link: None,
             link_number: 0,
@@ -429,6 +455,8 @@ impl Session {
             received: FxHashMap::default(),
             member: None,
             backlog: Backlog::default(),
+            publishes: 0,
+            account: None,
         }
     }
 
@@ -473,6 +501,46 @@ impl Session {
         self.waiting.len() + self.unread()
     }
 
+    /// QoS 2 messages of the client that it has not released.
+    pub fn received_len(&self) -> usize {
+        self.received.len()
+    }
+
+    /// What it takes of the limit in bytes: messages that wait or are in flight,
+    /// those straight from share groups included.
+    pub fn kept_bytes(&self) -> usize {
+        let member = self.member.as_ref();
+        self.kept_bytes + member.map_or(0, |member| member.straight_bytes)
+    }
+
+    /// Bytes on their way to the client's socket, as far as the session knows.
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len() + self.writing_len
+    }
+
+    // ---- what people are told
+
+    /// What is known of it for people; `None`: nothing yet.
+    pub fn account(&self) -> Option<&Account> {
+        self.account.as_deref()
+    }
+
+    pub fn account_mut(&mut self) -> &mut Account {
+        self.account.get_or_insert_default()
+    }
+
+    /// QoS 2 messages that came and are not released: their ids, and when they
+    /// came; zero: in an earlier run.
+    pub fn arrived(&self) -> impl ExactSizeIterator<Item = (PacketId, Time)> {
+        self.received.iter().map(|(id, arrived)| (*id, arrived.at))
+    }
+
+    /// The client does not get a message that was for it.
+    #[cold]
+    fn dropped(&mut self) -> &mut Dropped {
+        self.account_mut().dropped_mut()
+    }
+
     // ---- what is stored
 
     /// It outlives the broker from now on.
@@ -501,12 +569,15 @@ impl Session {
         releasing: &[(u64, PacketId)],
     ) {
         self.kept_bytes = kept_bytes;
-        let number = self.link_number.wrapping_sub(1);
+        let arrived = Arrived {
+            on: self.link_number.wrapping_sub(1),
+            at: Time::ZERO,
+        };
         self.received
-            .extend(received.iter().map(|id| (*id, number)));
+            .extend(received.iter().map(|id| (*id, arrived)));
         releasing
             .iter()
-            .for_each(|(_, id)| self.window.release(*id));
+            .for_each(|(_, id)| self.window.release(*id, Time::ZERO));
         if let (Some(keeping), Some((order, _))) = (&mut self.keeping, releasing.last()) {
             keeping.released_until(*order);
         }
@@ -540,6 +611,7 @@ impl Session {
             qos: Qos::ExactlyOnce,
             retain: false,
             filling: self.filling.wrapping_sub(1),
+            sent_at: Time::ZERO,
             cost_bytes,
             message: Some(message),
             own,
@@ -573,7 +645,8 @@ impl Session {
             let (list, durability) = (keeping.list, keeping.durability);
             journal.add(durability, Change::Drop { list });
             (self.received.keys()).for_each(|id| keeping.delete_received(*id, journal));
-            (self.window.releasing()).for_each(|id| keeping.delete_releasing(id, journal));
+            (self.window.releasing())
+                .for_each(|one| keeping.delete_releasing(one.packet_id, journal));
         }
     }
 
@@ -602,6 +675,7 @@ impl Session {
         if stored.message.has_expired(now) {
             self.drop_unread(stored, &mut effects.journal);
             effects.expired += 1;
+            self.dropped().expired += 1;
         } else if let Some(keeping) = &mut self.keeping {
             keeping.looked(stored.row, stored.message.expires());
         }
@@ -618,6 +692,7 @@ impl Session {
     pub fn drop_oldest(&mut self, stored: &StoredMessage, effects: &mut Effects) {
         self.drop_unread(stored, &mut effects.journal);
         effects.dropped_oldest += 1;
+        self.dropped().oldest += 1;
     }
 
     fn drop_unread(&mut self, stored: &StoredMessage, journal: &mut Journal) {
@@ -671,21 +746,25 @@ impl Session {
         if let Some(keeping) = &mut self.keeping {
             keeping.read(StoredRow::of(row));
             keeping.lost(1);
+            self.dropped().damaged += 1;
         }
     }
 
     /// All there are were read; so many are missing.
     pub fn loaded_all(&mut self) -> usize {
-        self.keeping
-            .as_mut()
-            .map_or(0, |keeping| keeping.read_all())
+        let keeping = self.keeping.as_mut();
+        let lost = keeping.map_or(0, |keeping| keeping.read_all());
+        if lost > 0 {
+            self.dropped().damaged += lost as u64;
+        }
+        lost
     }
 
     /// What it had sent is read: it goes on.
     pub fn resumed(&mut self, now: Time, effects: &mut Effects) {
         self.resuming = None;
         self.resend(now, effects);
-        self.release_again();
+        self.release_again(effects);
         self.refill(now, effects);
     }
 
@@ -746,8 +825,9 @@ impl Session {
         self.window.set_max(terms.inflight_max);
         self.link_number = self.link_number.wrapping_add(1);
         self.closing = None;
-        self.stale_until = None;
+        self.stale_until = Time::MAX;
         self.valid_until = Time::MAX;
+        self.account_mut().connected_at = now;
         self.link = Some(Link {
             waker: None,
             idle: false,
@@ -767,7 +847,7 @@ impl Session {
         self.window.hold_back_all();
         if self.resuming.is_none() {
             self.resend(now, effects);
-            self.release_again();
+            self.release_again(effects);
             self.refill(now, effects);
         }
         self.link_number
@@ -814,6 +894,10 @@ impl Session {
             effects.recycle(writing);
             std::mem::swap(writing, &mut self.outbox);
             self.filling = self.filling.wrapping_add(1);
+            if let Some(account) = &mut self.account {
+                account.messages_out += u64::from(std::mem::take(&mut self.publishes));
+                account.bytes_out += writing.len() as u64;
+            }
             if let Some(member) = &mut self.member {
                 member.taken.append(&mut member.unconfirmed);
             }
@@ -936,7 +1020,7 @@ impl Session {
         });
         refused
             .into_iter()
-            .for_each(|id| self.release_sent(id, &mut effects.journal));
+            .for_each(|id| self.release_sent(id, now, &mut effects.journal));
         lists.sort_unstable();
         lists.dedup();
         lists.retain(|list| {
@@ -957,6 +1041,7 @@ impl Session {
         self.writing_len = 0;
         let mut outbox = std::mem::take(&mut self.outbox);
         effects.recycle(&mut outbox);
+        self.publishes = 0;
         self.filling = self.filling.wrapping_add(1);
         Detached {
             unwritten,
@@ -977,6 +1062,7 @@ impl Session {
         effects: &mut Effects,
     ) -> Delivered {
         if !may_have(&self.gate, publication) {
+            self.dropped().denied += 1;
             return Delivered::DroppedDenied;
         }
         let mut own = Vec::new(); // It takes memory for those few that have some.
@@ -1012,7 +1098,10 @@ impl Session {
         if self.can_send(cost, limits) {
             return match self.send(publication, (qos, retain), Source::New, own, effects) {
                 true => Delivered::Taken,
-                false => Delivered::DroppedTooLarge,
+                false => {
+                    self.dropped().too_large += 1;
+                    Delivered::DroppedTooLarge
+                }
             };
         }
         let cost = cost();
@@ -1037,10 +1126,12 @@ impl Session {
                 if self.unread() > 0 {
                     return Delivered::Unread;
                 }
+                self.dropped().oldest += 1;
                 return Delivered::DroppedOldest(effects.take_dropped() + 1);
             };
             self.remove_row(oldest.row, &mut effects.journal);
             effects.dropped_oldest += 1;
+            self.dropped().oldest += 1;
         }
         self.kept_bytes += cost;
         let row = match &mut self.keeping {
@@ -1099,8 +1190,12 @@ impl Session {
             !expired
         });
         self.first_expiry = self.first_expiry.max(now + EXPIRED_EVERY);
-        effects.expired += before - self.waiting.len();
-        self.waiting.len() < before
+        let expired = before - self.waiting.len();
+        if expired > 0 {
+            effects.expired += expired;
+            self.dropped().expired += expired as u64;
+        }
+        expired > 0
     }
 
     fn deliver_at_most_once(
@@ -1112,15 +1207,20 @@ impl Session {
         effects: &mut Effects,
     ) -> Delivered {
         if self.link.is_none() {
+            self.dropped().absent += 1;
             return Delivered::DroppedAbsent;
         }
         let under_way = self.outbox.len() + self.writing_len;
         if under_way + publication.payload.len() > limits.outbox_bytes_max {
+            self.dropped().slow += 1;
             return Delivered::DroppedSlow;
         }
         match self.send_at_most_once(publication, retain, "", own, effects) {
             true => Delivered::Taken,
-            false => Delivered::DroppedTooLarge,
+            false => {
+                self.dropped().too_large += 1;
+                Delivered::DroppedTooLarge
+            }
         }
     }
 
@@ -1144,7 +1244,8 @@ impl Session {
             return false;
         }
         self.give_buffer(effects);
-        publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
+        put_out(&mut self.outbox, publication, form, own, effects);
+        self.publishes += 1;
         self.wake(effects);
         true
     }
@@ -1330,6 +1431,7 @@ impl Session {
             };
             if next.message.has_expired(now) {
                 effects.expired += 1;
+                self.dropped().expired += 1;
                 self.remove_row(next.row, &mut effects.journal);
                 continue;
             }
@@ -1337,6 +1439,7 @@ impl Session {
             let publication = Publication::of(&next.message, now);
             if !may_have(&self.gate, &publication) {
                 effects.denied += 1;
+                self.dropped().denied += 1;
                 self.remove_row(next.row, &mut effects.journal);
                 continue;
             }
@@ -1359,6 +1462,7 @@ impl Session {
             };
             if !sent {
                 effects.too_large += 1;
+                self.dropped().too_large += 1;
             }
             effects.own = own;
         }
@@ -1400,6 +1504,7 @@ impl Session {
             qos,
             retain,
             filling: self.filling,
+            sent_at: publication.now,
             cost_bytes: 0,
             message: None,
             own: Own::default(),
@@ -1420,7 +1525,8 @@ impl Session {
         }
         self.window.push(sent);
         self.give_buffer(effects);
-        publication.append_to(&mut self.outbox, &mut effects.frames, form, own);
+        put_out(&mut self.outbox, publication, form, own, effects);
+        self.publishes += 1;
         self.wake(effects);
         true
     }
@@ -1500,7 +1606,7 @@ impl Session {
     fn resend(&mut self, now: Time, effects: &mut Effects) {
         self.give_buffer(effects);
         let mut own = std::mem::take(&mut effects.own);
-        while let Some(sent) = self.window.next_held_back() {
+        while let Some(sent) = self.window.next_held_back(now) {
             let Some(message) = &sent.message else {
                 continue;
             };
@@ -1510,10 +1616,8 @@ impl Session {
                 if let Some(sent) = self.window.acknowledge(packet_id) {
                     self.forget(sent, &mut effects.journal);
                 }
-                self.release_sent(packet_id, &mut effects.journal);
-                let pubrel = Packet::Pubrel(Ack::new(packet_id));
-                let wire = self.terms.wire;
-                self.outbox.append(|out| encode(&pubrel, wire, out));
+                self.release_sent(packet_id, now, &mut effects.journal);
+                put_pubrel(&mut self.outbox, packet_id, self.terms.wire, effects);
                 continue;
             }
             let prefix = prefix(sent.job.is_some_and(|job| job.queue_topic));
@@ -1531,23 +1635,25 @@ impl Session {
                 }
                 if qos == Qos::ExactlyOnce {
                     // The client may have it: its id is not to be another's yet.
-                    self.release_sent(packet_id, &mut effects.journal);
-                    let pubrel = Packet::Pubrel(Ack::new(packet_id));
-                    self.outbox.append(|out| encode(&pubrel, wire, out));
+                    self.release_sent(packet_id, now, &mut effects.journal);
+                    put_pubrel(&mut self.outbox, packet_id, wire, effects);
                 }
+                self.dropped().denied += 1;
                 continue;
             }
             let mut none = None;
             let aliases = self.link.as_mut().map(|link| &mut link.aliases);
             let aliases = aliases.unwrap_or(&mut none);
             if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
-                publication.append_to(&mut self.outbox, &mut effects.frames, form, &own);
+                put_out(&mut self.outbox, &publication, form, &own, effects);
+                self.publishes += 1;
             } else {
                 // As good as sent [MQTT-3.1.2-25]; a queue's job is undecided.
                 effects.too_large += 1;
                 if let Some(sent) = self.window.acknowledge(packet_id) {
                     self.forget(sent, &mut effects.journal);
                 }
+                self.dropped().too_large += 1;
             }
         }
         effects.own = own;
@@ -1574,19 +1680,22 @@ impl Session {
     }
 
     /// PUBREL is due for an id whose PUBLISH the client has.
-    fn release_sent(&mut self, packet_id: PacketId, journal: &mut Journal) {
-        self.window.release(packet_id);
+    fn release_sent(&mut self, packet_id: PacketId, now: Time, journal: &mut Journal) {
+        self.window.release(packet_id, now);
         if let Some(keeping) = &mut self.keeping {
             keeping.put_releasing(packet_id, journal);
         }
     }
 
     /// PUBREL, in the order of the PUBRECs [MQTT-4.6.0-4].
-    fn release_again(&mut self) {
-        let wire = self.terms.wire;
-        for packet_id in self.window.releasing() {
-            let pubrel = Packet::Pubrel(Ack::new(packet_id));
-            self.outbox.append(|out| encode(&pubrel, wire, out));
+    fn release_again(&mut self, effects: &Effects) {
+        for releasing in self.window.releasing() {
+            put_pubrel(
+                &mut self.outbox,
+                releasing.packet_id,
+                self.terms.wire,
+                effects,
+            );
         }
     }
 
@@ -1597,11 +1706,16 @@ impl Session {
     ///
     /// # Errors
     /// The client has as many on their way as it may [MQTT-3.3.4-7].
-    pub fn receive(&mut self, packet_id: PacketId, journal: &mut Journal) -> Result<bool, Close> {
+    pub fn receive(
+        &mut self,
+        packet_id: PacketId,
+        now: Time,
+        journal: &mut Journal,
+    ) -> Result<bool, Close> {
         let number = self.link_number;
         let known = self.received.get(&packet_id).copied();
         // What came on an earlier connection counts when it comes again (4.9).
-        if known != Some(number)
+        if known.is_none_or(|known| known.on != number)
             && let Some(link) = &mut self.link
         {
             if link.receiving >= self.terms.receive_max {
@@ -1609,7 +1723,8 @@ impl Session {
                 return Err(Close::new(ReasonCode::ReceiveMaximumExceeded, why));
             }
             link.receiving += 1;
-            self.received.insert(packet_id, number);
+            let at = known.map_or(now, |known| known.at);
+            self.received.insert(packet_id, Arrived { on: number, at });
             if known.is_none()
                 && let Some(keeping) = &self.keeping
             {
@@ -1627,7 +1742,7 @@ impl Session {
         {
             keeping.delete_received(packet_id, journal);
         }
-        if known == Some(self.link_number)
+        if known.is_some_and(|known| known.on == self.link_number)
             && let Some(link) = &mut self.link
         {
             link.receiving -= 1;
@@ -1668,6 +1783,7 @@ impl Session {
         &mut self,
         packet_id: PacketId,
         refused: bool,
+        now: Time,
         journal: &mut Journal,
     ) -> Result<Answered, Close> {
         if (self.window.get(packet_id)).is_some_and(|sent| sent.qos != Qos::ExactlyOnce) {
@@ -1688,7 +1804,7 @@ impl Session {
                 None => Answered::Nothing,
             });
         }
-        Ok(match self.window.receive(packet_id) {
+        Ok(match self.window.receive(packet_id, now) {
             Received::Sent(sent) => {
                 if let Some(keeping) = &mut self.keeping {
                     keeping.put_releasing(packet_id, journal);
@@ -1717,8 +1833,8 @@ impl Session {
         };
         *kept_bytes = kept_bytes.saturating_sub(sent.cost_bytes);
         self.remove_row(sent.row, journal);
-        if self.stale_until.is_some() && !self.window.is_full_of_stale() {
-            self.stale_until = None;
+        if self.stale_until < Time::MAX && !self.window.is_full_of_stale() {
+            self.stale_until = Time::MAX;
         }
         sent.job.filter(|job| job.hold != Hold::Settled)
     }
@@ -1734,6 +1850,7 @@ impl Session {
     ) {
         if !answers.is_empty() {
             self.give_buffer(effects);
+            effects.tally.note_answers(self.terms.wire, answers);
             self.outbox.append_gated(answers, gates);
         }
     }
@@ -1756,6 +1873,29 @@ impl Session {
 }
 
 impl Slotted for Session {}
+
+/// Encodes a PUBLISH into the outbox.
+#[inline(always)]
+fn put_out(
+    outbox: &mut Outbox,
+    publication: &Publication<'_>,
+    form: Form,
+    own: &[u8],
+    effects: &mut Effects,
+) {
+    outbox.note_message(publication.now);
+    publication.append_to(outbox, &mut effects.frames, form, own);
+    let payload_len = publication.payload.len();
+    (effects.tally).note_delivered(form.wire, form.qos, form.dup, payload_len);
+}
+
+fn put_pubrel(outbox: &mut Outbox, packet_id: PacketId, wire: Wire, effects: &Effects) {
+    outbox.append(|out| {
+        let from = out.len();
+        encode(&Packet::Pubrel(Ack::new(packet_id)), wire, out);
+        effects.tally.note_answers(wire, &out[from..]);
+    });
+}
 
 /// Where a message comes from that is sent.
 #[derive(Clone, Copy)]

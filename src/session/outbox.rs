@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::journal::Receipt;
-use crate::message::Message;
+use crate::message::{Message, Time};
 
 /// The largest payload in bytes that is copied.
 pub const COPY_MAX: usize = 1024;
@@ -19,16 +19,31 @@ pub const COPY_MAX: usize = 1024;
 const FULL_BYTES: usize = 128 << 10;
 
 /// Encoded packets in the order in which they go out.
-#[derive(Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
     len: usize,
+    // When the broker took up the first message that is in it; MAX: it has none.
+    since: Time,
     // How many bytes of all buffers, and of the first payload, are written already.
     bytes_done: usize,
     payload_done: u32,
     // Payloads that are written.
     payloads_done: u32,
     rare: Option<Box<Rare>>,
+}
+
+impl Default for Outbox {
+    fn default() -> Outbox {
+        Outbox {
+            bytes: Vec::new(),
+            len: 0,
+            since: Time::MAX,
+            bytes_done: 0,
+            payload_done: 0,
+            payloads_done: 0,
+            rare: None,
+        }
+    }
 }
 
 /// What most outboxes never have, and which costs them one word then.
@@ -148,6 +163,22 @@ impl Outbox {
                 ..start
             };
             self.gate(from, *receipt);
+        }
+    }
+
+    /// A message is put in that the broker took up then.
+    #[inline]
+    pub fn note_message(&mut self, since: Time) {
+        self.since = self.since.min(since);
+    }
+
+    /// When the broker took up the first message of those that are written; only
+    /// once, and only if there was one.
+    #[inline]
+    pub fn take_since(&mut self) -> Option<Time> {
+        match self.since {
+            Time::MAX => None,
+            _ => Some(std::mem::replace(&mut self.since, Time::MAX)),
         }
     }
 
@@ -299,6 +330,7 @@ impl Outbox {
     /// Empties it and gives its last buffer away.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.rare = None;
+        self.since = Time::MAX;
         (self.len, self.bytes_done) = (0, 0);
         (self.payload_done, self.payloads_done) = (0, 0);
         let mut buffer = std::mem::take(&mut self.bytes);
@@ -310,7 +342,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ClientId, Envelope, Identity, MessageId, Qos, Time};
+    use crate::message::{ClientId, Envelope, Identity, MessageId, Qos};
     use crate::topic::{TopicLimits, TopicName};
 
     fn message(payload: &[u8]) -> Arc<Message> {

@@ -301,6 +301,7 @@ impl StoredMessage {
             qos: self.qos,
             retain: self.retain,
             filling: 0,
+            sent_at: Time::ZERO,
             cost_bytes: self.message.cost_bytes() + self.own.cost_bytes(),
             message: Some(self.message),
             own: self.own,

@@ -165,6 +165,20 @@ impl Terms {
         (!keep_alive.is_zero()).then_some(keep_alive * 3 / 2)
     }
 
+    /// The protocol's version, for people.
+    pub fn version(&self) -> &'static str {
+        match self.wire {
+            Version::V3_1 => "3.1",
+            Version::V3_1_1 => "3.1.1",
+            Version::V5 => "5.0",
+        }
+    }
+
+    /// The keep alive that counts, in seconds; 0: none.
+    pub fn keep_alive_secs(&self) -> u16 {
+        self.keep_alive_secs
+    }
+
     /// Whether the session may be resumed by a later connection.
     pub fn persists(&self) -> bool {
         self.session_expiry_secs > 0

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::publication::Own;
 use super::stored::StoredRow;
-use crate::message::{LeaseId, Message, MessageId, PacketId, Qos, QueueId};
+use crate::message::{LeaseId, Message, MessageId, PacketId, Qos, QueueId, Time};
 
 /// The window.
 pub struct Window {
@@ -17,7 +17,7 @@ pub struct Window {
     // In the order in which they were sent first [MQTT-4.6.0-1].
     sent: VecDeque<Sent>,
     // In the order of their PUBRECs [MQTT-4.6.0-4].
-    releasing: VecDeque<PacketId>,
+    releasing: VecDeque<Releasing>,
     next: PacketId,
     // How many ids from `next` on are known to be free.
     known_free: u16,
@@ -34,6 +34,8 @@ pub struct Sent {
     pub retain: bool,
     /// The filling of the outbox into which it was encoded.
     pub filling: u32,
+    /// When it was; zero: in an earlier run, and not sent again yet.
+    pub sent_at: Time,
     /// What it takes of the session's limit in bytes.
     pub cost_bytes: usize,
     /// `None` where nobody could ever ask for it again, and where it is read
@@ -43,6 +45,14 @@ pub struct Sent {
     pub own: Own,
     pub job: Option<SentJob>,
     pub row: StoredRow,
+}
+
+/// A PUBLISH that has reached the client, and whose id waits for PUBCOMP.
+#[derive(Clone, Copy, Debug)]
+pub struct Releasing {
+    pub packet_id: PacketId,
+    /// When that was known; zero: in an earlier run.
+    pub since: Time,
 }
 
 /// The job that was sent.
@@ -132,8 +142,8 @@ impl Window {
     fn find_free(&mut self) {
         while self.known_free == 0 {
             let next = self.next.get();
-            let ids =
-                (self.sent.iter().map(|sent| sent.packet_id)).chain(self.releasing.iter().copied());
+            let releasing = self.releasing.iter().map(|one| one.packet_id);
+            let ids = (self.sent.iter().map(|sent| sent.packet_id)).chain(releasing);
             self.known_free = ids
                 .map(|id| distance(next, id.get()))
                 .min()
@@ -175,18 +185,27 @@ impl Window {
 
     /// The next that is to be sent again, oldest first, if the client takes
     /// that many at a time [MQTT-3.3.4-9].
-    pub fn next_held_back(&mut self) -> Option<&Sent> {
+    pub fn next_held_back(&mut self, now: Time) -> Option<&Sent> {
         if self.held_back == 0 || self.in_use() - self.held_back >= usize::from(self.max) {
             return None;
         }
         let at = self.sent.len() - self.held_back;
         self.held_back -= 1;
-        self.sent.get(at)
+        let sent = self.sent.get_mut(at)?;
+        if sent.sent_at == Time::ZERO {
+            sent.sent_at = now;
+        }
+        Some(sent)
     }
 
     /// Those that wait for PUBCOMP, in the order of their PUBRECs.
-    pub fn releasing(&self) -> impl Iterator<Item = PacketId> + '_ {
+    pub fn releasing(&self) -> impl Iterator<Item = Releasing> + '_ {
         self.releasing.iter().copied()
+    }
+
+    /// Those that wait for PUBACK or PUBREC, oldest first.
+    pub fn sent(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter()
     }
 
     pub fn get(&self, packet_id: PacketId) -> Option<&Sent> {
@@ -200,12 +219,12 @@ impl Window {
     }
 
     /// A PUBREC: the message has reached the client, its id is still taken.
-    pub fn receive(&mut self, packet_id: PacketId) -> Received {
+    pub fn receive(&mut self, packet_id: PacketId, now: Time) -> Received {
         if let Some(at) = self.position(packet_id) {
-            self.releasing.push_back(packet_id);
+            self.push_releasing(packet_id, now);
             return self.take(at).map_or(Received::Unknown, Received::Sent);
         }
-        match self.releasing.contains(&packet_id) {
+        match self.releasing.iter().any(|one| one.packet_id == packet_id) {
             true => Received::Again,
             false => Received::Unknown,
         }
@@ -213,7 +232,8 @@ impl Window {
 
     /// A PUBCOMP; whether the id was in use.
     pub fn complete(&mut self, packet_id: PacketId) -> bool {
-        let at = self.releasing.iter().position(|id| *id == packet_id);
+        let mut releasing = self.releasing.iter();
+        let at = releasing.position(|one| one.packet_id == packet_id);
         at.is_some_and(|at| self.releasing.remove(at).is_some())
     }
 
@@ -244,9 +264,13 @@ impl Window {
     }
 
     /// PUBREL is due for an id whose PUBLISH is no longer here.
-    pub fn release(&mut self, packet_id: PacketId) {
-        self.releasing.push_back(packet_id);
+    pub fn release(&mut self, packet_id: PacketId, now: Time) {
+        self.push_releasing(packet_id, now);
         self.known_free = 0;
+    }
+
+    fn push_releasing(&mut self, packet_id: PacketId, since: Time) {
+        self.releasing.push_back(Releasing { packet_id, since });
     }
 
     /// What an earlier run of the broker had sent.
@@ -311,6 +335,7 @@ mod tests {
             qos: Qos::ExactlyOnce,
             retain: false,
             filling: 0,
+            sent_at: Time::ZERO,
             cost_bytes: 0,
             message: None,
             own: Own::default(),
@@ -324,11 +349,11 @@ mod tests {
         let id = |id| PacketId::new(id).unwrap();
         let mut window = Window::new(10, id(7));
         window.restore(sent(id(7)));
-        window.release(id(8));
+        window.release(id(8), Time::ZERO);
         window.push_held_back(sent(id(9)));
         assert_eq!(window.take_id(), id(10));
         let mut window = Window::new(10, id(7));
-        window.release(id(7));
+        window.release(id(7), Time::ZERO);
         assert_eq!(window.take_id(), id(8));
     }
 
@@ -374,7 +399,7 @@ mod tests {
                 &mut seen[usize::from(packet_id.get())],
                 true
             ));
-            window.releasing.push_back(packet_id);
+            window.push_releasing(packet_id, Time::ZERO);
         }
         assert!(!window.has_room());
         assert!(window.complete(PacketId::new(777).unwrap()));
@@ -385,10 +410,10 @@ mod tests {
     fn a_release_is_asked_for_again_until_it_is_complete() {
         let mut window = Window::new(10, PacketId::MIN);
         let id = PacketId::new(push(&mut window)).unwrap();
-        assert!(matches!(window.receive(id), Received::Sent(_)));
-        assert!(matches!(window.receive(id), Received::Again));
+        assert!(matches!(window.receive(id, Time::ZERO), Received::Sent(_)));
+        assert!(matches!(window.receive(id, Time::ZERO), Received::Again));
         assert!(window.complete(id));
         assert!(!window.complete(id));
-        assert!(matches!(window.receive(id), Received::Unknown));
+        assert!(matches!(window.receive(id, Time::ZERO), Received::Unknown));
     }
 }

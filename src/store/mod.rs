@@ -22,6 +22,7 @@
 //! | `base` | what lives long: values by key |
 //! | `index`, `chunk`, `keys` | what is alive, and where |
 //! | `opening`, `reading`, `moving` | starting; rows and values; from log to base |
+//! | `numbers` | how long commits took, and how large they were |
 //! | `backup`, `frozen` | copies, of a running store too; a folder that is only looked at |
 //!
 //! Threads: whoever has a change appends it, under one short lock. One thread
@@ -40,6 +41,7 @@ mod index;
 mod keys;
 mod log;
 mod moving;
+mod numbers;
 mod opening;
 mod reading;
 pub mod twin;
@@ -65,6 +67,8 @@ pub use self::frame::{Damage, OpenError, VERSION as FORM};
 use self::index::Index;
 use self::log::{Log, Position, Segments};
 use self::moving::Move;
+use self::numbers::Numbers;
+pub use self::numbers::StoreNumbers;
 use self::opening::Sizes;
 use crate::config::Durability;
 use crate::journal::{Journal, ListId, Receipt};
@@ -186,6 +190,7 @@ struct Running {
     /// Nothing is taken any more: it failed, or was closed.
     is_over: AtomicBool,
     failed: OnceLock<Failed>,
+    numbers: Numbers,
 }
 
 /// What the one who commits has for itself.
@@ -423,6 +428,25 @@ impl Store {
         running.map_or(0, |running| running.segments.bytes() + running.base.bytes())
     }
 
+    /// What it has done and has; nothing, if nothing is stored.
+    pub fn numbers(&self) -> StoreNumbers {
+        let Some(running) = &self.running else {
+            return StoreNumbers::default();
+        };
+        let (lists, keys, bodies) = {
+            let index = running.index.lock();
+            (index.lists.len(), index.keys.len(), index.bodies.len())
+        };
+        StoreNumbers {
+            open_bytes: running.open_bytes.load(Ordering::Relaxed),
+            disk_bytes: self.disk_bytes(),
+            lists,
+            keys,
+            bodies,
+            ..running.numbers.read()
+        }
+    }
+
     /// Looks how much is free on the disk.
     pub fn watch_free(&self) {
         if let Some(running) = &self.running {
@@ -504,6 +528,7 @@ impl Running {
             is_stopped: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             failed: OnceLock::new(),
+            numbers: Numbers::new(),
         }
     }
 
@@ -605,9 +630,12 @@ impl Running {
         if !self.close_batch(&mut committing.batch, sync_all) {
             return Ok(false);
         }
+        let records = committing.batch.ends.len();
+        let begun = self.numbers.begin(records);
         self.store(committing)
             .map_err(|error| self.fail("storing what was acknowledged last", &error))?;
         let batch = &mut committing.batch;
+        (self.numbers).note_commit(begun, records, batch.bytes.len());
         if !batch.ends.is_empty() {
             self.update_index(batch, &committing.positions);
             self.written.store(batch.number, Ordering::Release);
@@ -615,6 +643,7 @@ impl Running {
         if batch.sync {
             let written = self.written.load(Ordering::Relaxed);
             self.synced.store(written, Ordering::Release);
+            self.numbers.note_sync();
         }
         self.wake(&mut committing.wakers);
         self.look_after(committing);
@@ -781,6 +810,7 @@ impl Running {
         let written = self.written.load(Ordering::Acquire);
         committing.log.sync()?;
         self.synced.store(written, Ordering::Release);
+        self.numbers.note_sync();
         self.wake(&mut committing.wakers);
         Ok(())
     }

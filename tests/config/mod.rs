@@ -64,11 +64,11 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
     // 3 at the top, 26 of a listener, 33 of authentication, 3 of access, 5 of the store, 35 limits,
-    // 10 of sessions, 3 + 24 of queues, 5 of the HTTP port, 2 of the log, 2 + 24 of a queue, 3 of its
-    // member.
+    // 10 of sessions, 3 + 24 of queues, 6 of the HTTP port, 1 of $SYS, 2 of the log, 2 + 24 of a
+    // queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        3 + 26 + 33 + 3 + 5 + 35 + 10 + 27 + 2 + 26 + 5 + 3
+        3 + 26 + 33 + 3 + 5 + 35 + 10 + 27 + 6 + 1 + 2 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -135,7 +135,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 5 + 19 + 2 + 34 + 4 + 2 + 14);
+    assert_eq!(tried, 1 + 5 + 19 + 2 + 34 + 4 + 2 + 14 + 3);
 }
 
 #[test]
@@ -290,11 +290,15 @@ overflow = "dead-letter-oldest"
 trace_events_max = 31
 durability = "flushed"
 
+[sys]
+interval_secs = 73
+
 [http]
 address = "127.0.0.1:9"
 tls_certificate = "http.pem"
 tls_key = "http.key"
 open_metrics = true
+metrics_queues_max = 74
 login_expiry_secs = 72
 
 [log]
@@ -544,6 +548,7 @@ fn each_option_sets_its_field() {
                 ..default
             },
         ],
+        sys: SysSettings { interval: secs(73) },
         http: PortSettings {
             address: Some("127.0.0.1:9".parse().unwrap()),
             tls: TlsSettings {
@@ -552,6 +557,7 @@ fn each_option_sets_its_field() {
                 ..TlsSettings::default()
             },
             open_metrics: true,
+            metrics_queues_max: 74,
             login_expiry: secs(72),
         },
         log: LogSettings {

@@ -4,6 +4,7 @@
 //! thing. `tests/run` installs them.
 
 mod access;
+mod api;
 mod authentication;
 mod bad_input;
 mod browser;
@@ -16,6 +17,7 @@ mod commands5;
 mod commands_tls;
 mod crowd;
 mod daemon;
+mod dashboard;
 mod drain;
 mod features;
 #[path = "../hostile.rs"]
@@ -25,6 +27,7 @@ mod limits;
 mod listeners;
 mod log;
 mod memory;
+mod metrics;
 mod mqtt5;
 mod process;
 mod program;
@@ -37,10 +40,12 @@ mod results;
 #[path = "../root.rs"]
 mod root;
 
+mod schemathesis;
 mod service;
 mod sessions;
 mod steering;
 mod store;
+mod sys;
 mod systemd;
 mod tls;
 mod tokens;

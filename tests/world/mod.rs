@@ -19,6 +19,7 @@ mod expiry;
 mod groups;
 mod hostile;
 mod limits;
+mod look;
 mod members;
 mod model;
 mod mounts;
@@ -34,6 +35,7 @@ mod retained;
 mod rights;
 mod steering;
 mod storing;
+mod sys;
 mod threads;
 mod wills;
 mod wishes;
@@ -557,7 +559,9 @@ impl World {
             match decode(&bytes[done..], version, packet_bytes_max) {
                 Ok(None) => break Ok(()),
                 Ok(Some((packet, len))) => {
+                    (self.worker.effects.tally).note_received(version, bytes[done]);
                     done += len;
+                    link.note_read(len);
                     let handled = (self.core).handle(&mut self.worker, link, &packet, self.now);
                     if handled.is_err() {
                         break handled;

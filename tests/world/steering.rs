@@ -49,7 +49,7 @@ impl World {
         texts(&self.steer(request)["messages"], "id")
     }
 
-    fn fill(&mut self, queue: &str, jobs: std::ops::Range<usize>) {
+    pub(super) fn fill(&mut self, queue: &str, jobs: std::ops::Range<usize>) {
         let p = self.connect("p").go();
         for job in jobs {
             self.publish(p, &format!("$queue/{queue}"), &job.to_string(), 1);

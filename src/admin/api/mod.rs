@@ -1,10 +1,18 @@
 //! The API, below `/api/v1`: one file a resource, and the description of all of
 //! it (OpenAPI), which is made from the handlers themselves.
 
+mod access;
+mod bans;
+mod clients;
 mod configuration;
+mod history;
 mod log;
+mod publish;
 mod queues;
+mod retained;
+mod sessions;
 mod status;
+mod subscriptions;
 mod users;
 
 use std::sync::Arc;
@@ -18,7 +26,9 @@ use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement}
 use utoipa_axum::router::OpenApiRouter;
 
 use super::guard::COOKIE;
-use super::{API, State};
+use super::{API, State, events};
+
+pub(super) use history::shown;
 
 /// All resources, and their description at `openapi.json`.
 pub(super) fn router() -> Router<Arc<State>> {
@@ -26,6 +36,15 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(status::routes())
         .merge(users::routes())
         .merge(queues::routes())
+        .merge(clients::routes())
+        .merge(sessions::routes())
+        .merge(subscriptions::routes())
+        .merge(retained::routes())
+        .merge(publish::routes())
+        .merge(bans::routes())
+        .merge(access::routes())
+        .merge(history::routes())
+        .merge(events::routes())
         .merge(configuration::routes())
         .merge(log::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);

@@ -280,9 +280,9 @@ impl Core {
         };
         if let Some(mut session) = self.sessions.lock(id.0)
             && session.window.is_full_of_stale()
-            && session.stale_until.is_none()
+            && session.stale_until == Time::MAX
         {
-            session.stale_until = Some(now + timeout);
+            session.stale_until = now + timeout;
             let timer = Timer::Stale(id, session.link_number());
             self.timers.schedule(now + timeout, timer);
         }

@@ -10,10 +10,12 @@
 mod catalog;
 mod dead;
 mod delayed;
+mod depths;
 mod members;
 mod plans;
 mod steering;
 
+pub use depths::Depth;
 pub(super) use members::parse_span;
 pub(in crate::broker) use plans::{CurrentPlans, Plan, Plans, Replanned, group_settings};
 use steering::keys_of;
@@ -35,7 +37,7 @@ use crate::journal::{Change, Journal, ListId, Receipt};
 use crate::message::{LeaseId, Message, PacketId, Qos, QueueId, SessionId, Time};
 use crate::protocol::ReasonCode;
 use crate::queue::{
-    Ask, DeadLetter, Dormant, Fate, Full, JobRecord, Queue, Settlement, Stored, StoredJob,
+    Ask, Counts, DeadLetter, Dormant, Fate, Full, JobRecord, Queue, Settlement, Stored, StoredJob,
     StraightTurn, Totals,
 };
 use crate::router::{Receiver, Target};
@@ -177,7 +179,7 @@ impl Slotted for List {
     }
 }
 
-enum Kind {
+pub(super) enum Kind {
     Work(Arc<Plan>),
     Share,
     /// What is put off.
@@ -195,6 +197,26 @@ impl List {
 
     pub(super) fn is_dead_letters(&self) -> bool {
         self.name.starts_with("$queue/$dead/")
+    }
+
+    pub(super) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// How much it has of everything. Does not wake it.
+    pub(super) fn counts(&self) -> Counts {
+        match self.body.active.get() {
+            Some(active) => active.queue.counts(),
+            None => {
+                let dormant = self.body.dormant.take();
+                let totals = dormant.as_ref().map(Dormant::totals);
+                self.body.dormant.set(dormant);
+                Counts {
+                    totals: totals.unwrap_or_default(),
+                    ..Counts::default()
+                }
+            }
+        }
     }
 
     /// Keeps no more than it needs, if there is nothing in it.

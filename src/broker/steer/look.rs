@@ -79,7 +79,7 @@ impl Core {
     }
 
     /// The dead letters that a queue has.
-    pub(super) fn dead_len(&self, name: &str) -> usize {
+    pub(in crate::broker) fn dead_len(&self, name: &str) -> usize {
         let dead = self.list_named(&format!("$queue/$dead/{name}"));
         let list = dead.and_then(|id| self.lists.lock(id.0));
         list.map_or(0, |list| {
@@ -265,7 +265,10 @@ pub(super) fn event(event: &Event) -> EventView {
 }
 
 /// As text if it is some, or else as base64.
-fn shown_payload(payload: &[u8], bytes_max: usize) -> (Option<String>, Option<String>) {
+pub(in crate::broker) fn shown_payload(
+    payload: &[u8],
+    bytes_max: usize,
+) -> (Option<String>, Option<String>) {
     let is_odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     let text = std::str::from_utf8(payload).ok();
     match text.filter(|text| !text.contains(is_odd)) {

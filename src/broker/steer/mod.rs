@@ -8,7 +8,6 @@
 mod control;
 mod look;
 mod moving;
-mod sys;
 
 use std::fmt;
 
@@ -17,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+pub(super) use self::look::shown_payload;
 pub(super) use self::moving::Movings;
-pub(super) use self::sys::SysRound;
 use super::lists::Pick;
 use super::{Core, Worker};
 use crate::message::{MessageId, QueueId, Time};

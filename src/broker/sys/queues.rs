@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::FIRST_LEVEL;
 use crate::broker::timers::Timer;
 use crate::broker::{Core, Worker};
 use crate::message::{Place, Qos, QueueId, Time};
@@ -19,8 +20,6 @@ const QUEUES_MAX: usize = 200;
 /// Who has just subscribed need not wait for the next round, but rounds begin
 /// no closer together.
 const ROUNDS_APART: Duration = Duration::from_secs(1);
-/// What filters begin with that can match.
-const FIRST_LEVEL: &str = "$SYS";
 
 /// Whose turn it is.
 #[derive(Default)]

@@ -1,0 +1,195 @@
+//! Who may do what: what is in force, and why.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Shares;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::access::explain::{Action, Question};
+use crate::access::rules::Strictness;
+use crate::admin::State;
+use crate::admin::guard::Viewer;
+use crate::admin::page::{Listed, Page, Params};
+use crate::admin::problem::{self, Problem};
+use crate::message::{ClientId, Identity, Qos};
+
+pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
+    OpenApiRouter::new()
+        .routes(routes!(show))
+        .routes(routes!(explain))
+        .routes(routes!(users))
+}
+
+/// What is in force.
+#[derive(Serialize, ToSchema)]
+struct AccessView {
+    /// Whether there are rules; without any, who is let in may do everything.
+    is_on: bool,
+    /// A file like mosquitto's `acl_file`.
+    acl_file: Option<String>,
+    /// A file of roles.
+    rules_file: Option<String>,
+    /// Of a subscription of which a part may be read: `filter` gives that part,
+    /// `refuse` nothing.
+    subscriptions: &'static str,
+    /// Whether clients may come with rights of their own, in a token or as a
+    /// service says.
+    own_rights: bool,
+    /// Whether clients may connect that do not say who they are, where the
+    /// listener says nothing else.
+    allow_anonymous: bool,
+    password_file: Option<String>,
+}
+
+/// What is in force.
+#[utoipa::path(get, path = "/access", tag = "access",
+    responses((status = 200, body = AccessView), (status = "default", body = Problem)))]
+async fn show(_: Viewer, Shares(state): Shares<Arc<State>>) -> problem::Result<AccessView> {
+    let access = state.shared.core.access();
+    let admitted = state.operations.admitted();
+    let files = &admitted.access;
+    let text = |path: &Option<std::path::PathBuf>| {
+        let path = path.as_ref();
+        path.map(|path| path.display().to_string())
+    };
+    Ok(Json(AccessView {
+        is_on: access.is_on(),
+        acl_file: text(&files.acl_file),
+        rules_file: text(&files.rules_file),
+        subscriptions: match access.strictness() {
+            Strictness::Filter => "filter",
+            Strictness::Refuse => "refuse",
+        },
+        own_rights: access.takes_own(),
+        allow_anonymous: admitted.allow_anonymous,
+        password_file: (admitted.passwords.as_ref()).map(|file| file.path().display().to_string()),
+    }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Asked {
+    /// Not set: anonymous.
+    user: Option<String>,
+    client: String,
+    action: What,
+    /// The topic, the filter, or the queue's name; `$queue/NAME` is a queue too.
+    #[param(min_length = 1)]
+    topic: String,
+    /// With which it publishes.
+    #[serde(default)]
+    #[param(minimum = 0, maximum = 2)]
+    qos: u8,
+    /// Whether what it publishes is to be retained.
+    #[serde(default)]
+    retain: bool,
+}
+
+/// What a client may want to do.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+enum What {
+    Publish,
+    Subscribe,
+    /// Get what is published to a topic.
+    Read,
+    /// Put into a queue.
+    Put,
+    Join,
+    Create,
+    Steer,
+}
+
+impl What {
+    fn action(self) -> Action {
+        match self {
+            What::Publish => Action::Publish,
+            What::Subscribe => Action::Subscribe,
+            What::Read => Action::Read,
+            What::Put => Action::Put,
+            What::Join => Action::Join,
+            What::Create => Action::Create,
+            What::Steer => Action::Steer,
+        }
+    }
+}
+
+/// What the rules say.
+#[derive(Serialize, ToSchema)]
+struct Explained {
+    allowed: bool,
+    /// The rules that decide, a sentence each.
+    because: Vec<String>,
+}
+
+/// Whether a client may do something, and which rule decides. Rights that came
+/// with a client count while it has a session.
+#[utoipa::path(get, path = "/access/explain", tag = "access", params(Asked),
+    responses((status = 200, body = Explained), (status = "default", body = Problem)))]
+async fn explain(
+    _: Viewer,
+    Shares(state): Shares<Arc<State>>,
+    Params(asked): Params<Asked>,
+) -> problem::Result<Explained> {
+    let core = &state.shared.core;
+    let qos = Qos::from_bits(asked.qos);
+    let question = Question {
+        action: asked.action.action(),
+        topic: &asked.topic,
+        qos: qos.ok_or_else(|| Problem::invalid(format!("qos is 0, 1 or 2, not {}", asked.qos)))?,
+        retain: asked.retain,
+        strictness: core.access().strictness(),
+    };
+    let who = Identity {
+        user: asked.user.filter(|user| !user.is_empty()).map(Arc::from),
+        client: ClientId::new(&asked.client),
+    };
+    let explained = core.explain(&who, &question).map_err(Problem::invalid)?;
+    Ok(Json(Explained {
+        allowed: explained.is_allowed,
+        because: explained.because,
+    }))
+}
+
+/// A user of the password file.
+#[derive(Serialize, ToSchema)]
+struct MqttUser {
+    name: String,
+}
+
+/// Users of the password file, by name. Those that tokens, certificates or a
+/// service name are not known here.
+#[utoipa::path(get, path = "/access/users", tag = "access", params(Page),
+    responses((status = 200, body = Listed<MqttUser>), (status = "default", body = Problem)))]
+async fn users(
+    _: Viewer,
+    Shares(state): Shares<Arc<State>>,
+    Params(page): Params<Page>,
+) -> problem::Result<Listed<MqttUser>> {
+    let (limit, after) = (page.limit()?, page.after());
+    let users = state
+        .operations
+        .admitted()
+        .passwords
+        .map(|file| file.users());
+    let names = users.iter().flat_map(|users| users.names());
+    let mut names: Vec<_> = names
+        .filter(|name| after.is_none_or(|after| *name > after))
+        .collect();
+    names.sort_unstable();
+    let has_more = names.len() > limit;
+    names.truncate(limit);
+    let next = names.last().filter(|_| has_more);
+    let next = next.map(|name| (*name).to_owned());
+    let items = names.iter().map(|name| MqttUser {
+        name: (*name).to_owned(),
+    });
+    Ok(Json(Listed {
+        items: items.collect(),
+        next,
+    }))
+}

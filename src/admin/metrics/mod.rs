@@ -1,0 +1,78 @@
+//! `/metrics`: what the broker counts and measures, for Prometheus.
+//!
+//! Owns the way from the numbers to the text: `families` says which there are and
+//! what each means, `text` writes them, `process` and `probe` find out what nobody
+//! else knows. Labels are bounded: there is never a client or a topic among them,
+//! and no more queues than `http.metrics_queues_max`.
+//!
+//! Nothing here is kept up to date between two scrapes but the probe's histogram.
+
+mod families;
+mod probe;
+mod process;
+mod text;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State as Shares;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use super::State;
+use super::guard::Viewer;
+use super::problem::Problem;
+use crate::config::PortSettings;
+use crate::tally::Histogram;
+
+/// What is kept for the next scrape.
+pub(crate) struct Metrics {
+    // Whether anybody may have them.
+    are_open: bool,
+    // Queues that are listed by name.
+    queues_max: usize,
+    /// How late tasks wake.
+    delays: Arc<Histogram>,
+    // One at a time goes round all there is.
+    turn: Mutex<()>,
+}
+
+impl Metrics {
+    pub fn new(settings: &PortSettings) -> Metrics {
+        Metrics {
+            are_open: settings.open_metrics,
+            queues_max: settings.metrics_queues_max,
+            delays: Arc::default(),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// The task that measures, for as long as the runtime runs.
+    pub fn keep_probing(&self) -> impl Future<Output = ()> + Send + 'static {
+        probe::keep_probing(self.delays.clone())
+    }
+}
+
+pub(super) fn routes() -> Router<Arc<State>> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+async fn metrics(
+    viewer: Result<Viewer, Problem>,
+    Shares(state): Shares<Arc<State>>,
+) -> Result<Response, Problem> {
+    if !state.metrics.are_open {
+        viewer?;
+    }
+    let runtime = Handle::current().metrics();
+    let (turn, own) = (state.metrics.turn.lock().await, state.clone());
+    // With very many sessions it takes a while, which others are not to wait for.
+    let rendering = tokio::task::spawn_blocking(move || families::render(&own, &runtime));
+    let text = rendering.await;
+    drop(turn);
+    let text = text.map_err(|_| Problem::unavailable("the broker stops"))?;
+    Ok(([(CONTENT_TYPE, text::CONTENT_TYPE)], text).into_response())
+}
