@@ -480,6 +480,8 @@ pub struct Limits {
     pub queues_max: usize,
     /// Of each worker thread's cache of topics and their receivers.
     pub match_cache_bytes_max: usize,
+    /// Of all recordings of packets; 0: there are none.
+    pub traces_bytes_max: usize,
     /// How long stopping may take.
     pub stop_timeout: Duration,
     /// Clients that a stopping broker disconnects a second; 0: all at once.
@@ -877,6 +879,7 @@ impl Default for Limits {
             retained_bytes_max: 4 << 30,
             queues_max: 100_000,
             match_cache_bytes_max: 16 << 20,
+            traces_bytes_max: 64 << 20,
             stop_timeout: Duration::from_secs(5),
             drain_per_sec: 0,
             connections_per_sec_max: 0,

@@ -10,7 +10,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cli`] | the commands: serve, pub, sub, queue, passwd, bench, config, store |
+//! | [`cli`] | the commands: the broker, clients, what looks at a running broker and steers it, files |
 //! | [`config`] | what can be set, as valid values |
 //! | [`run`] | starting, changing and stopping everything |
 //! | `admin` | the HTTP port: API, dashboard, metrics |

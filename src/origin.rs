@@ -16,6 +16,11 @@ pub enum PeerAddress {
 }
 
 impl PeerAddress {
+    /// `None`: by a Unix socket.
+    pub fn socket(self) -> Option<SocketAddr> {
+        PackedAddress::from(self).socket()
+    }
+
     /// An IPv4 address as itself, also where it comes mapped to IPv6.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
@@ -61,15 +66,17 @@ impl From<PeerAddress> for PackedAddress {
     }
 }
 
+impl PackedAddress {
+    /// `None`: by a Unix socket.
+    pub fn socket(self) -> Option<SocketAddr> {
+        let ip = IpAddr::from(self.ip?).to_canonical();
+        Some(SocketAddr::new(ip, self.port))
+    }
+}
+
 impl fmt::Display for PackedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = match self.ip {
-            Some(ip) => {
-                let ip = IpAddr::from(ip).to_canonical();
-                PeerAddress::Ip(SocketAddr::new(ip, self.port))
-            }
-            None => PeerAddress::Unix,
-        };
+        let address = self.socket().map_or(PeerAddress::Unix, PeerAddress::Ip);
         address.fmt(f)
     }
 }

@@ -6,12 +6,14 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::authenticate::Enhanced;
 use super::door::Door;
 use super::lists::List;
 use super::publish::{Incoming, Queued, Refused, Sorted, Taken};
+use super::recording::SentAliases;
 use super::timers::Timer;
 use super::{Core, Worker};
 use crate::access::{Client, OwnRights, Permit};
@@ -42,7 +44,7 @@ pub struct Link {
     pub door: Arc<Door>,
     /// What comes on it is stored at least so.
     pub(super) durability: Durability,
-    aliases: Option<Box<ReceivedAliases>>,
+    aliases: Option<Box<Aliases>>,
     // CONNACK is on its way.
     pub(super) greeted: bool,
     pub(super) permit: Cell<Permit>,
@@ -95,6 +97,14 @@ impl From<Close> for Stop {
             _ => Stop::Closed(close),
         }
     }
+}
+
+/// What topic aliases stand for on a connection.
+#[derive(Default)]
+struct Aliases {
+    received: ReceivedAliases,
+    /// Those that its client gets, while somebody records.
+    sent: SentAliases,
 }
 
 /// PUBLISHes that wait for room in a queue, in the order in which they came,
@@ -174,6 +184,25 @@ impl Link {
         Client {
             identity: &self.identity,
             own: self.own_rights.as_ref(),
+        }
+    }
+
+    /// What an alias of the client's stands for.
+    pub(super) fn received_topic(&self, alias: NonZeroU16) -> Option<&str> {
+        self.aliases.as_ref()?.received.get(alias)
+    }
+
+    /// To be given back with [`Link::set_sent_aliases`].
+    pub(super) fn take_sent_aliases(&mut self) -> SentAliases {
+        let aliases = self.aliases.as_mut();
+        aliases.map_or_else(SentAliases::default, |aliases| {
+            std::mem::take(&mut aliases.sent)
+        })
+    }
+
+    pub(super) fn set_sent_aliases(&mut self, sent: SentAliases) {
+        if !sent.is_unknown() {
+            self.aliases.get_or_insert_default().sent = sent;
         }
     }
 
@@ -425,7 +454,7 @@ impl Core {
                 return Err(Stop::Closed(Close::new(ReasonCode::TopicAliasInvalid, why))); // [MQTT-3.3.2-9]
             }
             if !publish.topic.is_empty() {
-                let aliases = link.aliases.get_or_insert_default();
+                let aliases = &mut link.aliases.get_or_insert_default().received;
                 // One that is too long stays too long, and takes no memory.
                 let longest = "$queue/".len() + self.topic_limits().bytes_max + 4;
                 let len = publish.topic.floor_char_boundary(longest);
@@ -434,8 +463,7 @@ impl Core {
         }
         let topic = match sorted.alias {
             Some(alias) if publish.topic.is_empty() => {
-                let known = link.aliases.as_ref().and_then(|known| known.get(alias));
-                known.ok_or_else(|| {
+                link.received_topic(alias).ok_or_else(|| {
                     let why = "a topic alias stands for no topic on this connection";
                     Stop::Closed(Close::new(ReasonCode::ProtocolError, why))
                 })?

@@ -24,6 +24,7 @@ mod memory;
 mod publish;
 mod receipts;
 pub(crate) mod record;
+pub mod recording;
 mod restore;
 mod results;
 mod rights;
@@ -67,6 +68,7 @@ use crate::tally::{Sums, Tallies};
 use crate::versions::Versions;
 pub use lists::Depth;
 use lists::{CurrentPlans, List, Plans};
+use recording::Recordings;
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].
 const TOPIC_BYTES_MAX: usize = 65_535 - "$queue/".len();
@@ -114,6 +116,7 @@ pub struct Core {
     timers: Timers,
     counters: Counters,
     tallies: Tallies,
+    recordings: Recordings,
     random_key: ahash::RandomState,
     random_count: AtomicU64,
     // The first message id of the next block.
@@ -263,6 +266,7 @@ impl Core {
             timers: Timers::default(),
             counters: Counters::default(),
             tallies: Tallies::default(),
+            recordings: Recordings::new(limits.traces_bytes_max),
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
             message_ids: AtomicU64::new(0),

@@ -28,6 +28,15 @@ pub(super) struct Spelled<'a> {
     pub properties: Option<Vec<u8>>,
 }
 
+/// Where a PUBLISH to that topic goes; itself, where it says nothing else, or
+/// what means nothing.
+pub(super) fn meant(topic: &str) -> Cow<'_, str> {
+    match Spelled::read(topic, &[]) {
+        Ok(Some(spelled)) => spelled.topic,
+        Ok(None) | Err(_) => Cow::Borrowed(topic),
+    }
+}
+
 /// Those that are passed on as user properties of the same name.
 const USER_PROPERTIES: [&str; 6] = ["delay", "at", "priority", "group", "dedup-id", "receipt"];
 

@@ -41,6 +41,7 @@ impl Core {
             Timer::Move(number) => self.handle_moving(worker, number, now),
             Timer::Sys => self.handle_sys(worker, now),
             Timer::SysTree => self.handle_sys_tree(worker, now),
+            Timer::Recording(id) => self.look_at_recording(id, now),
         }
     }
 

@@ -43,6 +43,8 @@ pub enum Timer {
     Sys,
     /// What else `$SYS` tells.
     SysTree,
+    /// Is this recording over, or to be forgotten?
+    Recording(u64),
 }
 
 /// All timers.

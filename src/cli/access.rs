@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum};
+use serde_json::json;
 
-use super::{Failure, Outcome, print};
+use super::{Failure, Outcome, say};
 use crate::access::explain::{Action, Question};
 use crate::access::rules::{Rules, Strictness};
 use crate::access::{OwnRights, read_rules};
@@ -23,13 +24,24 @@ pub struct AccessArguments {
 #[derive(Subcommand, Clone, Debug)]
 enum Command {
     /// Tell all that is wrong with files of rules
+    #[command(after_help = "\
+Examples:
+  rotamq access check --config rotamq.toml
+  rotamq access check --acl acl.txt --rules rules.txt")]
     Check {
+        /// Print that they are valid as JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         files: Files,
     },
     /// Tell whether a client may do something, and which rule decides
     ///
     /// Ends with 0 if it may, with 1 if it may not.
+    #[command(after_help = "\
+Examples:
+  rotamq access explain ann sensor-7 publish room/1 --config rotamq.toml
+  rotamq access explain '' sensor-7 join '$queue/jobs' --acl acl.txt --json")]
     Explain {
         /// The user; "" for none
         user: String,
@@ -50,6 +62,9 @@ enum Command {
         /// as JSON
         #[arg(long, value_name = "FILE")]
         claim: Option<PathBuf>,
+        /// Print what is decided, and by which rules, as JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         files: Files,
     },
@@ -133,11 +148,13 @@ impl Files {
 /// The files cannot be read, or all that is wrong with them.
 pub fn run(arguments: AccessArguments) -> Outcome {
     match arguments.command {
-        Command::Check { files } => {
+        Command::Check { json, files } => {
             if files.read()?.0.is_none() {
                 return Err(files.missing());
             }
-            print("The rules are valid.\n")
+            say(json, &json!({ "valid": true }), || {
+                "The rules are valid.\n".to_owned()
+            })
         }
         Command::Explain {
             user,
@@ -147,6 +164,7 @@ pub fn run(arguments: AccessArguments) -> Outcome {
             qos,
             retain,
             claim,
+            json,
             files,
         } => {
             let (rules, strictness) = files.read()?;
@@ -174,7 +192,10 @@ pub fn run(arguments: AccessArguments) -> Outcome {
                 strictness,
             };
             let explained = question.explain(&rights).map_err(Failure::new)?;
-            print(&format!("{}\n", explained.because.join("\n")))?;
+            let told = json!({ "allowed": explained.is_allowed, "by": explained.because });
+            say(json, &told, || {
+                format!("{}\n", explained.because.join("\n"))
+            })?;
             Ok(ExitCode::from(u8::from(!explained.is_allowed)))
         }
     }

@@ -1,5 +1,5 @@
-//! The arguments that `rotamq pub` and `rotamq sub` share: where to connect,
-//! as whom, and how values are read.
+//! The arguments that commands share: where to connect, as whom, where the
+//! configuration is, and how values are read.
 //!
 //! Finds what contradicts itself before anything is sent.
 
@@ -11,6 +11,7 @@ use super::Failure;
 use super::client::open;
 use super::property::{self, FIELD_BYTES_MAX, GivenProperties, PropertyArguments};
 use super::tls::TlsArguments;
+use crate::config::{Config, Effective, Flags, Source};
 use crate::message::Qos;
 use crate::protocol::{PacketType, Property, Version};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
@@ -19,9 +20,9 @@ use crate::topic::{TopicFilter, TopicLimits, TopicName};
 // Without Debug: it knows the password.
 #[derive(clap::Args, Clone)]
 pub struct ConnectArguments {
-    /// The broker's host
-    #[arg(short = 'h', long, default_value = "localhost")]
-    pub(super) host: String,
+    /// The broker's host [default: localhost]
+    #[arg(short = 'h', long)]
+    host: Option<String>,
     /// The broker's port [default: 1883, and 8883 with --cafile]
     #[arg(short, long)]
     port: Option<u16>,
@@ -86,6 +87,20 @@ pub struct ConnectArguments {
 }
 
 impl ConnectArguments {
+    /// Whether something says where to connect over MQTT, or as whom.
+    pub fn is_given(&self) -> bool {
+        let texts = [&self.host, &self.username, &self.password, &self.id];
+        texts.iter().any(|text| text.is_some())
+            || self.port.is_some()
+            || self.unix.is_some()
+            || self.password_file.is_some()
+    }
+
+    /// The host that was asked for, or this one.
+    pub fn host(&self) -> &str {
+        self.host.as_deref().unwrap_or("localhost")
+    }
+
     /// The port that was asked for, or the one that brokers have by custom.
     pub fn port(&self) -> u16 {
         let of_custom = match self.tls.is_asked_for() {
@@ -99,7 +114,7 @@ impl ConnectArguments {
     pub fn place(&self) -> String {
         match &self.unix {
             Some(path) => path.display().to_string(),
-            None => format!("{}:{}", self.host, self.port()),
+            None => format!("{}:{}", self.host(), self.port()),
         }
     }
 
@@ -167,9 +182,32 @@ impl ConnectArguments {
     pub fn password(&self) -> Result<Option<Vec<u8>>, Failure> {
         match (&self.password, &self.password_file) {
             (Some(password), _) => Ok(Some(password.clone().into_bytes())),
-            (None, Some(path)) => password_of(path).map(Some),
+            (None, Some(path)) => secret_in(path, "the password").map(Some),
             (None, None) => Ok(None),
         }
+    }
+}
+
+/// Where the configuration is.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Configured {
+    /// Read this configuration; no file is searched for
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+impl Configured {
+    /// What it says, with the environment.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn load(&self) -> Result<Config, Failure> {
+        let file = match &self.config {
+            Some(path) => Some(Source::read(path)?),
+            None => None,
+        };
+        let effective = Effective::load(file.as_ref(), std::env::vars_os(), &Flags::default())?;
+        Ok(effective.config)
     }
 }
 
@@ -205,6 +243,25 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "it is a number of seconds, such as 10 or 0.5".to_owned())
 }
 
+/// Parses a span with its unit, such as `90s`, `10m`, `2h` or `7d`; without one
+/// it is seconds.
+pub fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || "it is a whole number of seconds, or as in 90s, 10m, 2h or 7d".to_owned();
+    let (number, unit_secs) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3600),
+        Some(b'd') => (&text[..text.len() - 1], 86_400),
+        _ => (text, 1),
+    };
+    let secs: u32 = number.parse().map_err(|_| wrong())?;
+    let secs = secs.checked_mul(unit_secs).ok_or_else(wrong)?;
+    match secs {
+        0 => Err(wrong()),
+        secs => Ok(Duration::from_secs(secs.into())),
+    }
+}
+
 /// What a packet can carry as one field.
 pub fn field(text: &str) -> Result<String, String> {
     if text.len() > FIELD_BYTES_MAX {
@@ -223,19 +280,19 @@ pub fn version(text: &str) -> Result<Version, String> {
     }
 }
 
-/// The first line of a file.
-fn password_of(path: &Path) -> Result<Vec<u8>, Failure> {
-    let mut password = Vec::new();
+/// The first line of a file; `what` it is, for an error.
+pub fn secret_in(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
+    let mut secret = Vec::new();
     let file = open(path)?.take(FIELD_BYTES_MAX as u64 + 2);
     io::BufReader::new(file)
-        .read_until(b'\n', &mut password)
+        .read_until(b'\n', &mut secret)
         .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
-    password.pop_if(|last| *last == b'\n');
-    password.pop_if(|last| *last == b'\r');
-    if password.len() > FIELD_BYTES_MAX {
+    secret.pop_if(|last| *last == b'\n');
+    secret.pop_if(|last| *last == b'\r');
+    if secret.len() > FIELD_BYTES_MAX {
         return Err(Failure::new(format!(
-            "the password is longer than {FIELD_BYTES_MAX} bytes"
+            "{what} is longer than {FIELD_BYTES_MAX} bytes"
         )));
     }
-    Ok(password)
+    Ok(secret)
 }

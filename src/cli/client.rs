@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 
 use super::arguments::{ConnectArguments, field};
 use super::property::GivenProperties;
-use super::{Failure, Outcome, describe, tls};
+use super::{Failure, Kind, Outcome, describe, tls};
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
     Connack, Connect, Disconnect, Packet, PacketType, Property, Publish, REMAINING_BYTES_MAX,
@@ -83,7 +83,7 @@ pub fn run(
 }
 
 /// Waits for SIGINT or SIGTERM.
-fn stopped() -> io::Result<impl Future<Output = ()>> {
+pub fn stopped() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
@@ -255,7 +255,7 @@ impl Client {
             Err(_) => {
                 let secs = CONNECT_TIMEOUT.as_secs();
                 let text = format!("cannot connect to {place}: no answer within {secs} seconds");
-                return Err(Failure::new(text));
+                return Err(Failure::of(Kind::Unavailable, text));
             }
         };
         let (reader, writer) = split(stream);
@@ -306,7 +306,7 @@ impl Client {
             Err(_) => {
                 let secs = CONNECT_TIMEOUT.as_secs();
                 let text = format!("{place} sent no CONNACK within {secs} seconds");
-                Err(Failure::new(text))
+                Err(Failure::of(Kind::Unavailable, text))
             }
         }
     }
@@ -407,8 +407,11 @@ impl Client {
 /// Connects to the broker, and shakes hands where TLS is asked for.
 async fn connect(arguments: &ConnectArguments) -> Result<Box<dyn Stream>, Failure> {
     let place = arguments.place();
-    let failed = |why: &str| Failure::new(format!("cannot connect to {place}: {why}"));
-    let host = arguments.host.as_str();
+    let failed = |kind, why: &str| {
+        let text = format!("cannot connect to {place}: {why}");
+        Failure::of(kind, text)
+    };
+    let host = arguments.host();
     let tls = match arguments.tls.read()? {
         Some(config) => Some((
             TlsConnector::from(Arc::new(config)),
@@ -425,15 +428,34 @@ async fn connect(arguments: &ConnectArguments) -> Result<Box<dyn Stream>, Failur
             Err(error) => Err(error),
         },
     };
-    let stream = connected.map_err(|error| failed(&error.to_string()))?;
+    let stream = connected.map_err(|error| failed(Kind::Unavailable, &error.to_string()))?;
     let Some((connector, name)) = tls else {
         return Ok(stream);
     };
     match connector.connect(name, stream).await {
         Ok(stream) => Ok(Box::new(stream)),
-        Err(error) => Err(failed(&tls::explain(&error).unwrap_or_else(|| {
-            format!("no handshake of TLS ({error}): does the broker speak it there?")
-        }))),
+        Err(error) => {
+            let why = tls::explain(&error).unwrap_or_else(|| {
+                format!("no handshake of TLS ({error}): does the broker speak it there?")
+            });
+            Err(failed(Kind::Failed, &why))
+        }
+    }
+}
+
+/// What a refusal by the broker is to a script.
+pub fn kind(reason: ReasonCode) -> Kind {
+    match reason {
+        ReasonCode::BadUserNameOrPassword
+        | ReasonCode::NotAuthorized
+        | ReasonCode::BadAuthenticationMethod
+        | ReasonCode::Banned => Kind::Denied,
+        ReasonCode::ServerUnavailable
+        | ReasonCode::ServerBusy
+        | ReasonCode::ServerShuttingDown
+        | ReasonCode::UseAnotherServer
+        | ReasonCode::ServerMoved => Kind::Unavailable,
+        _ => Kind::Failed,
     }
 }
 
@@ -548,7 +570,7 @@ impl Sender {
         if connack.reason != ReasonCode::Success {
             let why = describe::why(connack.reason, connack.properties);
             let text = format!("the broker refused the connection: {why}");
-            return Err(Failure::new(text));
+            return Err(Failure::of(kind(connack.reason), text));
         }
         let limits = &mut self.limits;
         for property in connack.properties.iter() {

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use serde_json::json;
 
-use super::{Outcome, print, serve};
+use super::{Outcome, print, say, serve};
 use crate::config::{Effective, Flags, Source, example};
 
 /// What `rotamq config` is told.
@@ -17,11 +18,21 @@ pub struct ConfigArguments {
 #[derive(Subcommand, Clone, Debug)]
 enum Command {
     /// Tell all that is wrong with a file, whatever the environment says
+    #[command(after_help = "\
+Examples:
+  rotamq config check rotamq.toml")]
     Check {
         /// The file
         file: PathBuf,
+        /// Print that it is valid as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print every option, its value, and where that comes from
+    #[command(after_help = "\
+Examples:
+  rotamq config show
+  rotamq config show --config rotamq.toml --json")]
     Show {
         #[command(flatten)]
         serve: serve::ServeArguments,
@@ -30,6 +41,9 @@ enum Command {
         json: bool,
     },
     /// Print a file with every option, its default, its bounds and what it does
+    #[command(after_help = "\
+Examples:
+  rotamq config example > rotamq.toml")]
     Example,
 }
 
@@ -39,9 +53,11 @@ enum Command {
 /// All that is wrong with the configuration, a line each.
 pub fn run(arguments: ConfigArguments) -> Outcome {
     match arguments.command {
-        Command::Check { file } => {
+        Command::Check { file, json } => {
             Effective::load(Some(&Source::read(&file)?), [], &Flags::default())?;
-            print(&format!("{} is a valid configuration.\n", file.display()))
+            say(json, &json!({ "valid": true }), || {
+                format!("{} is a valid configuration.\n", file.display())
+            })
         }
         Command::Show { serve, json: true } => print(&format!("{:#}\n", serve.load()?.to_json())),
         Command::Show { serve, json: false } => print(&serve.load()?.to_toml()),

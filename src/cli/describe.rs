@@ -12,7 +12,7 @@ use crate::protocol::{
 pub fn words(reason: ReasonCode) -> String {
     format!(
         "{} (0x{:02X})",
-        separated(&format!("{reason:?}"), ' '),
+        reason.word().replace('-', " "),
         reason as u8
     )
 }
@@ -159,9 +159,7 @@ fn listed(properties: Properties<'_>) -> String {
 
 /// A property, named as after `-D`, and its value.
 fn property(property: Property<'_>) -> String {
-    let debug = format!("{property:?}");
-    let variant = debug.split('(').next().unwrap_or_default();
-    let name = separated(variant, '-');
+    let name = property.name();
     match property {
         Property::PayloadFormatIndicator(bit)
         | Property::RequestProblemInformation(bit)
@@ -193,16 +191,4 @@ fn property(property: Property<'_>) -> String {
         Property::AuthenticationData(bytes) => format!("{name} of {} bytes", bytes.len()),
         Property::UserProperty((key, value)) => format!("{name} {key:?} {value:?}"),
     }
-}
-
-/// `NotAuthorized` as `not authorized`.
-fn separated(camel: &str, separator: char) -> String {
-    let mut text = String::new();
-    for char in camel.chars() {
-        if char.is_uppercase() && !text.is_empty() {
-            text.push(separator);
-        }
-        text.extend(char.to_lowercase());
-    }
-    text
 }

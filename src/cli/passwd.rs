@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use serde_json::json;
 
-use super::{Failure, Outcome, print};
+use super::{Failure, Outcome, say};
 use crate::authentication::passwords::{self, Line, Users, check_user};
 use crate::authentication::stored::{SCRAM_ITERATIONS, hash_argon2id, hash_scram};
 
@@ -21,6 +22,11 @@ const PASSWORD_BYTES_MAX: usize = 65_535;
 
 /// What `rotamq passwd` is told.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  rotamq passwd /etc/rotamq/passwords ann
+  rotamq passwd /etc/rotamq/passwords bob --scram < password.txt
+  rotamq passwd /etc/rotamq/passwords ann --remove")]
 pub struct PasswdArguments {
     /// The password file; made if it is missing
     file: PathBuf,
@@ -37,6 +43,9 @@ pub struct PasswdArguments {
     #[arg(long, value_name = "N", requires = "scram", default_value_t = SCRAM_ITERATIONS)]
     #[arg(value_parser = clap::value_parser!(u32).range(4096..=1_000_000))]
     iterations: u32,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Changes the file.
@@ -77,9 +86,10 @@ pub fn run(arguments: PasswdArguments) -> Outcome {
         (false, true) => "changed",
         (false, false) => "added",
     };
-    print(&format!(
-        "{user}: {done}. A running broker reads the file again when it gets SIGHUP.\n"
-    ))
+    let told = json!({ "user": user, "done": done });
+    say(arguments.json, &told, || {
+        format!("{user}: {done}. A running broker reads the file again when it gets SIGHUP.\n")
+    })
 }
 
 fn user(text: &str) -> Result<String, &'static str> {
@@ -118,7 +128,7 @@ fn new_line(arguments: &PasswdArguments) -> Result<String, Failure> {
 }
 
 /// From a terminal without echo, twice; from anything else its first line.
-fn read_password(user: &str) -> Result<Vec<u8>, Failure> {
+pub(super) fn read_password(user: &str) -> Result<Vec<u8>, Failure> {
     let stdin = io::stdin();
     let password = if stdin.is_terminal() {
         let echo = NoEcho::start()?;

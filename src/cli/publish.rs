@@ -65,7 +65,12 @@ fn help() -> String {
     let properties = property::help(&PACKETS);
     format!(
         "{properties}
-With publish topic-alias the topic is sent once, and then the alias alone."
+With publish topic-alias the topic is sent once, and then the alias alone.
+
+Examples:
+  rotamq pub -t room/1/temperature -m 21.5
+  rotamq pub -t '$queue/jobs' -q 1 -l < jobs.txt
+  rotamq pub -t room/1 -m 21.5 -q 1 -D publish content-type text/plain"
     )
 }
 

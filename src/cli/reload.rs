@@ -4,12 +4,19 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use super::{Failure, Outcome, print};
+use super::{Failure, Kind, Outcome, print};
 use crate::config::{Effective, Flags, Reloaded, Source};
 use crate::run::control::{Answer, AskError, Request, ask};
 
 /// What `rotamq reload` is told.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Ends with 1 if the configuration is wrong, and with 5 if no broker runs on the folder.
+
+Examples:
+  rotamq reload
+  rotamq reload --data /var/lib/rotamq
+  rotamq reload --config /etc/rotamq/rotamq.toml --json")]
 pub struct ReloadArguments {
     /// The broker's data folder; without it, that of the configuration
     #[arg(long, value_name = "DIR")]
@@ -41,9 +48,10 @@ pub fn run(arguments: ReloadArguments) -> Outcome {
     let data = std::path::absolute(data)?;
     let shown = data.display();
     let answer = ask(&data, &Request::Reload).map_err(|error| match error {
-        AskError::Nobody => Failure::new(format!(
-            "no broker runs on the data folder {shown}: name another one with --data"
-        )),
+        AskError::Nobody => Failure::of(
+            Kind::Unavailable,
+            format!("no broker runs on the data folder {shown}: name another one with --data"),
+        ),
         error => Failure::new(format!("{shown}: {error}")),
     })?;
     match answer {

@@ -124,7 +124,15 @@ and standard input takes a command a line:
 Seconds are whole. All but ack are for queues of RotaMQ.";
 
 fn help() -> String {
-    format!("{HELP}\n\n{}", property::help(&PACKETS))
+    let properties = property::help(&PACKETS);
+    format!(
+        "{HELP}\n\n{properties}
+
+Examples:
+  rotamq sub -t 'room/+/temperature' -v
+  rotamq sub -t '$queue/jobs' -q 1 -C 10
+  rotamq sub -t room/1 -F '%t: %p (%C, %P)' -D subscribe subscription-identifier 7"
+    )
 }
 
 /// When a message is acknowledged.

@@ -4,7 +4,7 @@
 //! Owns the options for it. Has no sockets.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::rustls::client::danger::{
@@ -12,6 +12,9 @@ use tokio_rustls::rustls::client::danger::{
 };
 use tokio_rustls::rustls::client::{ClientConfig, WebPkiServerVerifier};
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::sign::SingleCertAndKey;
 use tokio_rustls::rustls::{
@@ -25,16 +28,22 @@ use crate::net::{read_certificates, read_identity};
 #[derive(clap::Args, Clone, Debug)]
 pub struct TlsArguments {
     /// Speak TLS, with a broker whose certificate is signed by an authority in this PEM file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     cafile: Option<PathBuf>,
     /// Show the broker the certificate in this PEM file
-    #[arg(long, value_name = "FILE", requires = "cafile", requires = "key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        requires = "cafile",
+        requires = "key"
+    )]
     cert: Option<PathBuf>,
     /// The certificate's key, in PEM
-    #[arg(long, value_name = "FILE", requires = "cert")]
+    #[arg(long, value_name = "FILE", global = true, requires = "cert")]
     key: Option<PathBuf>,
     /// Take a broker's certificate for another name than the one that was asked for
-    #[arg(long, requires = "cafile")]
+    #[arg(long, global = true, requires = "cafile")]
     insecure: bool,
 }
 
@@ -49,19 +58,54 @@ impl TlsArguments {
     /// # Errors
     /// A file cannot be read, or has not in it what it should.
     pub fn read(&self) -> Result<Option<ClientConfig>, String> {
-        let Some(cafile) = &self.cafile else {
-            return Ok(None);
-        };
-        let provider = Arc::new(default_provider());
-        let mut roots = RootCertStore::empty();
-        // Of the many that a system has, some may be too old in form.
-        let certificates = read_certificates(cafile).map_err(|error| error.to_string())?;
-        if let (0, _) = roots.add_parsable_certificates(certificates) {
-            let shown = cafile.display();
-            return Err(format!(
-                "no certificate in {shown} can be used as an authority"
-            ));
+        match &self.cafile {
+            Some(cafile) => self.with_roots(roots_in(cafile)?).map(Some),
+            None => Ok(None),
         }
+    }
+
+    /// The same for a broker that speaks TLS in any case: without `--cafile` the
+    /// authorities are the system's.
+    ///
+    /// # Errors
+    /// As [`TlsArguments::read`]; or the system names no authorities.
+    pub fn read_for_https(&self) -> Result<ClientConfig, String> {
+        if let Some(config) = self.read()? {
+            return Ok(config);
+        }
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        if let (0, _) = roots.add_parsable_certificates(found.certs) {
+            let text = "this system names no authorities of certificates: name a file of them \
+                        with --cafile";
+            return Err(text.to_owned());
+        }
+        self.with_roots(roots)
+    }
+
+    /// The same for a broker of this machine that has said itself, by its data
+    /// folder, where it listens: no other one can be there, so that without
+    /// `--cafile` its certificate may be anybody's, and for any name.
+    ///
+    /// # Errors
+    /// As [`TlsArguments::read`].
+    pub fn read_for_own(&self) -> Result<ClientConfig, String> {
+        if let Some(config) = self.read()? {
+            return Ok(config);
+        }
+        let provider = Arc::new(default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let verifier = Arc::new(AnyCertificate(provider));
+        let builder = builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        Ok(builder.with_no_client_auth())
+    }
+
+    fn with_roots(&self, roots: RootCertStore) -> Result<ClientConfig, String> {
+        let provider = Arc::new(default_provider());
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
         let verifier = verifier.build().map_err(|error| error.to_string())?;
@@ -74,14 +118,27 @@ impl TlsArguments {
                 (builder.dangerous()).with_custom_certificate_verifier(Arc::new(AnyName(verifier)))
             }
         };
-        Ok(Some(match (&self.cert, &self.key) {
+        Ok(match (&self.cert, &self.key) {
             (Some(certificate), Some(key)) => {
                 let (identity, _) = read_identity(certificate, key, &provider)
                     .map_err(|error| error.to_string())?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
             }
             _ => builder.with_no_client_auth(),
-        }))
+        })
+    }
+}
+
+fn roots_in(cafile: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    // Of the many that a system has, some may be too old in form.
+    let certificates = read_certificates(cafile).map_err(|error| error.to_string())?;
+    match roots.add_parsable_certificates(certificates) {
+        (0, _) => Err(format!(
+            "no certificate in {} can be used as an authority",
+            cafile.display()
+        )),
+        _ => Ok(roots),
     }
 }
 
@@ -107,6 +164,15 @@ pub fn explain(error: &io::Error) -> Option<String> {
         }
         error => format!("TLS failed: {error}"),
     })
+}
+
+/// Whether nobody who is believed has signed the other end's certificate.
+pub fn is_of_unknown_authority(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(
+        error,
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer))
+    )
 }
 
 fn explain_certificate(error: &CertificateError) -> String {
@@ -225,6 +291,47 @@ impl ServerCertVerifier for AnyName {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+/// Believes any certificate whose key the other end has.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

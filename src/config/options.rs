@@ -324,6 +324,9 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         "Queues, dead-letter queues included."),
     option!("limits.match_cache_bytes_max", limits.match_cache_bytes_max: Number(64 << 10, 64 * GIB),
         "What one worker thread remembers of topics and who receives them."),
+    option!("limits.traces_bytes_max", limits.traces_bytes_max: Number(0, 64 * GIB),
+        "What all traces, as packets of clients are recorded on demand, may take of memory. 0: \
+         there are no traces."),
     option!("limits.stop_timeout_ms", limits.stop_timeout: Millis(1, TEN_MINUTES_MS),
         "How long stopping may take for what is in flight."),
     option!("limits.drain_per_sec", limits.drain_per_sec: Number(0, RATE),

@@ -309,6 +309,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let link = self.link.as_mut().expect("it is given up only at the end");
         let packet_bytes_max = link.door.limits.packet_bytes_max;
         let worker = &mut local.worker;
+        if core.recordings().is_on() {
+            core.record_received(link, self.peer.socket(), bytes, now);
+        }
         core.begin_read(worker);
         let mut done = 0;
         let result = loop {
@@ -342,6 +345,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     false => continue,
                 }
             }
+            if self.shared.core.recordings().is_on() {
+                self.record_sent();
+            }
             match ready!(self.write_pieces(cx)) {
                 Ok(count) if count > 0 => {
                     local.worker.effects.tally.note_written(count);
@@ -359,6 +365,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             local.note_written(since, &self.shared.clock);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Tells who records what is about to be written.
+    #[cold]
+    #[inline(never)]
+    fn record_sent(&mut self) {
+        if let Some(link) = &mut self.link {
+            let (core, now) = (&self.shared.core, self.shared.clock.now());
+            core.record_sent(link, self.peer.socket(), &mut self.writing, now);
+        }
     }
 
     fn write_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -435,6 +451,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 terms.disconnect(&close, settings, out);
                 tally.note_answers(terms.wire, &out[from..]);
             });
+        }
+        if core.recordings().is_on() && !matches!(stop, Stop::Lost) {
+            core.record_sent(&mut link, self.peer.socket(), &mut self.writing, now);
         }
         core.disconnect(&mut local.worker, link, stop, now);
         if !matches!(stop, Stop::Lost) && self.write(local, cx).is_pending() {

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Entrance, Peer, PeerAddress, Shared, Stream, with_worker};
 use crate::authentication::{Authenticated, Credentials};
+use crate::broker::recording::Direction;
 use crate::broker::{Admission, Link, method_of};
 use crate::protocol::{
     Connack, Connect, DecodeError, Packet, PropertiesBuf, Property, ReasonCode, Version, decode,
@@ -88,6 +89,7 @@ async fn read_connect<S: Stream>(
         let tally = &local.worker.effects.tally;
         tally.note_received(connect.version, bytes[0]);
     });
+    record(peer, &connect, (Direction::In, &bytes), shared);
     if (shared.bans).is_banned(peer.ip(), connect.client_id, shared.clock.now()) {
         let counters = core.counters();
         counters.connections_refused.increment();
@@ -95,11 +97,11 @@ async fn read_connect<S: Stream>(
         tracing::debug!(%peer, client = ?connect.client_id, "CONNECT refused: banned");
         let why = "this client, or where it comes from, is banned for a while";
         let close = Close::new(ReasonCode::Banned, why);
-        return Err(refusal_to(&connect, &close, shared));
+        return Err(refusal_to(peer, &connect, &close, shared));
     }
     if let Err(close) = core.check_memory(&connect) {
         tracing::debug!(%peer, client = ?connect.client_id, why = %close.why, "CONNECT refused");
-        return Err(refusal_to(&connect, &close, shared));
+        return Err(refusal_to(peer, &connect, &close, shared));
     }
     let has_method = method_of(&connect).is_some();
     let who = match has_method {
@@ -129,7 +131,7 @@ async fn read_connect<S: Stream>(
                     core.counters().refused_unavailable.increment();
                 }
                 tracing::info!(%peer, ?client, reason = ?close.reason, why = %close.why, "CONNECT refused");
-                return Err(refusal_to(&connect, &close, shared));
+                return Err(refusal_to(peer, &connect, &close, shared));
             }
         };
         let (challenge, wire) = (authentication.challenge(), authentication.terms().wire);
@@ -138,6 +140,7 @@ async fn read_connect<S: Stream>(
             tally.note_answers(wire, challenge);
             tally.note_written(challenge.len());
         });
+        record(peer, &connect, (Direction::Out, challenge), shared);
         let sent = send(stream, challenge).await;
         if let Err(error) = sent {
             tracing::debug!(%peer, %error, "lost before CONNACK");
@@ -149,8 +152,9 @@ async fn read_connect<S: Stream>(
                 Ok(None) => read(stream, peer, &mut rest, shared).await?,
                 Err(error) => {
                     core.counters().connections_refused.increment();
+                    record(peer, &connect, (Direction::In, &rest), shared);
                     let close = Close::new(error.reason, error.what);
-                    return Err(refusal_to(&connect, &close, shared));
+                    return Err(refusal_to(peer, &connect, &close, shared));
                 }
             }
         };
@@ -158,6 +162,7 @@ async fn read_connect<S: Stream>(
         let Ok(Some((answer, _))) = decode(&rest, wire, bytes_max) else {
             return Err(None); // It was one just now.
         };
+        record(peer, &connect, (Direction::In, &rest), shared);
         if matches!(answer, Packet::Disconnect(_)) {
             tracing::debug!(%peer, "the client left while it was asked who it is");
             return Err(None); // [MQTT-3.1.2-30]
@@ -216,8 +221,25 @@ async fn authenticate<S: Stream>(
         let (client, reason) = (connect.client_id, refused.reason);
         tracing::info!(%peer, ?client, ?reason, why = %refused.why, "CONNECT refused");
         let close = Close::new(reason, "this client may not connect");
-        refusal_to(connect, &close, shared)
+        refusal_to(peer, connect, &close, shared)
     })
+}
+
+/// The CONNACK that says no.
+fn refusal_to(peer: PeerAddress, connect: &Connect<'_>, close: &Close, shared: &Shared) -> Refusal {
+    let connack = refusal(connect, close, shared.core.session_settings())?;
+    count_refusal(connect.version, &connack, shared);
+    record(peer, connect, (Direction::Out, &connack), shared);
+    Some(connack)
+}
+
+/// Tells who records of a packet, encoded, that came or goes out before the
+/// client is let in.
+fn record(peer: PeerAddress, connect: &Connect<'_>, packet: (Direction, &[u8]), shared: &Shared) {
+    let core = &shared.core;
+    if core.recordings().is_on() {
+        core.record_connecting(connect, peer.socket(), packet, shared.clock.now());
+    }
 }
 
 /// A client is not who it says.
@@ -268,12 +290,6 @@ fn refusal_of(error: &DecodeError, shared: &Shared) -> Refusal {
     let mut bytes = Vec::new();
     encode(&connack, version, &mut bytes);
     count_refusal(version, &bytes, shared);
-    Some(bytes)
-}
-
-fn refusal_to(connect: &Connect<'_>, close: &Close, shared: &Shared) -> Refusal {
-    let bytes = refusal(connect, close, shared.core.session_settings())?;
-    count_refusal(connect.version, &bytes, shared);
     Some(bytes)
 }
 

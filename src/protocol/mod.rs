@@ -19,3 +19,15 @@ pub use encode::{
 };
 pub use packet::*;
 pub use property::{PropertiesBuf, Property, encode_message_expiry};
+
+/// `NotAuthorized` as `not-authorized`.
+fn word(camel: &str) -> String {
+    let mut word = String::with_capacity(camel.len() + 4);
+    for char in camel.chars() {
+        if char.is_uppercase() && !word.is_empty() {
+            word.push('-');
+        }
+        word.extend(char.to_lowercase());
+    }
+    word
+}

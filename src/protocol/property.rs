@@ -69,6 +69,14 @@ pub fn encode_message_expiry(secs: u32) -> [u8; 5] {
     [Property::MessageExpiryInterval(secs).id(), a, b, c, d]
 }
 
+impl Property<'_> {
+    /// Its name, as in `content-type`.
+    pub fn name(self) -> String {
+        let debug = format!("{self:?}");
+        super::word(debug.split('(').next().unwrap_or_default())
+    }
+}
+
 /// Makes of the table the enum, the reading, the writing, and where each
 /// property may stand.
 macro_rules! properties {

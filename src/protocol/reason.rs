@@ -27,6 +27,11 @@ impl ReasonCode {
         }
     }
 
+    /// Its name, as in `not-authorized`.
+    pub fn word(self) -> String {
+        super::word(&format!("{self:?}"))
+    }
+
     /// Whether MQTT 5 lets it stand in a packet of that type (2.4).
     pub fn fits(self, packet: PacketType) -> bool {
         BY_BYTE[self as usize].is_some_and(|(_, packets)| packets & packet.bit() != 0)

@@ -76,6 +76,16 @@ impl Given {
         }
     }
 
+    /// What each alias stands for.
+    pub fn topics(&self) -> impl Iterator<Item = (NonZeroU16, Box<str>)> {
+        let places = self.places.iter().enumerate();
+        places.filter_map(|(at, entry)| {
+            let entry = entry.as_ref()?;
+            let topic = String::from_utf8_lossy(&entry.topic);
+            Some((alias(at), [entry.prefix, &topic].concat().into()))
+        })
+    }
+
     /// How to send a topic, which is `prefix` and `topic`, given whether it
     /// still may be sent with what an alias costs.
     pub fn name(&mut self, prefix: &'static str, topic: &[u8], may_grow: bool) -> Named {

@@ -923,6 +923,12 @@ impl Session {
         }
     }
 
+    /// What the topic aliases stand for that its connection's client knows.
+    pub fn given_aliases(&self) -> Vec<(NonZeroU16, Box<str>)> {
+        let given = self.link.as_ref().and_then(|link| link.aliases.as_ref());
+        given.map_or_else(Vec::new, |given| given.topics().collect())
+    }
+
     /// Whether retained messages may be sent on.
     pub fn has_room_for_backlog(&self) -> bool {
         self.waiting.is_empty() && self.has_room()

@@ -58,10 +58,12 @@ struct Rare {
     /// The index of the first full one's first byte, and that after their last.
     full_start: usize,
     full_end: usize,
+    /// How far it was shown to who records.
+    shown: Mark,
 }
 
 /// A place between two packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
     bytes: usize,
     payloads: u32,
@@ -293,6 +295,39 @@ impl Outbox {
         count
     }
 
+    /// Shows `see` what may be written and was not shown before, run after run;
+    /// it ends with a whole packet. Where something was written that was not
+    /// shown, nobody knows where a packet begins: then nothing is shown of what
+    /// may be written by now.
+    pub fn show_new(&mut self, mut see: impl FnMut(&[u8])) {
+        let end = self
+            .first_gate()
+            .map_or_else(|| self.mark(), |gate| gate.at);
+        let from = self
+            .rare
+            .as_ref()
+            .map_or(Mark::default(), |rare| rare.shown);
+        if from.bytes >= self.bytes_done && from.payloads >= self.payloads_done && from < end {
+            let payloads = self.rare.iter().flat_map(|rare| &rare.payloads);
+            let payloads = payloads
+                .skip((from.payloads - self.payloads_done) as usize)
+                .take((end.payloads - from.payloads) as usize);
+            let mut at = from.bytes;
+            for payload in payloads.map(Some).chain([None]) {
+                let before = payload.map_or(end.bytes, |(before, _)| *before);
+                while at < before {
+                    let run = self.run(at, before);
+                    see(run);
+                    at += run.len();
+                }
+                if let Some((_, message)) = payload {
+                    see(message.payload());
+                }
+            }
+        }
+        self.rare.get_or_insert_default().shown = from.max(end);
+    }
+
     /// Notes that `count` bytes more were written.
     pub fn advance(&mut self, mut count: usize) {
         self.len -= count;
@@ -441,6 +476,48 @@ mod tests {
                 .is_some_and(|rare| rare.full.is_empty())
         );
         assert!(outbox.take_buffer().is_empty() && !outbox.has_buffer());
+    }
+
+    /// Whole packets, each once, and nothing that waits behind a gate.
+    #[test]
+    fn what_may_be_written_is_shown_once() {
+        let receipt = Receipt::new(1, crate::config::Durability::Synced);
+        let new = |outbox: &mut Outbox| {
+            let mut shown = Vec::new();
+            outbox.show_new(|run| shown.extend_from_slice(run));
+            shown
+        };
+        let fill = || {
+            let mut outbox = Outbox::default();
+            outbox.append_bytes(b"one");
+            outbox.append_payload(&message(b"PAYLOAD"));
+            let gated = outbox.mark();
+            outbox.append_bytes(b"two");
+            outbox.append_payload(&message(b"OTHER"));
+            outbox.gate(gated, receipt);
+            outbox
+        };
+        let mut outbox = fill();
+        assert_eq!(new(&mut outbox), b"onePAYLOAD");
+        assert_eq!(new(&mut outbox), b"");
+        outbox.advance(4);
+        assert_eq!(new(&mut outbox), b"");
+        outbox.advance(6);
+        outbox.open_gates(|_| true);
+        assert_eq!(new(&mut outbox), b"twoOTHER");
+        outbox.append_bytes(b"last");
+        assert_eq!(new(&mut outbox), b"last");
+        // Nobody looked when the first bytes were written.
+        for written in 1..=10 {
+            let mut outbox = fill();
+            outbox.advance(written);
+            assert_eq!(new(&mut outbox), b"");
+            outbox.open_gates(|_| true);
+            assert_eq!(new(&mut outbox), b"twoOTHER");
+        }
+        assert!(outbox.take_buffer().is_empty());
+        outbox.append_bytes(b"again");
+        assert_eq!(new(&mut outbox), b"again");
     }
 
     #[test]

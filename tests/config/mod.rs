@@ -234,6 +234,7 @@ retained_messages_max = 10
 retained_bytes_max = 11000
 queues_max = 12
 match_cache_bytes_max = 130000
+traces_bytes_max = 131000
 stop_timeout_ms = 14
 drain_per_sec = 15
 connections_per_sec_max = 60
@@ -493,6 +494,7 @@ fn each_option_sets_its_field() {
             retained_bytes_max: 11_000,
             queues_max: 12,
             match_cache_bytes_max: 130_000,
+            traces_bytes_max: 131_000,
             stop_timeout: millis(14),
             drain_per_sec: 15,
             connections_per_sec_max: 60,

@@ -12,7 +12,7 @@ use crate::raw::{self, Raw};
 use crate::wait::until;
 
 /// Asks for one more than the number that the client says, three times.
-struct Counting;
+pub struct Counting;
 
 impl Method for Counting {
     fn name(&self) -> &str {
@@ -52,10 +52,10 @@ fn broker() -> rotamq::Broker {
 }
 
 /// CONNECT of the client `c` with the method and a 0.
-const CONNECT: &[u8] =
+pub const CONNECT: &[u8] =
     b"\x10\x1a\x00\x04MQTT\x05\x02\x00\x00\x0c\x15\x00\x05COUNT\x16\x00\x01\x00\x00\x01c";
 
-fn auth(reason: u8, number: u8) -> Vec<u8> {
+pub fn auth(reason: u8, number: u8) -> Vec<u8> {
     let mut bytes = b"\xf0\x0e\x18\x0c\x15\x00\x05COUNT\x16\x00\x01".to_vec();
     bytes[2] = reason;
     bytes.push(number);

@@ -338,7 +338,7 @@ fn an_embedded_broker_is_given_another_configuration() {
 fn who_asks_a_broker_that_is_not_there_is_told_so() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reload-nobody");
     let output = output(&["reload", "--data", folder.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(5));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("no broker runs on the data folder"), "{said}");
 }

@@ -1,9 +1,9 @@
 //! Queues seen and steered from outside: `rotamq queue` with the real program,
-//! and mosquitto's clients at `$CONTROL/rotamq/v1`.
+//! over MQTT and over HTTP, and mosquitto's clients at `$CONTROL/rotamq/v1`.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Output, Stdio};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -19,27 +19,52 @@ fn arguments<'a>(port: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
 
 /// What `rotamq queue` prints; it succeeds and complains of nothing.
 fn queue(program: &Program, given: &[&str]) -> String {
-    let port = program.address.port().to_string();
-    let output = output(&arguments(&port, given));
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{given:?}: {stderr}");
-    assert_eq!(stderr, "", "{given:?}");
-    String::from_utf8(output.stdout).unwrap()
+    Way::over_mqtt(program).says(given)
 }
 
 fn queue_json(program: &Program, given: &[&str]) -> Value {
-    let text = queue(program, &[given, &["--json"]].concat());
-    serde_json::from_str(&text).expect(&text)
+    Way::over_mqtt(program).json(given)
 }
 
-/// The sentence that it complains with, and exit code 1.
-fn complaint(program: &Program, given: &[&str]) -> String {
-    let port = program.address.port().to_string();
-    let output = output(&arguments(&port, given));
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{given:?}: {stderr}");
-    assert!(stderr.starts_with("rotamq: "), "{stderr}");
-    stderr
+/// How the broker is asked.
+struct Way([String; 2]);
+
+impl Way {
+    fn over_mqtt(program: &Program) -> Way {
+        Way(["-p".to_owned(), program.address.port().to_string()])
+    }
+
+    /// As the folder says.
+    fn over_http(data: &str) -> Way {
+        Way(["--data".to_owned(), data.to_owned()])
+    }
+
+    fn run(&self, given: &[&str]) -> Output {
+        let place = self.0.each_ref().map(String::as_str);
+        output(&[&["queue"], given, &place].concat())
+    }
+
+    /// It succeeds and complains of nothing.
+    fn says(&self, given: &[&str]) -> String {
+        let output = self.run(given);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{given:?}: {stderr}");
+        assert_eq!(stderr, "", "{given:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, given: &[&str]) -> Value {
+        let text = self.says(&[given, &["--json"]].concat());
+        serde_json::from_str(&text).expect(&text)
+    }
+
+    /// The exit code, and the sentence that it complains with.
+    fn complaint(&self, given: &[&str]) -> (i32, String) {
+        let output = self.run(given);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.starts_with("rotamq: "), "{stderr}");
+        (output.status.code().expect("it ended"), stderr)
+    }
 }
 
 fn publish(program: &Program, topic: &str, messages: std::ops::Range<usize>) {
@@ -80,21 +105,34 @@ fn folder(name: &str) -> PathBuf {
 #[test]
 fn a_queue_is_made_filled_seen_and_emptied() {
     let program = Program::serve(&[]);
-    assert_eq!(rows(&queue(&program, &["ls"])), [[""; 0]; 0]);
-    let filters = r#"filters=["shop/#"]"#;
-    let made = queue(&program, &["create", "orders", "prefetch=2", filters]);
-    assert_eq!(made, "The queue \"orders\" is made.\n");
-    publish(&program, "shop/1", 0..3);
-    publish(&program, "$queue/jobs/a", 0..1);
+    make_fill_see_and_empty(program, &Way::over_mqtt(&program));
+}
 
-    let listed = queue(&program, &["ls"]);
+#[test]
+fn it_is_so_over_http_too() {
+    let data = folder("steering_http");
+    let data = data.to_str().unwrap();
+    let program = Program::serve(&["--data", data, "--http", "127.0.0.1:0"]);
+    make_fill_see_and_empty(program, &Way::over_http(data));
+}
+
+fn make_fill_see_and_empty(program: &Program, way: &Way) {
+    assert_eq!(rows(&way.says(&["ls"])), [[""; 0]; 0]);
+    let filters = r#"filters=["shop/#"]"#;
+    let made = way.says(&["create", "orders", "prefetch=2", filters]);
+    assert_eq!(made, "The queue \"orders\" is made.\n");
+    publish(program, "shop/1", 0..3);
+    publish(program, "$queue/jobs/a", 0..1);
+
+    let listed = way.says(&["ls"]);
     let names: Vec<_> = rows(&listed).iter().map(|row| (row[0], row[1])).collect();
     assert_eq!(names, [("jobs/a", "1"), ("orders", "3")]);
-    let listed = queue_json(&program, &["ls", "ord", "-V", "3.1.1"]);
+    let listed = way.json(&["ls", "ord", "-V", "3.1.1"]);
+    let listed = &listed["items"];
     assert_eq!(listed[0]["name"], "orders");
     assert_eq!((&listed[0]["ready"], &listed[1]), (&json!(3), &Value::Null));
 
-    let shown = queue(&program, &["show", "orders"]);
+    let shown = way.says(&["show", "orders"]);
     for line in [
         "queue:        orders",
         "ready:        3",
@@ -104,47 +142,50 @@ fn a_queue_is_made_filled_seen_and_emptied() {
         assert!(shown.lines().any(|other| other == line), "{shown}");
     }
     assert!(!shown.contains("ack_timeout_ms"), "{shown}");
-    assert!(queue(&program, &["show", "orders", "--all"]).contains("ack_timeout_ms = 60000"));
+    assert!(
+        way.says(&["show", "orders", "--all"])
+            .contains("ack_timeout_ms = 60000")
+    );
 
-    let peeked = queue(&program, &["peek", "orders", "-n", "2"]);
+    let peeked = way.says(&["peek", "orders", "-n", "2"]);
     let payloads: Vec<_> = rows(&peeked).iter().map(|row| row[row.len() - 1]).collect();
     assert_eq!(payloads, ["0", "1"]);
     let id = rows(&peeked)[0][0].to_owned();
-    let traced = queue(&program, &["trace", "orders", &id]);
+    let traced = way.says(&["trace", "orders", &id]);
     assert!(traced.trim_end().ends_with("stored"), "{traced}");
 
     assert_eq!(
-        queue(&program, &["pause", "orders"]),
+        way.says(&["pause", "orders"]),
         "The queue \"orders\" gives out nothing more.\n"
     );
-    assert!(
-        queue(&program, &["ls", "orders"])
-            .trim_end()
-            .ends_with("paused")
-    );
-    queue(&program, &["resume", "orders"]);
-    assert_eq!(work(&program, "orders", 1), ["0"]);
-    let traced = queue_json(&program, &["trace", "orders", &id]);
+    assert!(way.says(&["ls", "orders"]).trim_end().ends_with("paused"));
+    way.says(&["resume", "orders"]);
+    assert_eq!(work(program, "orders", 1), ["0"]);
+    let traced = way.json(&["trace", "orders", &id]);
     let events = traced["events"].as_array().unwrap().iter();
     let whats: Vec<_> = events
         .map(|event| event["what"].as_str().unwrap())
         .collect();
     assert_eq!(whats, ["stored", "delivered", "done"]);
 
-    let purged = queue(&program, &["purge", "orders"]);
+    let purged = way.says(&["purge", "orders"]);
     assert_eq!(
         purged,
         "2 messages are deleted from the queue \"orders\"; 0 are left that no member has.\n"
     );
-    let full = complaint(&program, &["delete", "jobs/a"]);
+    let (code, full) = way.complaint(&["delete", "jobs/a"]);
+    assert_eq!(code, 1);
     assert!(
         full.contains("1 messages") && full.contains("force"),
         "{full}"
     );
-    let deleted = queue(&program, &["delete", "jobs/a", "--force"]);
+    let deleted = way.says(&["delete", "jobs/a", "--force"]);
     assert!(deleted.contains("is deleted, with 1 messages"), "{deleted}");
-    assert!(complaint(&program, &["show", "jobs/a"]).contains("there is no queue \"jobs/a\""));
-    let wrong = complaint(&program, &["set", "orders", "prefetch=0", "exclusiv=true"]);
+    let (code, gone) = way.complaint(&["show", "jobs/a"]);
+    assert_eq!(code, 3);
+    assert!(gone.contains("there is no queue \"jobs/a\""), "{gone}");
+    let (code, wrong) = way.complaint(&["set", "orders", "prefetch=0", "exclusiv=true"]);
+    assert_eq!(code, 1);
     assert!(
         wrong.contains("prefetch: must be a whole number from 1 to 65_535, not 0"),
         "{wrong}"
@@ -225,7 +266,7 @@ fn many_messages_are_moved_and_redriven() {
         (&json!(1500), &json!(1000))
     );
     let listed = queue_json(&program, &["ls", "a"]);
-    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
     assert_eq!(queue_json(&program, &["show", "a"])["dead"], 1500);
     let redriven = queue_json(&program, &["redrive", "a", "--rate", "100000"]);
     assert_eq!(
@@ -332,7 +373,7 @@ fn a_broker_that_cannot_be_asked_is_told_of() {
     let port = free.local_addr().unwrap().port().to_string();
     drop(free);
     let failed = output(&["queue", "ls", "-h", "127.0.0.1", "-p", &port]);
-    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(failed.status.code(), Some(5));
     let stderr = String::from_utf8(failed.stderr).unwrap();
     assert!(
         stderr.starts_with("rotamq: cannot connect to 127.0.0.1:"),

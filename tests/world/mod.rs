@@ -30,6 +30,7 @@ mod putting_in;
 mod queues;
 mod random;
 mod receipts;
+mod recording;
 mod results;
 mod retained;
 mod rights;
@@ -42,6 +43,7 @@ mod wishes;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,6 +51,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use rotamq::authentication::Authenticated;
+use rotamq::broker::recording::Direction;
 use rotamq::broker::{Admission, Core, Counts, Door, Link, Stop, Worker};
 use rotamq::config::{Config, Durability, Listener, Overflow, QueueSettings};
 use rotamq::message::{Qos, Time};
@@ -56,13 +59,16 @@ use rotamq::protocol::{
     Ack, Connect, Disconnect, Packet, Properties, PropertiesBuf, Property, Publish, ReasonCode,
     Subscribe, SubscribeOptions, Unsubscribe, Version, Will, decode, decode_connect, encode,
 };
-use rotamq::session::{Close, Exchange, Outbox};
+use rotamq::session::{Close, Exchange, Outbox, refusal};
 use rotamq::store::twin::Twin;
 use rotamq::store::{Failed, OpenError, Settings, Store};
 use rotamq::topic::{TopicLimits, TopicName};
 
 /// The versions that sessions are tested with.
 const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5];
+
+/// Where all clients connect from.
+const PEER: Option<SocketAddr> = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000));
 
 /// Timers may be so much late, and never early.
 const TICK: Duration = Duration::from_millis(50);
@@ -430,7 +436,21 @@ impl World {
         let (connect, _) = decode_connect(&bytes, usize::MAX)
             .expect("valid")
             .expect("whole");
-        self.let_in(&connect)
+        self.tell_connecting(&connect, Direction::In, &bytes);
+        let connected = self.let_in(&connect);
+        if let Err(close) = &connected {
+            let connack = refusal(&connect, close, self.core.session_settings());
+            self.tell_connecting(&connect, Direction::Out, &connack.unwrap_or_default());
+        }
+        connected
+    }
+
+    /// Tells who records of a packet of a client that is not let in yet.
+    fn tell_connecting(&self, connect: &Connect<'_>, direction: Direction, bytes: &[u8]) {
+        if self.core.recordings().is_on() {
+            let packet = (direction, bytes);
+            self.core.record_connecting(connect, PEER, packet, self.now);
+        }
     }
 
     /// The broker gets a CONNECT.
@@ -554,6 +574,9 @@ impl World {
         let version = self.clients[client.0].version;
         let link = self.clients[client.0].link.as_mut().expect("open");
         let mut done = 0;
+        if self.core.recordings().is_on() {
+            self.core.record_received(link, PEER, bytes, self.now);
+        }
         self.core.begin_read(&mut self.worker);
         let handled = loop {
             match decode(&bytes[done..], version, packet_bytes_max) {
@@ -606,7 +629,8 @@ impl World {
         let (core, worker, now, commits) = (&self.core, &mut self.worker, self.now, self.commits);
         let stop = loop {
             let mut idle = true;
-            let blocked = !*clogged && write(core, commits, writing, stream, &waker);
+            let told = Some((&mut *link, now));
+            let blocked = !*clogged && write(core, commits, told, writing, stream, &waker);
             match core.exchange(
                 worker,
                 link,
@@ -632,6 +656,9 @@ impl World {
                 }
             }
             worker.effects.wake_all();
+            if writing.is_empty() {
+                worker.effects.recycle(writing);
+            }
             if idle && (*clogged || blocked || writing.is_empty()) {
                 return;
             }
@@ -667,11 +694,22 @@ impl World {
             at.writing
                 .append(|out| link.terms.disconnect(&close, settings, out));
         }
+        if self.core.recordings().is_on() && stop != Stop::Lost {
+            let (writing, now) = (&mut at.writing, self.now);
+            self.core.record_sent(&mut link, PEER, writing, now);
+        }
         self.core
             .disconnect(&mut self.worker, link, &stop, self.now);
         if stop != Stop::Lost && !at.clogged {
             let (commits, waker) = (self.commits, Waker::noop());
-            write(&self.core, commits, &mut at.writing, &mut at.stream, waker);
+            write(
+                &self.core,
+                commits,
+                None,
+                &mut at.writing,
+                &mut at.stream,
+                waker,
+            );
         }
         at.stop = Some(stop);
         self.worker.effects.wake_all();
@@ -1020,11 +1058,13 @@ fn stored(core: Core, disk: &Twin, now: Time) -> Result<Core, OpenError> {
     Ok(core)
 }
 
-/// Writes until the client has read all there is; whether what is next has to
+/// Writes until the client has read all there is, and tells of it who records,
+/// where it is said whose it is; whether what is next has to
 /// be stored first, which is done where nobody else does it.
 fn write(
     core: &Core,
     commits: Commits,
+    mut told: Option<(&mut Link, Time)>,
     writing: &mut Outbox,
     stream: &mut Vec<u8>,
     waker: &Waker,
@@ -1038,6 +1078,11 @@ fn write(
                 return true;
             }
             continue;
+        }
+        if core.recordings().is_on()
+            && let Some((link, now)) = &mut told
+        {
+            core.record_sent(link, PEER, writing, *now);
         }
         let mut pieces = [IoSlice::new(&[]); 4];
         let count = writing.pieces(&mut pieces);

@@ -118,7 +118,14 @@ const TOLD: &str = "$queue/$with/response=$queue%2Ftold&receipt=1/jobs";
 /// What the connection has been written so far, when it may be.
 fn read(core: &Core, writing: &mut Outbox) -> Vec<u8> {
     let mut stream = Vec::new();
-    while write(core, Commits::ByHand, writing, &mut stream, Waker::noop()) {
+    while write(
+        core,
+        Commits::ByHand,
+        None,
+        writing,
+        &mut stream,
+        Waker::noop(),
+    ) {
         thread::yield_now();
     }
     stream

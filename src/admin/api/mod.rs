@@ -13,6 +13,7 @@ mod retained;
 mod sessions;
 mod status;
 mod subscriptions;
+mod traces;
 mod users;
 
 use std::sync::Arc;
@@ -46,7 +47,8 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(history::routes())
         .merge(events::routes())
         .merge(configuration::routes())
-        .merge(log::routes());
+        .merge(log::routes())
+        .merge(traces::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);
     let (router, description) = described.split_for_parts();
     // What is described are plain values: they are JSON.

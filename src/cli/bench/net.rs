@@ -724,13 +724,19 @@ impl Sources {
 
     /// A socket that connects, without waiting for it.
     pub fn connect(&mut self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.connect_by(address, start_connecting)
+    }
+
+    fn connect_by(
+        &mut self,
+        address: SocketAddr,
+        start: impl Fn(SocketAddr, usize) -> io::Result<TcpStream>,
+    ) -> io::Result<TcpStream> {
         loop {
             let source = self.connects / CONNECTIONS_PER_SOURCE_MAX;
-            match start_connecting(address, source) {
+            match start(address, source) {
                 Err(error)
-                    if error.kind() == io::ErrorKind::AddrNotAvailable
-                        && is_loopback(address)
-                        && source < SOURCES_MAX =>
+                    if has_no_port(&error) && is_loopback(address) && source < SOURCES_MAX =>
                 {
                     // Others use this address too, or did just now.
                     self.connects = (source + 1) * CONNECTIONS_PER_SOURCE_MAX;
@@ -768,6 +774,15 @@ fn start_connecting(address: SocketAddr, source: usize) -> io::Result<TcpStream>
         _ => {}
     }
     Ok(TcpStream::from_std(socket.into()))
+}
+
+/// Whether the address that a socket was to connect from has no port free: as
+/// connecting says it, or as binding does.
+fn has_no_port(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse
+    )
 }
 
 fn in_progress(error: &io::Error) -> bool {
@@ -818,6 +833,27 @@ mod tests {
             let (_, peer) = listener.accept().unwrap();
             assert_eq!(peer.ip().to_string(), expected);
         }
+    }
+
+    #[test]
+    fn goes_on_from_the_next_address_where_one_has_no_port_free() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut sources = Sources::new(0);
+        let failed = |code| Err(io::Error::from_raw_os_error(code));
+        let start = |address, source| match source {
+            0 => failed(libc::EADDRNOTAVAIL),
+            1 => failed(libc::EADDRINUSE),
+            _ => start_connecting(address, source),
+        };
+        let _socket = sources.connect_by(address, start).unwrap();
+        assert_eq!(sources.connects, 2 * CONNECTIONS_PER_SOURCE_MAX + 1);
+        let refused = sources.connect_by(address, |_, _| failed(libc::ECONNREFUSED));
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        // Where all are full, the last one's error is told.
+        let full = sources.connect_by(address, |_, _| failed(libc::EADDRINUSE));
+        assert_eq!(full.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     fn target(address: SocketAddr, version: Version) -> Target {

@@ -1,24 +1,24 @@
 //! `rotamq queue`: looks at the queues of a running broker, and steers them.
 //!
-//! Owns the arguments and what is printed. What is asked goes over MQTT, from
-//! this machine or, by a tunnel, from another one.
+//! Owns the arguments and what is printed. What is asked goes over HTTP or over
+//! MQTT, and is the same.
 
-mod ask;
+mod mqtt;
 mod show;
-mod table;
+mod way;
 
-use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use self::ask::Asking;
+use self::mqtt::Asking;
+use self::way::Way;
 use super::arguments::{self, ConnectArguments};
-use super::client;
-use super::{Failure, Outcome, print};
+use super::http::{Api, HttpArguments};
+use super::progress::Progress;
+use super::{Failure, Kind, Outcome, client, goes_on, http, refreshed, say};
 use crate::broker::steer::{
     Deleted, Given, Moved, MovedTo, Paused, Peeked, Purged, QueueView, Queues, Request, Shown,
     Tailed, Traced,
@@ -49,7 +49,16 @@ pub struct QueueArguments {
 #[derive(Subcommand, Clone)]
 enum Command {
     /// List queues, with what is in them
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        visible_alias = "list",
+        after_help = "\
+Examples:
+  rotamq queue ls
+  rotamq queue ls 'orders*' --watch
+  rotamq queue ls --http https://mq.example.org --token-file token --json
+  rotamq queue ls -h 10.0.0.7 -u ann --password-file password"
+    )]
     Ls {
         /// Only those with this in their names; * stands for any text
         name: Option<String>,
@@ -63,7 +72,13 @@ enum Command {
         common: Common,
     },
     /// Show all that is known of a queue: its members, settings, numbers
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue show orders
+  rotamq queue show orders --all --json"
+    )]
     Show {
         queue: String,
         /// Also the settings that are as in the configuration's [queues]
@@ -73,7 +88,12 @@ enum Command {
         common: Common,
     },
     /// Make a queue that stays, with settings of its own
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue create orders prefetch=1 'filters=[\"orders/#\"]'"
+    )]
     Create {
         queue: String,
         /// Keys of a [[queue]] table, as in prefetch=1 or filters='["orders/#"]'
@@ -83,7 +103,13 @@ enum Command {
         common: Common,
     },
     /// Change settings of a queue
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue set orders prefetch=5 overflow=drop-oldest
+  rotamq queue set orders prefetch=null"
+    )]
     Set {
         queue: String,
         /// Keys of a [[queue]] table; KEY=null: as in the configuration
@@ -93,7 +119,13 @@ enum Command {
         common: Common,
     },
     /// Delete a queue
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue delete orders
+  rotamq queue delete orders --force"
+    )]
     Delete {
         queue: String,
         /// With the messages in it; its members are disconnected
@@ -103,7 +135,13 @@ enum Command {
         common: Common,
     },
     /// Look at the first messages of a queue, which stay there
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue peek orders
+  rotamq queue peek '$dead/orders' -n 100 --payload 0 --json"
+    )]
     Peek {
         queue: String,
         #[arg(short = 'n', long, default_value_t = 10)]
@@ -118,7 +156,13 @@ enum Command {
         common: Common,
     },
     /// Delete the messages of a queue that no member has
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue purge orders
+  rotamq queue purge orders -n 1000"
+    )]
     Purge {
         queue: String,
         /// The first ones only
@@ -128,21 +172,38 @@ enum Command {
         common: Common,
     },
     /// Let members get nothing more from a queue
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue pause orders"
+    )]
     Pause {
         queue: String,
         #[command(flatten)]
         common: Common,
     },
     /// Let them get messages again
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue resume orders"
+    )]
     Resume {
         queue: String,
         #[command(flatten)]
         common: Common,
     },
     /// Move messages that no member has to another queue
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue move orders archive
+  rotamq queue move orders archive -m 1f -m 20
+  rotamq queue move orders archive --rate 100"
+    )]
     Move {
         from: String,
         to: String,
@@ -152,7 +213,13 @@ enum Command {
         common: Common,
     },
     /// Move dead letters of a queue back to it, or to another
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue redrive orders
+  rotamq queue redrive orders --to retry -n 10"
+    )]
     Redrive {
         queue: String,
         /// To this queue
@@ -164,7 +231,13 @@ enum Command {
         common: Common,
     },
     /// Tell what happened last in a queue
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue tail orders --follow
+  rotamq queue tail orders -n 100 --json"
+    )]
     Tail {
         queue: String,
         #[arg(short = 'n', long, default_value_t = 10)]
@@ -176,7 +249,12 @@ enum Command {
         common: Common,
     },
     /// Tell what happened to a message
-    #[command(disable_help_flag = true)]
+    #[command(
+        disable_help_flag = true,
+        after_help = "\
+Examples:
+  rotamq queue trace orders 1f"
+    )]
     Trace {
         queue: String,
         /// As `peek` shows it, and the user property message-id
@@ -191,7 +269,9 @@ struct Common {
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Over HTTP")]
+    http: HttpArguments,
+    #[command(flatten, next_help_heading = "Over MQTT")]
     connect: ConnectArguments,
 }
 
@@ -217,16 +297,38 @@ fn setting(text: &str) -> Result<(String, Value), String> {
     Ok((key.to_owned(), value))
 }
 
-/// Asks the broker, and prints what it says.
+/// Asks the broker, and prints what it says: over MQTT, where an argument says
+/// so, else over HTTP; and over MQTT where no broker is found by its folder.
 ///
 /// # Errors
 /// The broker cannot be reached, or does not do what is asked for.
 pub fn run(arguments: QueueArguments) -> Outcome {
-    let common = arguments.command.common().clone();
-    let properties = common.connect.properties(&PACKETS)?;
-    client::run(&common.connect, &properties, async |client| {
-        let mut asking = Asking::begin(client).await?;
-        arguments.command.run(&mut asking, common.json).await
+    let command = arguments.command;
+    let Common { http, connect, .. } = command.common().clone();
+    match (connect.is_given(), http.says_where()) {
+        (true, true) => {
+            let text = "say where the broker is over MQTT or over HTTP, not both";
+            return Err(Failure::of(Kind::Usage, text));
+        }
+        (true, false) => return over_mqtt(command, &connect),
+        (false, _) => {}
+    }
+    match Api::find(&http, &connect.tls) {
+        Ok(api) => http::run(api, async |api| command.run(&mut Way::Http(api)).await),
+        Err(failure) if http.is_given() => Err(failure),
+        // Nobody has said where it is: perhaps at the usual port.
+        Err(not_here) => over_mqtt(command, &connect).map_err(|failure| match failure.kind() {
+            Kind::Unavailable => failure.and(not_here.text()),
+            _ => failure,
+        }),
+    }
+}
+
+fn over_mqtt(command: Command, connect: &ConnectArguments) -> Outcome {
+    let properties = connect.properties(&PACKETS)?;
+    client::run(connect, &properties, async |client| {
+        let asking = Asking::begin(client).await?;
+        command.run(&mut Way::Mqtt(asking)).await
     })
 }
 
@@ -249,23 +351,24 @@ impl Command {
         }
     }
 
-    async fn run(self, asking: &mut Asking<'_>, json: bool) -> Outcome {
+    async fn run(self, way: &mut Way<'_>) -> Outcome {
+        let json = self.common().json;
         match self {
             Command::Ls {
                 name,
                 watch,
                 interval,
                 ..
-            } => list(asking, name, watch.then_some(interval), json).await,
+            } => list(way, name, watch.then_some(interval), json).await,
             Command::Show { queue, all, .. } => {
-                let shown: Shown = asking.ask(&Request::Show { queue }).await?;
+                let shown: Shown = way.ask(&Request::Show { queue }).await?;
                 say(json, &shown, || show::queue(&shown, all))
             }
             Command::Create {
                 queue, settings, ..
             } => {
                 let settings = settings.into_iter().collect();
-                let given: Given = asking.ask(&Request::Create { queue, settings }).await?;
+                let given: Given = way.ask(&Request::Create { queue, settings }).await?;
                 say(json, &given, || {
                     format!("The queue {:?} is made.\n", given.queue)
                 })
@@ -274,11 +377,11 @@ impl Command {
                 queue, settings, ..
             } => {
                 let settings: Map<String, Value> = settings.into_iter().collect();
-                let given: Given = asking.ask(&Request::Set { queue, settings }).await?;
+                let given: Given = way.ask(&Request::Set { queue, settings }).await?;
                 say(json, &given, || show::given(&given))
             }
             Command::Delete { queue, force, .. } => {
-                let deleted: Deleted = asking.ask(&Request::Delete { queue, force }).await?;
+                let deleted: Deleted = way.ask(&Request::Delete { queue, force }).await?;
                 say(json, &deleted, || {
                     format!(
                         "The queue {:?} is deleted, with {} messages; {} members were disconnected.\n",
@@ -299,11 +402,11 @@ impl Command {
                     in_flight,
                     payload_bytes_max: Some(payload),
                 };
-                let peeked: Peeked = asking.ask(&request).await?;
+                let peeked: Peeked = way.ask(&request).await?;
                 say(json, &peeked, || show::messages(&peeked))
             }
             Command::Purge { queue, count, .. } => {
-                let purged = purge(asking, queue, count).await?;
+                let purged = purge(way, queue, count).await?;
                 say(json, &purged, || {
                     format!(
                         "{} messages are deleted from the queue {:?}; {} are left that no member has.\n",
@@ -312,13 +415,13 @@ impl Command {
                 })
             }
             Command::Pause { queue, .. } => {
-                let paused: Paused = asking.ask(&Request::Pause { queue }).await?;
+                let paused: Paused = way.ask(&Request::Pause { queue }).await?;
                 say(json, &paused, || {
                     format!("The queue {:?} gives out nothing more.\n", paused.queue)
                 })
             }
             Command::Resume { queue, .. } => {
-                let paused: Paused = asking.ask(&Request::Resume { queue }).await?;
+                let paused: Paused = way.ask(&Request::Resume { queue }).await?;
                 say(json, &paused, || {
                     format!("The queue {:?} gives out messages.\n", paused.queue)
                 })
@@ -329,7 +432,7 @@ impl Command {
                     to: to.clone(),
                     what,
                 };
-                moved(asking, what, request, json).await
+                moved(way, what, request, json).await
             }
             Command::Redrive {
                 queue, to, what, ..
@@ -339,19 +442,19 @@ impl Command {
                     to: to.clone(),
                     what,
                 };
-                moved(asking, what, request, json).await
+                moved(way, what, request, json).await
             }
             Command::Tail {
                 queue,
                 count,
                 follow,
                 ..
-            } => tail(asking, queue, count, follow, json).await,
+            } => tail(way, queue, count, follow, json).await,
             Command::Trace {
                 queue, message_id, ..
             } => {
                 let message = message_id;
-                let traced: Traced = asking.ask(&Request::Trace { queue, message }).await?;
+                let traced: Traced = way.ask(&Request::Trace { queue, message }).await?;
                 say(json, &traced, || match traced.events.is_empty() {
                     true => format!(
                         "Nothing is known of the message {} in the queue {:?}: it never was there, \
@@ -365,61 +468,32 @@ impl Command {
     }
 }
 
-/// Prints an answer: as JSON, or in words.
-fn say(json: bool, answer: &impl Serialize, words: impl FnOnce() -> String) -> Outcome {
-    match json {
-        true => print(&format!("{}\n", serde_json::to_string_pretty(answer)?)),
-        false => print(&words()),
-    }
-}
-
-/// Prints, and tells whether anybody reads it.
-fn goes_on(text: &str) -> Result<bool, Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => {
-            let text = format!("cannot write to standard output: {error}");
-            Err(Failure::new(text))
-        }
-    }
-}
-
 async fn list(
-    asking: &mut Asking<'_>,
+    way: &mut Way<'_>,
     name: Option<String>,
     watch: Option<Duration>,
     json: bool,
 ) -> Outcome {
     loop {
-        let queues = all_queues(asking, name.as_deref()).await?;
+        let queues = all_queues(way, name.as_deref()).await?;
+        // As the API has it.
+        let listed = || json!({ "items": queues, "next": null });
         let Some(interval) = watch else {
-            return say(json, &queues, || show::queues(&queues));
+            return say(json, &listed(), || show::queues(&queues));
         };
         let text = match json {
             // One line each time.
-            true => format!("{}\n", serde_json::to_string(&queues)?),
-            false if io::stdout().is_terminal() => {
-                // Home, and clear: as top does.
-                format!("\x1b[H\x1b[2J{}", show::queues(&queues))
-            }
-            false => format!("{}\n", show::queues(&queues)),
+            true => format!("{}\n", listed()),
+            false => refreshed(&show::queues(&queues)),
         };
         if !goes_on(&text)? {
             return Ok(ExitCode::SUCCESS);
         }
-        asking.rest(interval).await?;
+        way.rest(interval).await?;
     }
 }
 
-async fn all_queues(
-    asking: &mut Asking<'_>,
-    name: Option<&str>,
-) -> Result<Vec<QueueView>, Failure> {
+async fn all_queues(way: &mut Way<'_>, name: Option<&str>) -> Result<Vec<QueueView>, Failure> {
     let mut all = Vec::new();
     let mut after = None;
     loop {
@@ -428,7 +502,7 @@ async fn all_queues(
             after: after.take(),
             limit: Some(PAGE_MAX),
         };
-        let page: Queues = asking.ask(&request).await?;
+        let page: Queues = way.ask(&request).await?;
         all.extend(page.queues);
         match page.next {
             Some(next) => after = Some(next),
@@ -438,19 +512,15 @@ async fn all_queues(
 }
 
 /// Page by page: what is there when it begins.
-async fn purge(
-    asking: &mut Asking<'_>,
-    queue: String,
-    count: Option<usize>,
-) -> Result<Purged, Failure> {
-    let mut whole = Whole::new(count);
+async fn purge(way: &mut Way<'_>, queue: String, count: Option<usize>) -> Result<Purged, Failure> {
+    let mut whole = Whole::new("deleting", count);
     loop {
         let request = Request::Purge {
             queue: queue.clone(),
             count: Some(whole.page()),
         };
-        let page: Purged = asking.ask(&request).await?;
-        if !whole.goes_on(asking, page.purged, page.left).await? {
+        let page: Purged = way.ask(&request).await?;
+        if !whole.goes_on(way, page.purged, page.left).await? {
             return Ok(Purged {
                 purged: whole.done,
                 ..page
@@ -460,21 +530,21 @@ async fn purge(
 }
 
 async fn moved(
-    asking: &mut Asking<'_>,
+    way: &mut Way<'_>,
     what: What,
     request: impl Fn(Moved) -> Request,
     json: bool,
 ) -> Outcome {
     let answer = match (&what.message[..], what.rate) {
         ([], None) => {
-            let mut whole = Whole::new(what.count);
+            let mut whole = Whole::new("moving", what.count);
             loop {
                 let page = Moved {
                     count: Some(whole.page()),
                     ..Moved::default()
                 };
-                let page: MovedTo = asking.ask(&request(page)).await?;
-                if !whole.goes_on(asking, page.moved, page.left).await? {
+                let page: MovedTo = way.ask(&request(page)).await?;
+                if !whole.goes_on(way, page.moved, page.left).await? {
                     break MovedTo {
                         moved: whole.done,
                         ..page
@@ -487,7 +557,7 @@ async fn moved(
                 rate,
                 ..Moved::default()
             };
-            asking.ask(&request(rate)).await?
+            way.ask(&request(rate)).await?
         }
         (ids, _) => {
             let mut all: Option<MovedTo> = None;
@@ -496,7 +566,7 @@ async fn moved(
                     ids: Some(ids.to_vec()),
                     ..Moved::default()
                 };
-                let mut page: MovedTo = asking.ask(&request(page)).await?;
+                let mut page: MovedTo = way.ask(&request(page)).await?;
                 if let Some(before) = all {
                     page.moved += before.moved;
                     page.not_found.extend(before.not_found);
@@ -520,14 +590,16 @@ struct Whole {
     count: Option<usize>,
     done: usize,
     polls: usize,
+    progress: Progress,
 }
 
 impl Whole {
-    fn new(count: Option<usize>) -> Whole {
+    fn new(what: &str, count: Option<usize>) -> Whole {
         Whole {
             count,
             done: 0,
             polls: 0,
+            progress: Progress::of_many(what),
         }
     }
 
@@ -539,31 +611,27 @@ impl Whole {
     /// Whether there is another page to be done.
     async fn goes_on(
         &mut self,
-        asking: &mut Asking<'_>,
+        way: &mut Way<'_>,
         done: usize,
         left: usize,
     ) -> Result<bool, Failure> {
         self.done += done;
         let count = *self.count.get_or_insert(self.done + left);
+        self.progress.expect(count.min(self.done + left) as u64);
+        self.progress.set(self.done as u64);
         if left == 0 || self.done >= count {
             return Ok(false);
         }
         if done == 0 {
             // What was put in last is about to be stored, and comes then.
             self.polls += 1;
-            asking.rest(STORED_POLL).await?;
+            way.rest(STORED_POLL).await?;
         }
         Ok(self.polls < STORED_POLLS_MAX)
     }
 }
 
-async fn tail(
-    asking: &mut Asking<'_>,
-    queue: String,
-    count: usize,
-    follow: bool,
-    json: bool,
-) -> Outcome {
+async fn tail(way: &mut Way<'_>, queue: String, count: usize, follow: bool, json: bool) -> Outcome {
     let mut after = None;
     loop {
         let request = Request::Tail {
@@ -571,7 +639,7 @@ async fn tail(
             after,
             count: Some(after.map_or(count, |_| PAGE_MAX)),
         };
-        let tailed: Tailed = asking.ask(&request).await?;
+        let tailed: Tailed = way.ask(&request).await?;
         if !follow {
             return say(json, &tailed, || show::events(&tailed.events, true));
         }
@@ -593,7 +661,7 @@ async fn tail(
         let has_restarted = after.is_some_and(|after| tailed.next < after);
         after = Some(if has_restarted { 0 } else { tailed.next });
         if tailed.events.len() < PAGE_MAX {
-            asking.rest(TAIL_POLL).await?;
+            way.rest(TAIL_POLL).await?;
         }
     }
 }

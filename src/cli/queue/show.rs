@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use super::table::Side::{Left, Right};
-use super::table::{bytes, moment, rate, shortened, shown, span, table};
 use crate::broker::steer::{
     Configured, EventView, Given, MemberView, MessageState, MessageView, MovedTo, Peeked,
     QueueView, Shown,
 };
+use crate::cli::table::Side::{Left, Right};
+use crate::cli::table::{bytes, moment, rate, shortened, shown, span, table};
 
 /// Characters of a payload in a line.
 const PAYLOAD_CHARS_MAX: usize = 60;

@@ -10,18 +10,22 @@ mod lines;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Subcommand;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use self::lines::{Exporter, Importer};
-use super::{Failure, Outcome, print};
+use super::arguments::Configured;
+use super::progress::Progress;
+use super::{Failure, Outcome, say};
 use crate::broker::transfer::{About, Left, Stored, read_all};
-use crate::config::{Effective, Flags, Source, StoreSettings};
+use crate::config::StoreSettings;
 use crate::journal::ListId;
 use crate::run::control::{Answer, AskError, Request, ask};
 use crate::store::backup::{Copied, Target, UNFINISHED, copy_closed};
@@ -45,9 +49,16 @@ enum Command {
     ///
     /// Changes nothing in the folder. No broker may run on it: look at a backup
     /// of one that does. Exit code 1 when something is damaged.
+    #[command(after_help = "\
+Examples:
+  rotamq store check
+  rotamq store check /backup/monday --json")]
     Check {
         /// The data folder; without it, that of the configuration
         dir: Option<PathBuf>,
+        /// Print what is found as JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         configured: Configured,
     },
@@ -55,6 +66,10 @@ enum Command {
     ///
     /// One object a line: sessions, subscriptions, queues, messages, retained
     /// messages. Changes nothing in the folder; no broker may run on it.
+    #[command(after_help = "\
+Examples:
+  rotamq store export rotamq-data > all.jsonl
+  rotamq store export --out all.jsonl")]
     Export {
         /// The data folder; without it, that of the configuration
         dir: Option<PathBuf>,
@@ -65,11 +80,17 @@ enum Command {
         configured: Configured,
     },
     /// Fill an empty data folder with what was exported
+    #[command(after_help = "\
+Examples:
+  rotamq store import all.jsonl new-data")]
     Import {
         /// What `rotamq store export` has written; - is standard input
         file: PathBuf,
         /// The data folder, empty or to be made; without it, that of the configuration
         dir: Option<PathBuf>,
+        /// Print how much it was as JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         configured: Configured,
     },
@@ -78,39 +99,31 @@ enum Command {
     /// A running broker makes the copy itself, as the user that it runs as, and
     /// serves on: all that it has acknowledged by the time of the request is in
     /// it. The copy is a data folder like any other.
+    #[command(after_help = "\
+Examples:
+  rotamq store backup /backup/monday
+  rotamq store backup /backup/monday --data /var/lib/rotamq")]
     Backup {
         /// Where the copy goes: a folder that is empty or to be made
         dest: PathBuf,
         /// The data folder; without it, that of the configuration
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
+        /// Print how much it was as JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         configured: Configured,
     },
 }
 
-/// Where the configuration is.
-#[derive(clap::Args, Clone, Debug)]
-struct Configured {
-    /// Read this configuration; no file is searched for
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl Configured {
-    /// What it says of the store, with this folder in place of its own.
-    fn settings(self, dir: Option<PathBuf>) -> Result<StoreSettings, Failure> {
-        let file = match self.config {
-            Some(path) => Some(Source::read(&path)?),
-            None => None,
-        };
-        let effective = Effective::load(file.as_ref(), std::env::vars_os(), &Flags::default())?;
-        let mut settings = effective.config.store;
-        if let Some(dir) = dir {
-            settings.data = dir;
-        }
-        Ok(settings)
+/// What the configuration says of the store, with this folder in place of its own.
+fn settings(configured: &Configured, dir: Option<PathBuf>) -> Result<StoreSettings, Failure> {
+    let mut settings = configured.load()?.store;
+    if let Some(dir) = dir {
+        settings.data = dir;
     }
+    Ok(settings)
 }
 
 /// Checks, exports, imports or copies.
@@ -119,22 +132,28 @@ impl Configured {
 /// Why that could not be done, or not with all that was there.
 pub fn run(arguments: StoreArguments) -> Outcome {
     match arguments.command {
-        Command::Check { dir, configured } => check(&configured.settings(dir)?),
+        Command::Check {
+            dir,
+            json,
+            configured,
+        } => check(&settings(&configured, dir)?, json),
         Command::Export {
             dir,
             out,
             configured,
-        } => export(&configured.settings(dir)?, out.as_deref()),
+        } => export(&settings(&configured, dir)?, out.as_deref()),
         Command::Import {
             file,
             dir,
+            json,
             configured,
-        } => import(&file, &configured.settings(dir)?),
+        } => import(&file, &settings(&configured, dir)?, json),
         Command::Backup {
             dest,
             data,
+            json,
             configured,
-        } => backup(&dest, &configured.settings(data)?),
+        } => backup(&dest, &settings(&configured, data)?, json),
     }
 }
 
@@ -148,7 +167,7 @@ struct Looked {
     damaged: usize,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Files {
     count: usize,
     bytes: u64,
@@ -294,16 +313,25 @@ impl Counts {
     }
 }
 
-fn check(settings: &StoreSettings) -> Outcome {
+fn check(settings: &StoreSettings, json: bool) -> Outcome {
+    let progress = Progress::waiting("verifying");
     let looked = Looked::at(settings)?;
+    drop(progress);
+    let progress = Progress::counting("reading");
     let mut counts = Counts::default();
     let left = read_all(&looked.store, &mut |stored| {
         counts.add(&stored);
+        progress.add(1);
         Ok(())
     });
+    drop(progress);
     let left = left.map_err(|error| unreadable(settings, &error))?;
     let wrong = looked.wrong(left);
-    print(&said(settings, &looked, &counts, left, &wrong))?;
+    say(
+        json,
+        &found(settings, &looked, &counts, left, &wrong),
+        || said(settings, &looked, &counts, left, &wrong),
+    )?;
     Ok(match wrong.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -313,6 +341,36 @@ fn check(settings: &StoreSettings) -> Outcome {
 fn unreadable(settings: &StoreSettings, error: &io::Error) -> Failure {
     let shown = settings.data.display();
     Failure::new(format!("what is stored in {shown} cannot be read: {error}"))
+}
+
+/// What [`said`] says.
+fn found(
+    settings: &StoreSettings,
+    looked: &Looked,
+    counts: &Counts,
+    left: Left,
+    wrong: &[String],
+) -> Value {
+    let queues = counts.queues.values();
+    let queues = queues.map(|(name, messages)| json!({ "name": name, "messages": messages }));
+    let unfinished = looked.report.damage.iter();
+    let unfinished = unfinished.filter(|damage| damage.unfinished);
+    json!({
+        "folder": settings.data.display().to_string(),
+        "form": store::FORM,
+        "log": looked.log,
+        "base": looked.base,
+        "sessions": counts.sessions,
+        "subscriptions": counts.subscriptions,
+        "messages": counts.messages,
+        "packet_ids_in_flight": counts.received + counts.releasing,
+        "queues": queues.collect::<Vec<_>>(),
+        "retained": counts.retained,
+        "orphans": left.orphans,
+        "files_set_aside": looked.damaged,
+        "unfinished": unfinished.map(in_words).collect::<Vec<_>>(),
+        "damage": wrong,
+    })
 }
 
 fn said(
@@ -377,7 +435,13 @@ fn said(
 }
 
 fn export(settings: &StoreSettings, out: Option<&Path>) -> Outcome {
+    let progress = Progress::waiting("verifying");
     let looked = Looked::at(settings)?;
+    drop(progress);
+    // Not among the lines, where these are seen.
+    let is_seen = out.is_none() && io::stdout().is_terminal();
+    let progress = (!is_seen).then(|| Progress::counting("writing"));
+    let count = || progress.iter().for_each(|progress| progress.add(1));
     let exported = match out {
         Some(path) => {
             let unwritable =
@@ -388,7 +452,7 @@ fn export(settings: &StoreSettings, out: Option<&Path>) -> Outcome {
                 .mode(0o600)
                 .open(path);
             let mut file = BufWriter::new(file.map_err(unwritable)?);
-            let exported = write_lines(&looked.store, &mut file);
+            let exported = write_lines(&looked.store, &mut file, &count);
             let synced = file.flush().and_then(|()| file.get_ref().sync_all());
             let exported = exported.and_then(|exported| synced.map(|()| exported));
             if exported.is_err() {
@@ -399,7 +463,7 @@ fn export(settings: &StoreSettings, out: Option<&Path>) -> Outcome {
         }
         None => {
             let mut stdout = BufWriter::new(io::stdout().lock());
-            let exported = write_lines(&looked.store, &mut stdout);
+            let exported = write_lines(&looked.store, &mut stdout, &count);
             match exported.and_then(|exported| stdout.flush().map(|()| exported)) {
                 // Who reads has seen enough.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -420,27 +484,38 @@ fn export(settings: &StoreSettings, out: Option<&Path>) -> Outcome {
     )))
 }
 
-fn write_lines(store: &Store, to: &mut dyn Write) -> io::Result<Left> {
+/// `written` is told of each.
+fn write_lines(store: &Store, to: &mut dyn Write, written: &dyn Fn()) -> io::Result<Left> {
     let mut exporter = Exporter::default();
     to.write_all(exporter.begin().as_bytes())?;
-    let mut left = read_all(store, &mut |stored| match exporter.line(&stored) {
-        Some(line) => to.write_all(line.as_bytes()),
-        None => Ok(()),
+    let mut left = read_all(store, &mut |stored| {
+        written();
+        match exporter.line(&stored) {
+            Some(line) => to.write_all(line.as_bytes()),
+            None => Ok(()),
+        }
     })?;
     left.unknown += exporter.homeless;
     to.write_all(exporter.end().as_bytes())?;
     Ok(left)
 }
 
-fn import(file: &Path, settings: &StoreSettings) -> Outcome {
+fn import(file: &Path, settings: &StoreSettings, json: bool) -> Outcome {
     let shown = file.display();
-    let from: Box<dyn Read> = match file.as_os_str() == "-" {
-        true => Box::new(io::stdin()),
-        false => Box::new(
-            fs::File::open(file)
-                .map_err(|error| Failure::new(format!("cannot read {shown}: {error}")))?,
-        ),
+    let unreadable = |error| Failure::new(format!("cannot read {shown}: {error}"));
+    let (from, bytes): (Box<dyn Read>, _) = match file.as_os_str() == "-" {
+        true => (Box::new(io::stdin()), None),
+        false => {
+            let file = fs::File::open(file).map_err(unreadable)?;
+            let bytes = file.metadata().map_err(unreadable)?.len();
+            (Box::new(file), Some(bytes))
+        }
     };
+    let progress = match bytes {
+        Some(bytes) => Progress::of_bytes("importing", bytes),
+        None => Progress::counting_bytes("importing"),
+    };
+    let from = progress.reads(from);
     // Declared first, so that it clears the folder when all else is closed.
     let (target, folder) = Target::begin(&settings.data)?;
     let folder: Arc<dyn Disk> = Arc::new(folder);
@@ -457,10 +532,11 @@ fn import(file: &Path, settings: &StoreSettings) -> Outcome {
     store.close()?;
     folder.remove(UNFINISHED).map_err(unwritable)?;
     target.keep();
-    print(&format!(
-        "{lines} lines imported into {}.\n",
-        settings.data.display()
-    ))
+    drop(progress);
+    let shown = settings.data.display().to_string();
+    say(json, &json!({ "lines": lines, "to": shown }), || {
+        format!("{lines} lines imported into {shown}.\n")
+    })
 }
 
 /// How many there were.
@@ -487,7 +563,7 @@ fn read_lines(from: &mut impl BufRead, store: &Store) -> Result<u64, String> {
     importer.end()
 }
 
-fn backup(dest: &Path, settings: &StoreSettings) -> Outcome {
+fn backup(dest: &Path, settings: &StoreSettings, json: bool) -> Outcome {
     let to = std::path::absolute(dest)?;
     let data = std::path::absolute(&settings.data)?;
     let shown = to.display();
@@ -499,6 +575,7 @@ fn backup(dest: &Path, settings: &StoreSettings) -> Outcome {
     if to.to_str().is_none() {
         return Err(Failure::new(format!("the path {shown} is no UTF-8")));
     }
+    let progress = Progress::waiting("copying");
     let copied = match ask(&data, &Request::Backup { to: to.clone() }) {
         Ok(Answer::BackedUp { files, bytes }) => Copied { files, bytes },
         Ok(Answer::Error(error)) => return Err(Failure::new(error)),
@@ -506,10 +583,12 @@ fn backup(dest: &Path, settings: &StoreSettings) -> Outcome {
         Err(AskError::Nobody) => backup_closed(&data, &to, settings)?,
         Err(error) => return Err(Failure::new(format!("{}: {error}", data.display()))),
     };
+    drop(progress);
     let Copied { files, bytes } = copied;
-    print(&format!(
-        "{files} files with {bytes} bytes copied to {shown}.\n"
-    ))
+    let told = json!({ "files": files, "bytes": bytes, "to": to });
+    say(json, &told, || {
+        format!("{files} files with {bytes} bytes copied to {shown}.\n")
+    })
 }
 
 fn backup_closed(data: &Path, to: &Path, settings: &StoreSettings) -> Result<Copied, Failure> {

@@ -240,7 +240,7 @@ impl Clients {
         let stop = loop {
             let mut idle = true;
             let (writing, stream) = (&mut connection.writing, &mut connection.stream);
-            write(core, Commits::AtOnce, writing, stream, Waker::noop());
+            write(core, Commits::AtOnce, None, writing, stream, Waker::noop());
             let writing = &mut connection.writing;
             match core.exchange(
                 worker,
@@ -285,7 +285,7 @@ impl Clients {
         core.disconnect(worker, link, &stop, now);
         if stop != Stop::Lost {
             let (writing, stream) = (&mut connection.writing, &mut connection.stream);
-            write(core, Commits::AtOnce, writing, stream, Waker::noop());
+            write(core, Commits::AtOnce, None, writing, stream, Waker::noop());
             connection.read(now, &mut self.count);
         }
         if let Stop::Closed(close) = &stop {

@@ -6,15 +6,14 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::select;
 use tokio::time::timeout;
 
 use crate::access::CONTROL_TOPIC;
-use crate::broker::steer::{Request, SteerError};
-use crate::cli::client::Client;
-use crate::cli::{Failure, describe};
+use crate::broker::steer::{Code, Request, SteerError};
+use crate::cli::client::{Client, kind};
+use crate::cli::{Failure, Kind, describe};
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
     Ack, Packet, Properties, PropertiesBuf, Property, Publish, Subscribe, SubscribeOptions,
@@ -62,7 +61,7 @@ impl<'c> Asking<'c> {
                 && suback.packet_id == packet_id
             {
                 let reason = suback.reasons.first().copied();
-                let why = |reason| describe::why(reason, suback.properties);
+                let why = |reason| (kind(reason), describe::why(reason, suback.properties));
                 granted = Some(reason.filter(|reason| reason.is_failure()).map(why));
             }
             Ok(granted.is_some())
@@ -70,9 +69,10 @@ impl<'c> Asking<'c> {
         timed(subscribed).await?;
         match granted.flatten() {
             None => Ok(asking),
-            Some(why) => Err(Failure::new(format!(
-                "cannot subscribe to {topic}, where answers would come: {why}"
-            ))),
+            Some((kind, why)) => {
+                let text = format!("cannot subscribe to {topic}, where answers would come: {why}");
+                Err(Failure::of(kind, text))
+            }
         }
     }
 
@@ -81,16 +81,7 @@ impl<'c> Asking<'c> {
     /// # Errors
     /// What the broker says is wrong; the connection is lost; there is no
     /// answer in time.
-    pub async fn ask<A: DeserializeOwned>(&mut self, request: &Request) -> Result<A, Failure> {
-        let answer = self.ask_value(request).await?;
-        serde_json::from_value(answer).map_err(|error| {
-            Failure::new(format!(
-                "the broker's answer is not understood: {error}; it may be of another version"
-            ))
-        })
-    }
-
-    async fn ask_value(&mut self, request: &Request) -> Result<Value, Failure> {
+    pub async fn ask(&mut self, request: &Request) -> Result<Value, Failure> {
         let packet_id = self.send(request)?;
         let topic = self.topic.clone();
         let mut outcome = Outcome::default();
@@ -100,7 +91,7 @@ impl<'c> Asking<'c> {
                     if ack.reason.is_failure() {
                         let why = describe::why(ack.reason, ack.properties);
                         let text = format!("the broker refused the request: {why}");
-                        return Err(Failure::new(text));
+                        return Err(Failure::of(kind(ack.reason), text));
                     }
                     outcome.is_acknowledged = true;
                 }
@@ -122,10 +113,10 @@ impl<'c> Asking<'c> {
             Some(ok) => Ok(ok.take()),
             None => {
                 let error = serde_json::from_value::<SteerError>(answer["error"].take());
-                Err(Failure::new(match error {
-                    Ok(error) => error.message,
-                    Err(_) => "the broker's answer is not understood".to_owned(),
-                }))
+                Err(match error {
+                    Ok(error) => Failure::of(kind_of(error.code), error.message),
+                    Err(_) => Failure::new("the broker's answer is not understood"),
+                })
             }
         }
     }
@@ -190,11 +181,21 @@ impl<'c> Asking<'c> {
     }
 }
 
+/// What a refused request is to a script.
+fn kind_of(code: Code) -> Kind {
+    match code {
+        Code::NotFound => Kind::NotFound,
+        Code::Denied => Kind::Denied,
+        _ => Kind::Failed,
+    }
+}
+
 async fn timed(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     timeout(ANSWER_TIMEOUT, work).await.unwrap_or_else(|_| {
         let secs = ANSWER_TIMEOUT.as_secs();
-        Err(Failure::new(format!(
+        let text = format!(
             "the broker has not answered within {secs} seconds; it may be none that has queues"
-        )))
+        );
+        Err(Failure::of(Kind::Unavailable, text))
     })
 }

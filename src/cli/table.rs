@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::cli::strftime::Moment;
+use super::strftime::Moment;
 
 /// Text to the left, numbers to the right.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,12 +104,22 @@ pub fn rate(per_sec: f64) -> String {
 
 /// A moment, given in milliseconds since 1970, in UTC.
 pub fn moment(millis: u64) -> String {
-    let moment = Moment::new(UNIX_EPOCH + Duration::from_millis(millis));
+    let text = second(Duration::from_millis(millis));
+    format!("{text}.{:03}", millis % 1000)
+}
+
+/// The same, given in microseconds.
+pub fn moment_us(micros: u64) -> String {
+    let text = second(Duration::from_micros(micros));
+    format!("{text}.{:06}", micros % 1_000_000)
+}
+
+fn second(since_1970: Duration) -> String {
+    let moment = Moment::new(UNIX_EPOCH + since_1970);
     let mut text = String::new();
     moment.write('F', &mut text);
     text.push(' ');
     moment.write('T', &mut text);
-    _ = write!(text, ".{:03}", millis % 1000);
     text
 }
 
