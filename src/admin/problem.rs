@@ -74,6 +74,12 @@ impl Problem {
     pub fn unavailable(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
+
+    /// The same, one by one.
+    #[must_use]
+    pub fn with_errors(self, errors: Vec<String>) -> Problem {
+        Problem { errors, ..self }
+    }
 }
 
 impl IntoResponse for Problem {

@@ -948,6 +948,11 @@ impl Session {
         }
     }
 
+    /// Whether it has a connection that was not told to end.
+    pub fn is_open(&self) -> bool {
+        self.link.is_some() && self.closing.is_none()
+    }
+
     /// The session is over, and what it kept is dropped; its connection, if
     /// it has one, still finds why.
     pub fn end(&mut self) {

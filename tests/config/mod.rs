@@ -236,6 +236,7 @@ queues_max = 12
 match_cache_bytes_max = 130000
 traces_bytes_max = 131000
 stop_timeout_ms = 14
+drain_per_sec = 15
 connections_per_sec_max = 60
 half_open_per_address_max = 61
 connections_per_user_max = 62
@@ -304,6 +305,7 @@ login_expiry_secs = 72
 [log]
 level = "trace"
 format = "json"
+kept_lines = 16
 
 [[queue]]
 name = "$dead/jobs"
@@ -494,6 +496,7 @@ fn each_option_sets_its_field() {
             match_cache_bytes_max: 130_000,
             traces_bytes_max: 131_000,
             stop_timeout: millis(14),
+            drain_per_sec: 15,
             connections_per_sec_max: 60,
             half_open_per_address_max: 61,
             connections_per_user_max: 62,
@@ -562,6 +565,7 @@ fn each_option_sets_its_field() {
         log: LogSettings {
             level: LogLevel::Trace,
             format: LogFormat::Json,
+            kept_lines: 16,
         },
     };
     assert_eq!(file(&full()).unwrap().config, expected);

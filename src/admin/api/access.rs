@@ -50,7 +50,8 @@ struct AccessView {
     responses((status = 200, body = AccessView), (status = "default", body = Problem)))]
 async fn show(_: Viewer, Shares(state): Shares<Arc<State>>) -> problem::Result<AccessView> {
     let access = state.shared.core.access();
-    let files = &state.access;
+    let admitted = state.operations.admitted();
+    let files = &admitted.access;
     let text = |path: &Option<std::path::PathBuf>| {
         let path = path.as_ref();
         path.map(|path| path.display().to_string())
@@ -64,11 +65,8 @@ async fn show(_: Viewer, Shares(state): Shares<Arc<State>>) -> problem::Result<A
             Strictness::Refuse => "refuse",
         },
         own_rights: access.takes_own(),
-        allow_anonymous: state.allow_anonymous,
-        password_file: state
-            .passwords
-            .as_ref()
-            .map(|file| file.path().display().to_string()),
+        allow_anonymous: admitted.allow_anonymous,
+        password_file: (admitted.passwords.as_ref()).map(|file| file.path().display().to_string()),
     }))
 }
 
@@ -174,7 +172,11 @@ async fn users(
     Params(page): Params<Page>,
 ) -> problem::Result<Listed<MqttUser>> {
     let (limit, after) = (page.limit()?, page.after());
-    let users = state.passwords.as_ref().map(|file| file.users());
+    let users = state
+        .operations
+        .admitted()
+        .passwords
+        .map(|file| file.users());
     let names = users.iter().flat_map(|users| users.names());
     let mut names: Vec<_> = names
         .filter(|name| after.is_none_or(|after| *name > after))

@@ -4,7 +4,9 @@
 mod access;
 mod bans;
 mod clients;
+mod configuration;
 mod history;
+mod log;
 mod publish;
 mod queues;
 mod retained;
@@ -46,6 +48,8 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(access::routes())
         .merge(history::routes())
         .merge(events::routes())
+        .merge(configuration::routes())
+        .merge(log::routes())
         .merge(traces::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);
     let (router, mut description) = described.split_for_parts();
