@@ -98,7 +98,7 @@ fn say_what_problems_are(description: &mut OpenApi) {
 fn say_how_large_numbers_are(description: &mut Value) {
     match description {
         Value::Object(fields) => {
-            let is_unsigned = fields.get("minimum").is_some_and(|least| *least == 0);
+            let is_unsigned = fields.get("minimum").and_then(Value::as_f64) == Some(0.0);
             let format = fields.get("format").and_then(Value::as_str);
             if is_unsigned && matches!(format, Some("int32" | "int64")) {
                 fields.remove("format");
