@@ -5,6 +5,7 @@
 //! plain values; none of them asks where a value came from.
 
 mod address;
+mod changes;
 mod forms;
 mod load;
 mod options;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use crate::access::rules::Strictness;
 
 pub use address::{Address, HttpAddress, Network, NoAddress};
+pub use changes::{Applies, Change, ReloadError, Reloaded, Setting, keys_and_when};
 pub use load::{ConfigError, Effective, Flags, Origin, Problem, Source, queue_settings};
 pub(crate) use load::{FileRef, nearest, syntax_errors};
 pub use options::{parse_flag, shape_of};
@@ -482,6 +484,8 @@ pub struct Limits {
     pub traces_bytes_max: usize,
     /// How long stopping may take.
     pub stop_timeout: Duration,
+    /// Clients that a stopping broker disconnects a second; 0: all at once.
+    pub drain_per_sec: u64,
     /// Connections that all listeners together accept a second; 0: as many as
     /// come. The others wait in the system's backlog.
     pub connections_per_sec_max: u64,
@@ -707,10 +711,24 @@ pub struct PortSettings {
 pub struct LogSettings {
     pub level: LogLevel,
     pub format: LogFormat,
+    /// Of its lines, so many of the last are kept in memory; 0: none.
+    pub kept_lines: usize,
 }
 
-/// The least severe level that is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The least severe level that is logged; the most severe is the least of them.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     Error,
     Warn,
@@ -818,6 +836,7 @@ impl Default for Config {
             log: LogSettings {
                 level: LogLevel::Info,
                 format: LogFormat::Text,
+                kept_lines: 1000,
             },
         }
     }
@@ -862,6 +881,7 @@ impl Default for Limits {
             match_cache_bytes_max: 16 << 20,
             traces_bytes_max: 64 << 20,
             stop_timeout: Duration::from_secs(5),
+            drain_per_sec: 0,
             connections_per_sec_max: 0,
             half_open_per_address_max: 20_000,
             connections_per_user_max: 0,

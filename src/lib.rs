@@ -12,8 +12,9 @@
 //! |---|---|
 //! | [`cli`] | the commands: the broker, clients, what looks at a running broker and steers it, files |
 //! | [`config`] | what can be set, as valid values |
-//! | [`run`] | starting and stopping everything |
+//! | [`run`] | starting, changing and stopping everything |
 //! | `admin` | the HTTP port: API, dashboard, metrics |
+//! | [`logbook`] | the last lines of the log, and its level |
 //! | [`net`] | sockets, transports, the async runtime, one task a connection |
 //! | [`protocol`] | bytes to packets and back |
 //! | [`broker`] | who is there; joins the pure parts |
@@ -23,7 +24,7 @@
 //! | [`queue`] | jobs, turns and leases: work queues and share groups |
 //! | [`session`] | one client's conversation: what is in flight, what waits |
 //! | [`journal`], [`store`] | what is to be stored; the files that hold it |
-//! | [`topic`], [`message`], [`mount`], [`origin`], `pattern`, `slots`, `bucket`, `base64`, `process` | the nouns, the forms and the table that all use |
+//! | [`topic`], [`message`], [`mount`], [`origin`], `pattern`, `slots`, `versions`, `bucket`, `base64`, `process` | the nouns, the forms and the table that all use |
 //! | [`tally`] | what is counted of every packet |
 //!
 //! # Invariants
@@ -51,6 +52,7 @@ mod bucket;
 pub mod cli;
 pub mod config;
 pub mod journal;
+pub mod logbook;
 pub mod message;
 pub mod mount;
 pub mod net;
@@ -66,5 +68,6 @@ mod slots;
 pub mod store;
 pub mod tally;
 pub mod topic;
+mod versions;
 
 pub use run::Broker;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use rotamq::cli::{
-    self, access, ban, bench, clients, config, log, manual, passwd, publish, queue, retained,
-    serve, status, store, subscribe, trace, users,
+    self, access, ban, bench, clients, config, log, manual, passwd, publish, queue, reload,
+    retained, serve, status, store, subscribe, trace, users,
 };
 
 /// What one thread allocates for a message another often gives back: mimalloc
@@ -85,6 +85,13 @@ Examples:
     Access(access::AccessArguments),
     /// Check a configuration, or show what holds
     Config(config::ConfigArguments),
+    /// Have a running broker read its configuration again
+    ///
+    /// As SIGHUP does; and tells what has changed, and what needs a restart. With
+    /// an error in the configuration, or in a file that it names, nothing is
+    /// changed. From the broker's own machine, as a user who may read its data
+    /// folder.
+    Reload(reload::ReloadArguments),
     /// Look at a data folder, copy it, or carry over what is in it
     Store(store::StoreArguments),
     /// Put load on a broker, this one or another, and measure
@@ -124,6 +131,7 @@ fn main() -> ExitCode {
         Command::Passwd(arguments) => passwd::run(arguments),
         Command::Access(arguments) => access::run(arguments),
         Command::Config(arguments) => config::run(arguments),
+        Command::Reload(arguments) => reload::run(arguments),
         Command::Store(arguments) => store::run(arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Completions(arguments) => manual::complete(&arguments, Arguments::command()),

@@ -97,6 +97,12 @@ impl ListenerName {
     pub fn as_str(&self) -> &str {
         &self.0.0
     }
+
+    /// Whether it is of the same listener: two may have the same address, as those
+    /// of port 0 have.
+    pub fn is_that_of(&self, other: &ListenerName) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// Where a client comes from.

@@ -1,18 +1,23 @@
-//! Starts everything: store, runtime, listeners, timers; and stops it in order.
+//! Starts everything: store, runtime, listeners, timers; changes it while it runs,
+//! and stops it in order.
 
 pub(crate) mod clock;
 pub(crate) mod control;
 mod http;
+mod known;
+mod listeners;
 mod memory;
 mod privileges;
+pub(crate) mod reload;
+mod stopping;
 pub(crate) mod storage;
+pub(crate) mod systemd;
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -21,31 +26,23 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::access;
-use crate::access::rules::Rules;
-use crate::admin::{Listed, Port};
-use crate::authentication::tokens::TokenMethod;
-use crate::authentication::{
-    Authenticator, Bans, Certificates, Chain, Hashing, Method, PasswordFile, Scram, Service, Tokens,
-};
+use crate::admin::Port;
+use crate::authentication::{Bans, Method};
 use crate::broker::{Core, Counts, Worker};
-use crate::config::{
-    AccessSettings, Address, AuthenticationSettings, AuthenticatorKind, Config, KeysAt, Listener,
-    Protocol, TokenSettings,
-};
-use crate::net::{self, Bound, Clock, Entrance, Shared, SocketFile, with_worker};
+use crate::config::{Address, Config, Effective, Listener, ReloadError, Reloaded};
+use crate::net::{Bound, Clock, Entrance, Shared, with_worker};
 use crate::protocol::ReasonCode;
 use crate::session::Close;
 use crate::store::Failed;
 use clock::{Calendar, CalendarRecord};
 use control::Control;
 use http::Http;
+use known::Known;
+use reload::{Program, Running};
 use storage::Threads;
 
 /// How long clients may take to be told that the disk failed.
 const FAILED_STOP_MAX: Duration = Duration::from_secs(2);
-/// How often a stopping broker looks whether all connections are closed.
-const STOP_POLL: Duration = Duration::from_millis(5);
 
 /// A running broker, with threads of its own, for use within a program or a
 /// test. Dropping it stops it at once; [`Broker::stop`] does so in order.
@@ -68,20 +65,11 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 /// broker.stop();
 /// ```
 pub struct Broker {
-    addresses: Vec<Address>,
+    running: Arc<Running>,
     http: Option<control::Http>,
-    // Of each listener.
-    entrances: Vec<Arc<Entrance>>,
-    // Of Unix sockets; they go before anybody else can want the paths.
-    socket_files: Vec<SocketFile>,
     // Its file goes before the folder is anybody's: see `shared`.
     control: Option<Control>,
-    _memory: Option<memory::Watch>,
     shared: Arc<Shared>,
-    passwords: Option<Arc<PasswordFile>>,
-    tokens: Option<Arc<Tokens>>,
-    service: Option<Arc<Service>>,
-    access: AccessSettings,
     stopping: watch::Sender<bool>,
     storage: Threads,
     // `None` once it was stopped.
@@ -118,34 +106,34 @@ impl Broker {
     /// # Errors
     /// Those of [`Broker::start`].
     pub fn start_with(config: Config, methods: Vec<Arc<dyn Method>>) -> Result<Broker, ServeError> {
-        let sockets = bind(&config)?;
-        let port = bind_http(&config)?;
-        Broker::start_on(start_runtime(&config)?, &config, (sockets, port), methods)
+        let sockets = (bind(&config)?, bind_http(&config)?);
+        let effective = Effective::of(config);
+        let program = Program::default();
+        Broker::start_on(
+            start_runtime(&effective.config)?,
+            effective,
+            sockets,
+            methods,
+            program,
+        )
     }
 
     fn start_on(
         runtime: Runtime,
-        config: &Config,
+        effective: Effective,
         (sockets, port): (Vec<Bound>, Option<Port>),
         methods: Vec<Arc<dyn Method>>,
+        program: Program,
     ) -> Result<Broker, ServeError> {
-        let passwords = open_passwords(&config.authentication)?;
-        let tokens = open_tokens(&config.authentication.tokens)?;
-        let service = Service::open(&config.authentication.http);
-        let service = service.map_err(|error| ServeError(error.to_string()))?;
-        let service = service.map(Arc::new);
-        let rules = rules_of(&config.access)?;
-        let chain_for = |listener: &Listener| {
-            chain_of(
-                config,
-                listener,
-                passwords.as_ref(),
-                tokens.as_ref(),
-                service.as_ref(),
-            )
-        };
+        let config = &effective.config;
+        let known = Known::read(config, &Known::default()).map_err(|wrong| {
+            let why: Vec<String> = wrong.into_iter().map(|wrong| wrong.why).collect();
+            ServeError(why.join("\n"))
+        })?;
+        known.log(false);
         let entrance = |listener| {
-            let entrance = Entrance::new(config, listener, chain_for(listener)?);
+            let chain = known.chain(config, listener).map_err(ServeError)?;
+            let entrance = Entrance::new(config, listener, chain);
             (entrance.map(Arc::new)).map_err(|error| ServeError(error.to_string()))
         };
         let entrances: Result<Vec<_>, _> = config.listeners.iter().map(entrance).collect();
@@ -162,15 +150,10 @@ impl Broker {
         let (start, calendar) = Calendar::starting(before);
         let now = calendar.shown();
         let clock = Clock::starting(start, now);
-        let mut config = config.clone();
-        (config.limits.memory_bytes_max).get_or_insert_with(memory::default_ceiling);
-        let config = &config;
-        let core = Core::new(config, seed).started(now);
-        if let Some(rules) = rules {
-            // What a start publishes is asked for too.
-            core.set_rules(&mut Worker::new(&core), rules, now);
-        }
-        let (mut core, restored) = core.with_store(store, is_whole, now).map_err(unreadable)?;
+        let core = Core::new(&memory::with_ceiling(config), seed).started(now);
+        // What a start publishes is asked for too.
+        core.set_policy(&mut Worker::new(&core), known.policy(config), now);
+        let (core, restored) = core.with_store(store, is_whole, now).map_err(unreadable)?;
         // Whether the rules are others than in the run before is not known.
         core.bind_all(&mut Worker::new(&core), now);
         if core.store().is_on() {
@@ -178,137 +161,76 @@ impl Broker {
             tracing::info!("restored: {restored}");
         }
         core.begin_sys(clock.now());
-        let scram = passwords.iter().map(|file| Scram::new(file.clone()));
-        let scram = scram.map(|scram| Arc::new(scram) as _);
-        let by_token = tokens.iter().map(|tokens| TokenMethod(tokens.clone()));
-        let by_token = by_token.map(|method| Arc::new(method) as _);
-        for method in scram.chain(by_token).chain(methods) {
-            core.add_authentication_method(method);
-        }
+        core.set_authentication_methods(known.methods(&methods));
         let threads = runtime.metrics().num_workers();
         let bans = Bans::new(config.authentication.ban.clone());
         let shared = Arc::new(Shared::new(core, bans, clock, threads, stopped));
         let storage = Threads::start(&shared, calendar)?;
-        let folder = (!config.store.ephemeral).then_some(&*config.store.data);
+        let folder = (!config.store.ephemeral).then(|| config.store.data.clone());
         let http = match port {
-            Some(port) => Some(Http::new(config, port, folder, chain_for)?),
+            Some(port) => Some(Http::new(config, port, folder.as_deref(), &known)?),
             None => None,
         };
+        let for_commands = http.as_ref().map(Http::for_commands);
+        let running = Running::new(
+            shared.clone(),
+            runtime.handle().clone(),
+            methods,
+            program,
+            (effective, known),
+        );
+        let running = Arc::new(running);
         let control = match folder {
             None => None,
             Some(folder) => {
-                let http = http.as_ref().map(Http::for_commands);
-                Some(Control::start(folder, &runtime, &shared, http)?)
+                let asked = (running.clone(), for_commands.clone());
+                Some(Control::start(&folder, &runtime, &shared, asked)?)
             }
         };
-        let mut addresses = Vec::new();
-        let mut socket_files = Vec::new();
-        for ((listener, entrance), socket) in config.listeners.iter().zip(&entrances).zip(sockets) {
-            let _in_runtime = runtime.enter();
-            let failed = |error| cannot_listen(&listener.address, error);
-            let (listening, address, file) = socket.listen().map_err(failed)?;
-            socket_files.extend(file);
-            tracing::info!("listening on {address}{}", wrapping(listener));
-            if let Some(tls) = &entrance.tls {
-                tls.log_days_left();
-            }
-            addresses.push(address);
-            runtime.spawn(net::accept(listening, entrance.clone(), shared.clone()));
-        }
-        let http_for_all = http.as_ref().map(Http::for_commands);
+        running.open(sockets.into_iter().zip(entrances).collect())?;
         if let Some(http) = http {
-            let listeners = config.listeners.iter().zip(&addresses).zip(&entrances);
-            let listeners = listeners.map(|((listener, address), entrance)| Listed {
-                address: address.clone(),
-                protocol: listener.protocol,
-                entrance: entrance.clone(),
-            });
             let _in_runtime = runtime.enter();
-            let passwords = passwords.clone();
-            http.listen(
-                config,
-                &shared,
-                listeners.collect(),
-                passwords,
-                stopping.subscribe(),
-            )?;
+            http.listen(&running, stopping.subscribe())?;
         }
         let timed = shared.clone();
         runtime.spawn(keep_running("timed work", move || keep_time(timed.clone())));
-        let memory = memory::Watch::start(&shared)
-            .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
-        if let Some(tokens) = tokens.clone() {
-            let shared = shared.clone();
-            runtime.spawn(keep_running("fetching keys", move || {
-                let (tokens, shared) = (tokens.clone(), shared.clone());
-                async move {
-                    let failed = || shared.core.counters().keys_not_fetched.increment();
-                    tokens.keep_fetching(failed).await;
-                }
+        if let Some(systemd) = running.systemd() {
+            let (shared, beats) = (shared.clone(), storage.beats.clone());
+            runtime.spawn(keep_running("the watchdog", move || {
+                systemd.keep_watched(shared.clone(), beats.clone())
             }));
+            systemd.ready(&running.status());
         }
         Ok(Broker {
-            addresses,
-            http: http_for_all,
-            entrances,
-            socket_files,
+            running,
+            http: for_commands,
             control,
-            _memory: memory,
             shared,
-            passwords,
-            tokens,
-            service,
-            access: config.access.clone(),
             stopping,
             storage,
             runtime: Some(runtime),
         })
     }
 
-    /// Reads again what may be changed while it runs: certificates, the password
-    /// file, the keys of tokens, how the HTTP service is asked, and the files of
-    /// rules. What is wrong with one is
-    /// said in the log, and it stays as it was; so do connections that are open.
-    pub fn reload(&self) {
-        for tls in self
-            .entrances
-            .iter()
-            .filter_map(|entrance| entrance.tls.as_ref())
-        {
-            match tls.reload() {
-                Ok(()) => tls.log_days_left(),
-                Err(error) => tracing::error!("certificates stay as they were: {error}"),
-            }
-        }
-        match self.passwords.as_ref().map(|passwords| passwords.reload()) {
-            None => {}
-            Some(Ok(users)) => tracing::info!(users, "the password file was read again"),
-            Some(Err(error)) => tracing::error!("the password file stays as it was: {error}"),
-        }
-        match self.tokens.as_ref().map(|tokens| tokens.reload()) {
-            None => {}
-            Some(Ok(Some(keys))) => tracing::info!(keys, "the keys of tokens were read again"),
-            Some(Ok(None)) => tracing::info!("the keys of tokens are fetched again"),
-            Some(Err(error)) => tracing::error!("the keys of tokens stay as they were: {error}"),
-        }
-        match self.service.as_ref().map(|service| service.reload()) {
-            None => {}
-            Some(Ok(())) => tracing::info!("what the HTTP service said before is forgotten"),
-            Some(Err(error)) => {
-                tracing::error!("how the HTTP service is asked stays as it was: {error}");
-            }
-        }
-        match rules_of(&self.access) {
-            Ok(None) => {}
-            Ok(Some(rules)) => {
-                let core = &self.shared.core;
-                core.set_rules(&mut Worker::new(core), rules, self.shared.clock.now());
-                tracing::info!("the access rules were read again, and hold for all from now on");
-            }
-            Err(ServeError(error)) => {
-                tracing::error!("the access rules stay as they were: {error}");
-            }
-        }
+    /// Reads again the files that the configuration names: certificates, the
+    /// password file, the keys of tokens, how the HTTP service is asked, and the
+    /// files of rules. Connections that are open stay as they were; rules hold for
+    /// them too. Not to be called from an async task: it blocks.
+    ///
+    /// # Errors
+    /// All that is wrong with any of them: then nothing is changed.
+    pub fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.running.reload()
+    }
+
+    /// As [`Broker::reload`], with this configuration from now on. What has
+    /// changed, and what of it holds only for a broker that is started with it;
+    /// docs/operate.md says which option holds when.
+    ///
+    /// # Errors
+    /// All that is wrong: then nothing is changed.
+    pub fn reload_with(&self, config: Config) -> Result<Reloaded, ReloadError> {
+        self.running.reload_with(Effective::of(config))
     }
 
     /// Why the disk failed, if it did: nothing is acknowledged any more that
@@ -322,17 +244,17 @@ impl Broker {
     /// # Panics
     /// When it was configured with none.
     pub fn address(&self) -> SocketAddr {
-        let mut addresses = self.addresses.iter();
+        let mut addresses = self.addresses().into_iter();
         let found = addresses.find_map(|address| match address {
-            Address::Tcp(address) => Some(*address),
+            Address::Tcp(address) => Some(address),
             Address::Unix(_) => None,
         });
         found.expect("it listens on TCP")
     }
 
     /// Where it listens, in the order of its listeners.
-    pub fn addresses(&self) -> &[Address] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<Address> {
+        self.running.addresses()
     }
 
     /// Where its HTTP port is, if it has one.
@@ -349,7 +271,8 @@ impl Broker {
     /// How many whole days the certificates of each listener are valid yet;
     /// `None`: it has no TLS.
     pub fn certificate_days_left(&self) -> Vec<Option<u64>> {
-        let tls = self.entrances.iter().map(|entrance| entrance.tls.as_ref());
+        let entrances = self.running.entrances();
+        let tls = entrances.iter().map(|entrance| entrance.tls.as_ref());
         tls.map(|tls| tls.map(|tls| tls.days_left())).collect()
     }
 
@@ -378,46 +301,46 @@ impl Broker {
         self.shared.core.retained_len()
     }
 
-    /// Stops accepting, lets every connection write what is on its way, and
-    /// closes; returns when all is done or `stop_timeout` has passed. Not to
-    /// be called from an async task: it blocks.
-    pub fn stop(mut self) {
-        let close = match self.failure() {
+    /// Stops accepting, tells all clients to go, at the pace of `drain_per_sec`,
+    /// lets every connection write what is on its way, and closes; returns when
+    /// all is done or `stop_timeout` has passed. Not to be called from an async
+    /// task: it blocks.
+    pub fn stop(self) {
+        self.stop_unless(pending());
+    }
+
+    /// The same; when `hurried` is done, connections are cut off at once.
+    fn stop_unless(mut self, hurried: impl Future<Output = ()>) {
+        let failure = self.failure();
+        let close = match &failure {
             None => Close::new(ReasonCode::ServerShuttingDown, "the broker stops"),
             Some(failed) => Close::new(
                 ReasonCode::UnspecifiedError,
                 format!("the broker's disk failed: {failed}"),
             ),
         };
-        let has_failed = self.failure().is_some();
         if let Some(runtime) = self.runtime.take() {
             self.stopping.send_replace(true);
             let shared = self.shared.clone();
-            let mut timeout = shared.core.limits().stop_timeout;
-            if has_failed {
-                timeout = timeout.min(FAILED_STOP_MAX);
+            let limits = shared.core.limits();
+            let (mut timeout, mut per_sec) = (limits.stop_timeout, limits.drain_per_sec);
+            if failure.is_some() {
+                (timeout, per_sec) = (timeout.min(FAILED_STOP_MAX), 0);
             }
-            runtime.block_on(async move {
-                let mut worker = Worker::new(&shared.core);
-                let closed = async {
-                    // Again and again: a CONNECT may have been under way.
-                    while shared.connections_len() > 0 {
-                        shared.core.close_all(&mut worker, &close);
-                        tokio::time::sleep(STOP_POLL).await;
-                    }
+            runtime.block_on(async {
+                let closed = stopping::drain(&shared, &close, per_sec, timeout / 4 * 3);
+                let why = tokio::select! {
+                    () = closed => return,
+                    () = tokio::time::sleep(timeout) => "they did not end within stop_timeout_ms",
+                    () = hurried => "the broker was told to stop once more",
                 };
-                if tokio::time::timeout(timeout, closed).await.is_err() {
-                    let open = shared.connections_len();
-                    tracing::warn!(
-                        open,
-                        "connections cut off: they did not end within stop_timeout_ms"
-                    );
-                }
+                let open = shared.connections_len();
+                tracing::warn!(open, "connections cut off: {why}");
             });
             self.control.take();
-            self.socket_files.clear();
+            self.running.close_listeners();
             runtime.shutdown_background();
-            self.storage.stop(&self.shared, !has_failed);
+            self.storage.stop(&self.shared, failure.is_none());
         }
     }
 }
@@ -432,55 +355,64 @@ impl Drop for Broker {
     }
 }
 
-/// What clients of a listener have to wrap MQTT in, for the log.
-fn wrapping(listener: &Listener) -> &'static str {
-    match (listener.protocol, listener.tls.certificate.is_some()) {
-        (Protocol::Mqtt, false) => "",
-        (Protocol::Mqtt, true) => " (TLS)",
-        (Protocol::WebSocket, false) => " (WebSocket)",
-        (Protocol::WebSocket, true) => " (WebSocket, TLS)",
-    }
-}
-
 /// Serves until the process is told to stop, by SIGTERM or SIGINT, or the disk
-/// fails: then what has failed. SIGHUP has the certificates read again.
+/// fails: then what has failed. SIGHUP has the configuration read again; a second
+/// signal to stop cuts all connections off.
 ///
 /// Who was started by root gives that up once it has its addresses, and before
 /// it reads anything: what it may not read at the next SIGHUP is refused now.
 ///
 /// # Errors
 /// Those of [`Broker::start`]; and there is no such user.
-pub fn serve(config: Config) -> Result<Option<Failed>, ServeError> {
-    let runtime = start_runtime(&config)?;
+pub(crate) fn serve(
+    effective: Effective,
+    mut program: Program,
+) -> Result<Option<Failed>, ServeError> {
+    let config = &effective.config;
+    let runtime = start_runtime(config)?;
     let handle = runtime.handle().clone();
     // Before anybody can know that there is a broker to be stopped.
-    let (signal, mut hangup) = {
+    let (mut signals, mut hangup) = {
         let _in_runtime = handle.enter();
-        (stop_signal()?, listen_for(SignalKind::hangup())?)
+        (StopSignals::listen()?, listen_for(SignalKind::hangup())?)
     };
-    let sockets = bind(&config)?;
-    let port = bind_http(&config)?;
-    privileges::give_up(&config, &sockets)?;
-    let broker = Broker::start_on(runtime, &config, (sockets, port), Vec::new())?;
+    let (sockets, port) = (bind(config)?, bind_http(config)?);
+    program.has_given_up_root = privileges::give_up(config, &sockets)?;
+    let sockets = (sockets, port);
+    let broker = Broker::start_on(runtime, effective, sockets, Vec::new(), program)?;
+    let running = broker.running.clone();
     let mut failure = broker.storage.failure.clone();
     let failed = handle.block_on(async {
-        let mut signal = pin!(signal);
         loop {
             tokio::select! {
-                signal = &mut signal => {
+                signal = signals.next() => {
                     tracing::info!("stopping: {signal}");
                     return None;
                 }
                 Ok(failed) = failure.wait_for(Option::is_some) => return failed.clone(),
-                Some(()) = hangup.recv() => broker.reload(),
+                Some(()) = hangup.recv() => {
+                    // On a thread of its own: it reads files, and signals are heard
+                    // meanwhile. What comes of it, it says in the log.
+                    let running = running.clone();
+                    handle.spawn_blocking(move || _ = running.reload());
+                }
             }
         }
     });
     if let Some(failed) = &failed {
         tracing::error!("the disk failed, and nothing more can be stored: {failed}");
     }
+    if let Some(systemd) = running.systemd() {
+        systemd.stopping(match failed {
+            None => "disconnecting clients",
+            Some(_) => "the disk failed",
+        });
+    }
     let shared = broker.shared.clone();
-    broker.stop();
+    broker.stop_unless(async {
+        let signal = signals.next().await;
+        tracing::info!("stopping at once: {signal} again");
+    });
     // The disk may also fail while the broker stops.
     Ok(failed.or_else(|| shared.core.store().failure()))
 }
@@ -520,95 +452,32 @@ fn cannot_listen(address: &Address, error: io::Error) -> ServeError {
     ServeError(format!("cannot listen on {address}: {error}"))
 }
 
-fn rules_of(settings: &AccessSettings) -> Result<Option<Rules>, ServeError> {
-    let (acl, form) = (&settings.acl_file, &settings.rules_file);
-    access::read_rules(acl.as_deref(), form.as_deref())
-        .map_err(|error| ServeError(error.to_string()))
-}
-
-fn open_passwords(
-    settings: &AuthenticationSettings,
-) -> Result<Option<Arc<PasswordFile>>, ServeError> {
-    let Some(path) = &settings.password_file else {
-        return Ok(None);
-    };
-    let hashing = Hashing::start(settings.hashing_threads, settings.hashing_waiting_max)
-        .map_err(|error| ServeError(format!("cannot start threads: {error}")))?;
-    let file = PasswordFile::open(path, hashing).map_err(|error| ServeError(error.to_string()))?;
-    tracing::info!(users = file.users().len(), "the password file was read");
-    Ok(Some(Arc::new(file)))
-}
-
-fn open_tokens(settings: &TokenSettings) -> Result<Option<Arc<Tokens>>, ServeError> {
-    let tokens = match &settings.keys {
-        Some(KeysAt::File(path)) => Tokens::open(path, settings.clone()),
-        Some(KeysAt::Address(address)) => Tokens::fetched_from(address, settings.clone()),
-        None => return Ok(None),
-    };
-    let tokens = tokens.map_err(|error| ServeError(error.to_string()))?;
-    match &settings.keys {
-        Some(KeysAt::Address(_)) => {} // It is said when they are there.
-        _ => tracing::info!(keys = tokens.keys_len(), "the keys of tokens were read"),
-    }
-    Ok(Some(Arc::new(tokens)))
-}
-
-/// Who is asked at a listener, in its order. A token is known by its form, and
-/// costs no password's hash: it comes before passwords where no order is said.
-fn chain_of(
-    config: &Config,
-    listener: &Listener,
-    passwords: Option<&Arc<PasswordFile>>,
-    tokens: Option<&Arc<Tokens>>,
-    service: Option<&Arc<Service>>,
-) -> Result<Chain, ServeError> {
-    let named = listener.authentication.as_deref();
-    let mut authenticators = Vec::new();
-    let mut has_methods = false;
-    for kind in named.unwrap_or(&AuthenticatorKind::ALL) {
-        let authenticator: Option<Arc<dyn Authenticator>> = match kind {
-            AuthenticatorKind::Certificate => {
-                (listener.tls.client_user).map(|user| Arc::new(Certificates::new(user)) as _)
-            }
-            AuthenticatorKind::Token => tokens.map(|tokens| tokens.clone() as _),
-            AuthenticatorKind::Password => passwords.map(|file| file.clone() as _),
-            AuthenticatorKind::Scram => None, // asked by its method
-            AuthenticatorKind::Http => service.map(|service| service.clone() as _),
-        };
-        let by_method = *kind == AuthenticatorKind::Scram && passwords.is_some();
-        has_methods |= by_method;
-        if named.is_some() && authenticator.is_none() && !by_method {
-            let address = &listener.address;
-            let why = format!(
-                "authentication of the listener at {address}: {}",
-                kind.needs()
-            );
-            return Err(ServeError(why));
-        }
-        authenticators.extend(authenticator);
-    }
-    let allow_anonymous = listener.allow_anonymous.unwrap_or(config.allow_anonymous);
-    let chain = Chain::new(authenticators, allow_anonymous);
-    Ok(match has_methods {
-        true => chain.with_methods(),
-        false => chain,
-    })
-}
-
 fn listen_for(kind: SignalKind) -> Result<Signal, ServeError> {
     signal(kind).map_err(|error| ServeError(format!("cannot listen for signals: {error}")))
 }
 
-/// The name of the signal that comes. Listens from the call on.
-fn stop_signal() -> Result<impl Future<Output = &'static str>, ServeError> {
-    let mut terminate = listen_for(SignalKind::terminate())?;
-    let mut interrupt = listen_for(SignalKind::interrupt())?;
-    Ok(async move {
+/// By which a process is told to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Listens from now on. Within a runtime.
+    fn listen() -> Result<StopSignals, ServeError> {
+        Ok(StopSignals {
+            terminate: listen_for(SignalKind::terminate())?,
+            interrupt: listen_for(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The name of the next that comes.
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
-    })
+    }
 }
 
 /// Runs a task that is not to end; with a fault of its own it begins again.

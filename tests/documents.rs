@@ -138,3 +138,38 @@ fn releases_check_sums() {
     assert_eq!(release["overflow-checks"].as_bool(), Some(true));
     assert_eq!(release["panic"].as_str(), Some("unwind"));
 }
+
+/// docs/operate.md: which option holds when.
+#[test]
+fn every_option_stands_where_it_is_said_when_it_holds() {
+    use rotamq::config::{Applies, keys_and_when};
+    let document = text("docs/operate.md");
+    let row = |applies: Applies| -> Vec<&str> {
+        let begin = format!("| {applies} | ");
+        let line = document.lines().find_map(|line| line.strip_prefix(&begin));
+        quoted(line.unwrap_or_else(|| panic!("there is no row {begin:?}"))).collect()
+    };
+    let all = [Applies::AtOnce, Applies::NewConnections, Applies::Restart];
+    let rows = all.map(|applies| (applies, row(applies)));
+    let said = |name: &str| {
+        let rows = rows.iter().filter(|(_, row)| row.contains(&name));
+        let found: Vec<Applies> = rows.map(|(applies, _)| *applies).collect();
+        assert!(found.len() <= 1, "{name} stands in several rows");
+        found.first().copied()
+    };
+    let keys = keys_and_when();
+    for (key, applies) in &keys {
+        let section = key
+            .rsplit_once('.')
+            .map(|(section, _)| format!("{section}.*"));
+        let found = said(key).or_else(|| said(&section?));
+        assert_eq!(found, Some(*applies), "{key}");
+    }
+    for name in rows.iter().flat_map(|(_, row)| row) {
+        let begin = name.trim_end_matches('*');
+        let is_key = |(key, _): &(String, Applies)| {
+            key == name || begin.ends_with('.') && key.starts_with(begin)
+        };
+        assert!(keys.iter().any(is_key), "{name} is no option");
+    }
+}

@@ -26,12 +26,21 @@ pub const CONTROL_TOPIC: &str = "$CONTROL/rotamq/v1";
 /// The rules in force. Without any, who is let in may do everything, but for
 /// clients that come with rights of their own.
 pub struct Access {
-    rules: RwLock<Option<Arc<Rules>>>,
-    // How often they were set; 0: there never were any, nor do any come with
+    policy: RwLock<Policy>,
+    // How often it was set; 0: there never were any rules, nor do any come with
     // clients.
     epoch: AtomicU32,
-    strictness: Strictness,
-    takes_own: bool,
+}
+
+/// What decides.
+#[derive(Clone)]
+pub struct Policy {
+    /// `None`: there are none.
+    pub rules: Option<Arc<Rules>>,
+    /// Which subscriptions are granted.
+    pub strictness: Strictness,
+    /// Whether clients may come with rights of their own.
+    pub takes_own: bool,
 }
 
 /// Somebody whose rights are asked for.
@@ -75,17 +84,32 @@ impl Access {
     /// `takes_own`: clients may come with rights of their own.
     pub fn new(strictness: Strictness, takes_own: bool) -> Access {
         Access {
-            rules: RwLock::new(None),
+            policy: RwLock::new(Policy {
+                rules: None,
+                strictness,
+                takes_own,
+            }),
             epoch: AtomicU32::new(takes_own.into()),
-            strictness,
-            takes_own,
         }
     }
 
-    /// These are in force from now on.
+    /// These rules are in force from now on.
     pub fn set_rules(&self, rules: Rules) {
-        *self.rules.write() = Some(Arc::new(rules));
+        self.policy.write().rules = Some(Arc::new(rules));
         self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// This is in force from now on, in place of all from before.
+    pub fn set_policy(&self, policy: Policy) {
+        let mut current = self.policy.write();
+        let is_on = |policy: &Policy| policy.rules.is_some() || policy.takes_own;
+        // Who never was asked for rights need not be.
+        let changes = self.is_on() || is_on(&policy);
+        *current = policy;
+        drop(current);
+        if changes {
+            self.epoch.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Whether there are rules, or may be for some client.
@@ -96,24 +120,24 @@ impl Access {
 
     /// Whether anything is said of what a client may do.
     pub fn binds(&self, who: Client<'_>) -> bool {
-        who.own.is_some() || self.rules.read().is_some()
+        who.own.is_some() || self.policy.read().rules.is_some()
     }
 
     /// How subscriptions are asked for of which a part may be read.
     pub fn strictness(&self) -> Strictness {
-        self.strictness
+        self.policy.read().strictness
     }
 
     /// Whether clients may come with rights of their own.
     pub fn takes_own(&self) -> bool {
-        self.takes_own
+        self.policy.read().takes_own
     }
 
     /// What a client may do; `None`: everything.
     pub fn rights(&self, who: Client<'_>) -> Option<Arc<Rights>> {
-        let rules = self.rules.read();
+        let rules = self.policy.read().rules.clone();
         let own = who.own.map(|own| std::slice::from_ref(own.set()));
-        let rights = match (&*rules, own) {
+        let rights = match (&rules, own) {
             (None, None) => return None,
             (Some(rules), own) => rules.rights(who.identity, own.unwrap_or_default()),
             // As where no rule of a file is about the client.
@@ -197,7 +221,7 @@ impl Access {
         match rights.decide(ask_to_publish(topic, qos, retain)) {
             Verdict::Allowed(_) => Ok(()),
             Verdict::Denied(Denial::Unmatched | Denial::UnfitUser | Denial::UnfitClient)
-                if self.takes_own =>
+                if self.takes_own() =>
             {
                 Ok(())
             }
@@ -229,7 +253,7 @@ impl Access {
         let Some(rights) = self.rights(who) else {
             return Ok(Subscribing::ALL);
         };
-        let strictness = self.strictness;
+        let strictness = self.policy.read().strictness;
         check(&rights, Ask::Subscribe { filter, strictness })?;
         let reads_all = matches!(rights.reach(filter), Reach::All(_));
         Ok(Subscribing {
@@ -329,7 +353,6 @@ impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
             .field("epoch", &self.epoch)
-            .field("strictness", &self.strictness)
             .finish_non_exhaustive()
     }
 }

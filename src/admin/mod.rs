@@ -20,8 +20,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::authentication::{Bans, PasswordFile};
-use crate::config::{AccessSettings, Address, Listener, Protocol};
+use crate::config::{AccessSettings, Address, Listener, Protocol, ReloadError, Reloaded, Setting};
 use crate::journal::Receipt;
+use crate::logbook::Logbook;
 use crate::message::Time;
 use crate::net::{Entrance, Shared, Tls};
 
@@ -39,18 +40,11 @@ const API: &str = "/api/v1";
 pub(crate) struct State {
     pub shared: Arc<Shared>,
     /// `None`: what is said here can be read on the way.
-    pub tls: Option<Tls>,
+    pub tls: Option<Arc<Tls>>,
     pub users: Arc<Users>,
     /// Addresses of which too many logins have failed.
-    pub bans: Bans,
-    /// Those of MQTT.
-    pub listeners: Vec<Listed>,
-    /// By which clients of MQTT come in at `/mqtt`.
-    pub workbench: Arc<Entrance>,
-    /// Who may do what among clients of MQTT: where that is said.
-    pub access: AccessSettings,
-    pub allow_anonymous: bool,
-    pub passwords: Option<Arc<PasswordFile>>,
+    pub bans: Arc<Bans>,
+    pub operations: Arc<dyn Operations>,
     pub started: Time,
     pub metrics: Metrics,
     pub history: History,
@@ -66,6 +60,37 @@ impl State {
         let stored = self.shared.stored(receipt).await;
         stored.map_err(|failed| Problem::unavailable(format!("it is not stored: {failed}")))
     }
+}
+
+/// What whoever has started the broker can do, and the core cannot.
+pub(crate) trait Operations: Send + Sync {
+    /// Reads the configuration again. Not to be called from an async task.
+    ///
+    /// # Errors
+    /// All that is wrong: then nothing is changed.
+    fn reload(&self) -> Result<Reloaded, ReloadError>;
+
+    /// All values that hold, without what may be secret.
+    fn settings(&self) -> Vec<Setting>;
+
+    /// The log; `None`: it is that of the program that the broker is within.
+    fn logbook(&self) -> Option<&Arc<Logbook>>;
+
+    /// The listeners of MQTT.
+    fn listeners(&self) -> Vec<Listed>;
+
+    /// By which clients of MQTT come in at `/mqtt`; `None`: not yet.
+    fn workbench(&self) -> Option<Arc<Entrance>>;
+
+    /// Who may do what among clients of MQTT.
+    fn admitted(&self) -> Admitted;
+}
+
+/// Where it is said who may do what among clients of MQTT.
+pub(crate) struct Admitted {
+    pub access: AccessSettings,
+    pub allow_anonymous: bool,
+    pub passwords: Option<Arc<PasswordFile>>,
 }
 
 /// A listener, as the API tells of it.

@@ -52,16 +52,18 @@ async fn upgrade(
     })?;
     let address = request.extensions().get::<Client>();
     let address = address.map_or(PeerAddress::Unix, |client| client.0);
+    let workbench = state.operations.workbench();
+    let workbench = workbench.ok_or_else(|| Problem::unavailable("the broker is just starting"))?;
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         // It is gone again, if this fails.
         let Ok(upgraded) = upgraded.await else { return };
-        let mut peer = state.workbench.peer(address);
+        let mut peer = workbench.peer(address);
         // A page that somebody on this machine looks at is not that person.
         peer.is_local = false;
         peer.tls = (state.tls.is_some()).then_some(TlsPeer { certificate: None });
         let stream = Box::new(TokioIo::new(upgraded));
-        net::serve_websocket(stream, peer, &state.workbench, &state.shared).await;
+        net::serve_websocket(stream, peer, &workbench, &state.shared).await;
     });
     let headers = [
         (CONNECTION, "Upgrade"),

@@ -109,7 +109,7 @@ impl Names {
 /// Failures to say who one is, and the bans that came of them; and those that a
 /// person has made.
 pub struct Bans {
-    settings: BanSettings,
+    settings: RwLock<BanSettings>,
     table: Table,
     names: Names,
 }
@@ -118,12 +118,18 @@ impl Bans {
     /// Nobody has failed yet.
     pub fn new(settings: BanSettings) -> Bans {
         let key = ahash::RandomState::new();
-        let table = Table::new(FAILURE_SETS, settings.within, settings.lasts, key);
+        let table = Table::new(FAILURE_SETS, key);
         Bans {
-            settings,
+            settings: RwLock::new(settings),
             table,
             names: Names::default(),
         }
+    }
+
+    /// From now on these hold. Who is banned stays so for as long as that was to
+    /// be.
+    pub fn set(&self, settings: &BanSettings) {
+        self.settings.write().clone_from(settings);
     }
 
     /// Keeps somebody out until then; false: too many are.
@@ -160,12 +166,16 @@ impl Bans {
     /// It has failed; whether it is banned for that from now on.
     pub fn failed(&self, address: impl Into<Option<IpAddr>>, client: &str, now: Time) -> bool {
         let address = address.into();
-        let [of_address, of_client] = self.keys(address, client).map(|key| {
-            key.is_some_and(|(key, failures_max)| self.table.count(key, failures_max, now))
+        let keys = self.keys(address, client);
+        let settings = self.settings.read();
+        let spans = (settings.within, settings.lasts);
+        drop(settings);
+        let [of_address, of_client] = keys.map(|key| {
+            key.is_some_and(|(key, failures_max)| self.table.count(key, failures_max, spans, now))
         });
         let ban = Ban {
             why: BannedFor::Failures,
-            until: now + self.settings.lasts,
+            until: now + spans.1,
         };
         if let Some(address) = address.filter(|_| of_address) {
             self.names.insert(Banned::address(address), ban, now);
@@ -179,7 +189,7 @@ impl Bans {
     /// What stands for the two in the table, where they can be banned, and how
     /// many failures are too many.
     fn keys(&self, address: Option<IpAddr>, client: &str) -> [Option<(u64, u32)>; 2] {
-        let settings = &self.settings;
+        let settings = self.settings.read();
         let of_address = settings.failures_per_address_max;
         let of_client = settings.failures_per_client_max;
         let can_name_itself = of_client > 0 && !client.is_empty();
@@ -196,7 +206,7 @@ impl Bans {
 /// A client is an identifier of one user: nobody is kept out by what another
 /// user does.
 pub struct Flapping {
-    connects_max: u32,
+    settings: RwLock<BanSettings>,
     table: Table,
     names: Names,
 }
@@ -213,12 +223,16 @@ pub enum Connecting {
 impl Flapping {
     /// Nobody has connected yet. `key`: by which clients are told apart.
     pub fn new(settings: &BanSettings, key: ahash::RandomState) -> Flapping {
-        let (within, lasts) = (settings.connects_within, settings.lasts);
         Flapping {
-            connects_max: settings.connects_per_client_max,
-            table: Table::new(CONNECT_SETS, within, lasts, key),
+            settings: RwLock::new(settings.clone()),
+            table: Table::new(CONNECT_SETS, key),
             names: Names::default(),
         }
+    }
+
+    /// From now on these hold; bans stay.
+    pub fn set(&self, settings: &BanSettings) {
+        self.settings.write().clone_from(settings);
     }
 
     /// Lets a client in again, whoever its users are; false: it was not banned.
@@ -247,17 +261,21 @@ impl Flapping {
 
     /// It is known who it is, and it wants to connect.
     pub fn connects(&self, identity: &Identity, now: Time) -> Connecting {
-        if self.connects_max == 0 {
+        let settings = self.settings.read();
+        let connects_max = settings.connects_per_client_max;
+        let spans = (settings.connects_within, settings.lasts);
+        drop(settings);
+        if connects_max == 0 {
             return Connecting::Welcome;
         }
         let key = (self.table).key_of(&(&identity.user, identity.client.as_str()));
         if self.table.is_banned(key, now) {
             return Connecting::Banned;
         }
-        if !self.table.count(key, self.connects_max + 1, now) {
+        if !self.table.count(key, connects_max + 1, spans, now) {
             return Connecting::Welcome;
         }
-        let (why, until) = (BannedFor::Connects, now + self.table.lasts);
+        let (why, until) = (BannedFor::Connects, now + spans.1);
         let whom = Banned::Client(identity.client.as_str().into(), identity.user.clone());
         self.names.insert(whom, Ban { why, until }, now);
         Connecting::OnceTooOften
@@ -267,8 +285,6 @@ impl Flapping {
 /// Who did something how often.
 struct Table {
     sets: usize,
-    within: Duration,
-    lasts: Duration,
     key: ahash::RandomState,
     // Empty until somebody does.
     entries: Mutex<Vec<Entry>>,
@@ -286,11 +302,9 @@ struct Entry {
 }
 
 impl Table {
-    fn new(sets: usize, within: Duration, lasts: Duration, key: ahash::RandomState) -> Table {
+    fn new(sets: usize, key: ahash::RandomState) -> Table {
         Table {
             sets,
-            within,
-            lasts,
             key,
             entries: Mutex::default(),
         }
@@ -306,9 +320,9 @@ impl Table {
         (set.iter()).any(|entry| entry.of == key && now < entry.until)
     }
 
-    /// Once more; whether that is `max` times within the time, for which it is
-    /// banned from now on.
-    fn count(&self, key: u64, max: u32, now: Time) -> bool {
+    /// Once more; whether that is `max` times within the time, and it is banned
+    /// for the other one from now on.
+    fn count(&self, key: u64, max: u32, (within, lasts): (Duration, Duration), now: Time) -> bool {
         let mut entries = self.entries.lock();
         if entries.is_empty() {
             entries.resize(self.sets * WAYS, Entry::default());
@@ -316,11 +330,11 @@ impl Table {
         let set = &mut entries[self.set_of(key)];
         let found = set.iter().position(|entry| entry.of == key);
         let place = found.unwrap_or_else(|| {
-            let least = (0..WAYS).min_by_key(|way| self.weight(&set[*way], now));
+            let least = (0..WAYS).min_by_key(|way| weight(&set[*way], within, now));
             least.unwrap_or_default()
         });
         let entry = &mut set[place];
-        if found.is_none() || now >= entry.since + self.within {
+        if found.is_none() || now >= entry.since + within {
             // A failure that was under way when the ban came does not lift it.
             let until = found.map(|_| entry.until).filter(|until| now < *until);
             *entry = Entry {
@@ -337,7 +351,7 @@ impl Table {
                 of: key,
                 since: now,
                 count: 0,
-                until: now + self.lasts,
+                until: now + lasts,
             };
         }
         is_banned
@@ -352,18 +366,18 @@ impl Table {
         forgotten.is_some_and(|entry| now < entry.until)
     }
 
-    /// What is lost when it is forgotten: a ban most, then many times.
-    fn weight(&self, entry: &Entry, now: Time) -> (bool, u32, Time) {
-        match (now < entry.until, now < entry.since + self.within) {
-            (true, _) => (true, 0, entry.until),
-            (false, true) => (false, entry.count, entry.since),
-            (false, false) => (false, 0, entry.since),
-        }
-    }
-
     fn set_of(&self, key: u64) -> Range<usize> {
         let first = key as usize % self.sets * WAYS;
         first..first + WAYS
+    }
+}
+
+/// What is lost when it is forgotten: a ban most, then many times.
+fn weight(entry: &Entry, within: Duration, now: Time) -> (bool, u32, Time) {
+    match (now < entry.until, now < entry.since + within) {
+        (true, _) => (true, 0, entry.until),
+        (false, true) => (false, entry.count, entry.since),
+        (false, false) => (false, 0, entry.since),
     }
 }
 
@@ -566,7 +580,7 @@ mod tests {
     fn flapping(connects_per_client_max: u32) -> Flapping {
         let settings = BanSettings {
             connects_per_client_max,
-            ..bans(0, 0).settings
+            ..bans(0, 0).settings.into_inner()
         };
         Flapping::new(&settings, ahash::RandomState::with_seeds(1, 2, 3, 4))
     }

@@ -143,7 +143,7 @@ impl Users {
 pub struct PasswordFile {
     path: PathBuf,
     users: RwLock<Arc<Users>>,
-    hashing: Hashing,
+    hashing: Arc<Hashing>,
 }
 
 impl PasswordFile {
@@ -151,13 +151,12 @@ impl PasswordFile {
     ///
     /// # Errors
     /// It cannot be read, or a line is wrong.
-    pub fn open(path: &Path, hashing: Hashing) -> Result<PasswordFile, FileError> {
+    pub fn open(path: &Path, hashing: impl Into<Arc<Hashing>>) -> Result<PasswordFile, FileError> {
         let users = RwLock::new(Arc::new(read_users(path)?));
-        let path = path.to_owned();
         Ok(PasswordFile {
-            path,
+            path: path.to_owned(),
             users,
-            hashing,
+            hashing: hashing.into(),
         })
     }
 
@@ -267,7 +266,7 @@ mod tests {
             users: RwLock::new(Arc::new(
                 Users::parse(text, Path::new("passwords")).unwrap(),
             )),
-            hashing: Hashing::start(1, waiting_max).unwrap(),
+            hashing: Hashing::start(1, waiting_max).unwrap().into(),
         }
     }
 

@@ -141,6 +141,20 @@ impl Tokens {
         }
     }
 
+    /// The same, with the keys that `before` has, if it has them from there too:
+    /// they stay until others are fetched.
+    #[must_use]
+    pub fn with_keys_of(self, before: &Tokens) -> Tokens {
+        if let (KeySource::Address(here), KeySource::Address(there)) =
+            (&self.source, &before.source)
+            && here.requests.address() == there.requests.address()
+            && self.settings.algorithms == before.settings.algorithms
+        {
+            *self.keys.write() = before.keys.read().clone();
+        }
+        self
+    }
+
     /// Fetches keys, again and again, if they have an address. `failed` is called
     /// whenever there are none: then those from before stay.
     pub async fn keep_fetching(&self, failed: impl Fn()) {
@@ -225,6 +239,11 @@ impl Tokens {
             }
             checked => checked.map_or_else(Answer::No, Answer::Yes),
         }
+    }
+
+    /// Whether keys come from an address, and not from a file.
+    pub fn are_fetched(&self) -> bool {
+        matches!(self.source, KeySource::Address(_))
     }
 
     /// How many keys there are.

@@ -58,21 +58,26 @@ impl Core {
         now: Time,
     ) -> Result<Admission, Close> {
         let terms = Terms::agree(connect, &door.limits, &door.settings)?;
-        let mut methods = self.methods.iter().filter(|one| door.offers(one.name()));
-        let method = methods.find(|one| one.name() == method);
+        let method = Some(method).filter(|name| door.offers(name));
+        let method = method.and_then(|name| self.method_named(name));
         let method = method.ok_or_else(|| {
             let why = "this authentication method is not known here";
             Close::new(ReasonCode::BadAuthenticationMethod, why) // [MQTT-4.12.0-1]
         })?;
         let authentication = Authentication {
-            method: method.clone(),
             conversation: method.begin(),
+            method,
             terms,
             door: door.clone(),
             challenge: Vec::new(),
         };
         let data = data_of(connect.properties);
         self.go_on(worker, connect, authentication, data, now)
+    }
+
+    fn method_named(&self, name: &str) -> Option<Arc<dyn Method>> {
+        let methods = self.methods.read();
+        methods.iter().find(|one| one.name() == name).cloned()
     }
 
     /// What the client answers, before its CONNACK [MQTT-3.1.2-30].
@@ -157,9 +162,12 @@ impl Core {
         if !is_of(auth, &enhanced.method) {
             return Err(violation("an AUTH of another method than CONNECT's")); // [MQTT-4.12.1-1]
         }
-        let method = enhanced.method.clone();
+        // Who is known by now may be others than when it connected.
+        let Some(method) = self.method_named(enhanced.method.name()) else {
+            return Err(Stop::Closed(rejected()));
+        };
         let mut conversation = match (auth.reason, enhanced.again.take()) {
-            (ReasonCode::ReAuthenticate, None) => enhanced.method.begin(),
+            (ReasonCode::ReAuthenticate, None) => method.begin(),
             (ReasonCode::ContinueAuthentication, Some(conversation)) => conversation,
             _ => return Err(violation("an AUTH that answers nothing, or begins twice")),
         };

@@ -75,7 +75,13 @@ impl Core {
         connect: &Connect<'_>,
         now: Time,
     ) -> Result<Admission, Close> {
-        self.connect_as(worker, connect, &Authenticated::ANONYMOUS, &self.door, now)
+        self.connect_as(
+            worker,
+            connect,
+            &Authenticated::ANONYMOUS,
+            &self.settings.current().door,
+            now,
+        )
     }
 
     /// A CONNECT of `who`, as long as it names no method that is to find that
@@ -175,7 +181,7 @@ impl Core {
             own_rights: who.rights.as_ref(),
             will,
             mount: door.mount.as_ref(),
-            durability: door.durability.unwrap_or(self.durability),
+            durability: door.durability.unwrap_or(self.durability()),
             is_counted: connect.client_id.is_empty(),
             has_place: false,
         };
@@ -287,13 +293,13 @@ impl Core {
 
     /// One connection more for its user, if it may have one and has it not yet.
     fn take_place(&self, entry: &mut Entry<'_>) -> Result<(), Close> {
-        let max = self.limits.connections_per_user_max;
+        let max = self.limits().connections_per_user_max;
         let user = entry.identity.user.as_ref();
-        let Some(user) = user.filter(|_| max > 0 && !entry.has_place) else {
+        let Some(user) = user.filter(|_| !entry.has_place) else {
             return Ok(());
         };
         let mut count = self.user_connections.entry(user.clone()).or_default();
-        if *count >= max {
+        if max > 0 && *count >= max {
             self.counters.refused_user_full.increment();
             let why = "the user has connections_per_user_max connections";
             return Err(Close::new(ReasonCode::QuotaExceeded, why));
@@ -305,9 +311,8 @@ impl Core {
 
     /// The place of another connection of its user's, which is about to leave it.
     fn succeed(&self, entry: &mut Entry<'_>) {
-        let max = self.limits.connections_per_user_max;
         let user = entry.identity.user.as_ref();
-        if let Some(user) = user.filter(|_| max > 0 && !entry.has_place) {
+        if let Some(user) = user.filter(|_| !entry.has_place) {
             *self.user_connections.entry(user.clone()).or_default() += 1;
             entry.has_place = true;
         }
@@ -315,8 +320,7 @@ impl Core {
 
     /// And one less.
     fn leave_place(&self, identity: &Identity) {
-        let max = self.limits.connections_per_user_max;
-        let Some(user) = identity.user.as_ref().filter(|_| max > 0) else {
+        let Some(user) = &identity.user else {
             return;
         };
         self.user_connections.remove_if_mut(user, |_, count| {
@@ -348,7 +352,7 @@ impl Core {
 
     /// Whether clients are sent elsewhere, all of them.
     fn redirect(&self) -> Result<(), Close> {
-        let settings = &self.session_settings;
+        let settings = self.session_settings();
         let reason = match settings.redirect {
             _ if settings.server_reference.is_empty() => return Ok(()),
             Redirect::Overflow => return Ok(()),
@@ -360,7 +364,7 @@ impl Core {
 
     /// Why a client finds no room here: or that there is some elsewhere.
     pub(super) fn reason_or_referral(&self, reason: ReasonCode) -> ReasonCode {
-        match self.session_settings.server_reference.is_empty() {
+        match self.session_settings().server_reference.is_empty() {
             true => reason,
             false => ReasonCode::UseAnotherServer,
         }
@@ -419,7 +423,7 @@ impl Core {
         entry: &mut Entry<'_>,
         now: Time,
     ) -> Result<Option<(SessionId, u32)>, Close> {
-        if self.sessions_len.load(Ordering::Relaxed) >= self.limits.sessions_max {
+        if self.sessions_len.load(Ordering::Relaxed) >= self.limits().sessions_max {
             let reason = self.reason_or_referral(ReasonCode::QuotaExceeded);
             return Err(Close::new(reason, "there are sessions_max sessions"));
         }
@@ -782,7 +786,7 @@ impl Core {
         let allowed = (self.access).may_publish_once(Client { identity, own }, publish);
         let published = allowed.is_ok() && {
             let name = will.topic.strip_prefix("$queue/").unwrap_or(&will.topic);
-            TopicName::parse(name, self.topic_limits).is_ok_and(|topic| {
+            TopicName::parse(name, self.topic_limits()).is_ok_and(|topic| {
                 let id = self.next_message_id(worker);
                 let mut publication = Publication::new(
                     topic,
@@ -847,17 +851,6 @@ impl Core {
             self.random(),
             self.random()
         ))
-    }
-
-    /// All connections are told to end, and why; their sessions stay as they
-    /// are.
-    pub fn close_all(&self, worker: &mut Worker, close: &Close) {
-        for place in self.sessions.places() {
-            if let Some(mut session) = self.sessions.lock(place) {
-                session.close(close.clone(), &mut worker.effects);
-            }
-            worker.effects.wake_all();
-        }
     }
 }
 

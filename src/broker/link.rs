@@ -374,7 +374,7 @@ impl Core {
         tally.note_published(publish.qos, publish.payload.len());
         link.came.messages += 1;
         if let Some(held) = &mut link.held {
-            return hold(held, publish, self.limits.held_bytes_max).map_err(Stop::Closed);
+            return hold(held, publish, self.limits().held_bytes_max).map_err(Stop::Closed);
         }
         let refused = if publish.properties.is_empty() {
             let incoming = Incoming {
@@ -424,12 +424,12 @@ impl Core {
             bytes: 0,
             queue: None,
             since: now,
-            alarm: now + self.limits.held_timeout,
+            alarm: now + self.limits().held_timeout,
         });
-        hold(&mut held, publish, self.limits.held_bytes_max).map_err(Stop::Closed)?;
+        hold(&mut held, publish, self.limits().held_bytes_max).map_err(Stop::Closed)?;
         link.held = Some(held);
         self.timers.schedule(
-            now + self.limits.held_timeout,
+            now + self.limits().held_timeout,
             Timer::Held(link.session, link.number),
         );
         if self.wait_for(worker, link, refused, now) {
@@ -456,7 +456,7 @@ impl Core {
             if !publish.topic.is_empty() {
                 let aliases = &mut link.aliases.get_or_insert_default().received;
                 // One that is too long stays too long, and takes no memory.
-                let longest = "$queue/".len() + self.topic_limits.bytes_max + 4;
+                let longest = "$queue/".len() + self.topic_limits().bytes_max + 4;
                 let len = publish.topic.floor_char_boundary(longest);
                 aliases.set(alias, &publish.topic[..len]);
             }
@@ -653,7 +653,7 @@ impl Core {
     /// long.
     pub fn held_too_long(&self, link: &mut Link, now: Time) -> Option<Close> {
         let held = link.held.as_mut()?;
-        let due = held.since + self.limits.held_timeout;
+        let due = held.since + self.limits().held_timeout;
         if now >= due {
             let why = "a queue stayed full for held_timeout_ms while a PUBLISH to it was held back";
             return Some(Close::new(ReasonCode::QuotaExceeded, why));
@@ -817,7 +817,7 @@ impl Core {
             let Property::SessionExpiryInterval(secs) = property else {
                 continue;
             };
-            if let Err(close) = link.terms.expire_after(secs, &self.session_settings) {
+            if let Err(close) = link.terms.expire_after(secs, self.session_settings()) {
                 return Stop::Closed(close);
             }
             if let Some(mut session) = self.session_of(link) {

@@ -31,7 +31,7 @@ const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// How the broker stands to its ceiling.
 pub struct Memory {
     // 0: none.
-    bytes_max: u64,
+    bytes_max: AtomicU64,
     // As it was told last, and the most that it was told.
     resident_bytes: AtomicU64,
     most_bytes: AtomicU64,
@@ -61,32 +61,41 @@ impl Memory {
     /// `bytes_max`: resident memory of the process; 0: any amount.
     pub fn new(bytes_max: u64) -> Memory {
         Memory {
-            bytes_max,
+            bytes_max: AtomicU64::new(bytes_max),
             resident_bytes: AtomicU64::new(0),
             most_bytes: AtomicU64::new(0),
             shedding: AtomicU8::new(Shedding::Nothing as u8),
-            marks: Mutex::new(Marks {
-                refuse_from: bytes_max - bytes_max / 10,
-                slow_from: bytes_max,
-                grown_to: 0,
-                grew_at: Time::ZERO,
-            }),
+            marks: Mutex::new(Marks::new(bytes_max)),
+        }
+    }
+
+    /// From the next look on this is the ceiling.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        let mut marks = self.marks.lock();
+        if self.bytes_max.swap(bytes_max, Ordering::Relaxed) != bytes_max {
+            *marks = Marks::new(bytes_max);
+        }
+        if bytes_max == 0 {
+            // There may be nobody who looks.
+            let nothing = Shedding::Nothing as u8;
+            self.shedding.store(nothing, Ordering::Relaxed);
         }
     }
 
     /// The ceiling in bytes; `None`: there is none, and nothing to measure.
     pub fn bytes_max(&self) -> Option<u64> {
-        Some(self.bytes_max).filter(|max| *max > 0)
+        Some(self.bytes_max.load(Ordering::Relaxed)).filter(|max| *max > 0)
     }
 
     /// So much is resident; what is shed from now on, if that changes.
     pub fn note(&self, resident_bytes: u64, now: Time) -> Option<Shedding> {
         self.resident_bytes.store(resident_bytes, Ordering::Relaxed);
         (self.most_bytes).fetch_max(resident_bytes, Ordering::Relaxed);
+        let mut marks = self.marks.lock();
         let before = self.shedding();
-        let after = match self.bytes_max {
+        let after = match self.bytes_max.load(Ordering::Relaxed) {
             0 => Shedding::Nothing,
-            max => self.marks.lock().look(before, resident_bytes, max, now),
+            max => marks.look(before, resident_bytes, max, now),
         };
         self.shedding.store(after as u8, Ordering::Relaxed);
         (after != before).then_some(after)
@@ -116,6 +125,15 @@ impl Memory {
 }
 
 impl Marks {
+    fn new(bytes_max: u64) -> Marks {
+        Marks {
+            refuse_from: bytes_max - bytes_max / 10,
+            slow_from: bytes_max,
+            grown_to: 0,
+            grew_at: Time::ZERO,
+        }
+    }
+
     /// From nine tenths of `max` on newcomers, from all of it on publishers; each
     /// until there is a twentieth less.
     ///
@@ -185,7 +203,7 @@ impl Core {
 
     /// So much memory of the process is resident.
     pub fn note_memory(&self, resident_bytes: u64, now: Time) {
-        let bytes_max = self.memory.bytes_max;
+        let bytes_max = self.memory.bytes_max().unwrap_or(0);
         match self.memory.note(resident_bytes, now) {
             None => {}
             Some(Shedding::Nothing) => {

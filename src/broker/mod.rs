@@ -13,6 +13,7 @@
 
 mod authenticate;
 mod census;
+mod closing;
 mod connect;
 mod counters;
 mod door;
@@ -27,6 +28,7 @@ pub mod recording;
 mod restore;
 mod results;
 mod rights;
+mod settings;
 mod spelled;
 pub mod steer;
 mod subscribe;
@@ -41,10 +43,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 pub use authenticate::{Admission, Authentication, method_of};
 pub use census::{Census, ListNumbers, SessionNumbers};
+pub use closing::Closing;
 pub use counters::{Counters, Counts, drop_reason};
 pub use door::Door;
 pub use link::{Link, Stop};
@@ -53,19 +56,18 @@ pub use timers::Timers;
 
 use crate::access::{Access, OwnRights};
 use crate::authentication::{Flapping, Method};
-use crate::config::{Config, Durability, Limits, QueuesSettings, SessionSettings, SysSettings};
+use crate::config::{Config, Limits, SessionSettings};
 use crate::journal::Receipt;
 use crate::message::{ClientId, Identity, LeaseId, MessageId, PacketId, QueueId, SessionId, Time};
 use crate::protocol::{Packet, PropertiesBuf};
-use crate::queue::Settings;
 use crate::router::{MatchCache, RetainedStore, Router};
 use crate::session::{Effects, Exchange, Outbox, Session, Will};
 use crate::slots::{Locked, Slots};
 use crate::store::Store;
 use crate::tally::{Sums, Tallies};
-use crate::topic::TopicLimits;
+use crate::versions::Versions;
 pub use lists::Depth;
-use lists::{List, Plan};
+use lists::{CurrentPlans, List, Plans};
 use recording::Recordings;
 
 /// With `$queue/` before it, a topic still fits a packet [MQTT-4.7.3-3].
@@ -79,21 +81,11 @@ const GATHERED_MAX: usize = 64;
 /// The broker, without sockets or clock.
 pub struct Core {
     store: Store,
-    // Of what asks for nothing else.
-    durability: Durability,
-    limits: Limits,
-    topic_limits: TopicLimits,
-    session_settings: SessionSettings,
-    queues_settings: QueuesSettings,
-    queue_plans: Vec<Arc<Plan>>,
-    // Of queues that no table of the configuration names.
-    default_plan: Arc<Plan>,
-    group_settings: Arc<Settings>,
+    settings: Versions<settings::Settings>,
+    plans: CurrentPlans,
     access: Access,
     // By which clients may authenticate (MQTT 5, 4.12).
-    methods: Vec<Arc<dyn Method>>,
-    // Of clients that come by no listener.
-    door: Arc<Door>,
+    methods: RwLock<Vec<Arc<dyn Method>>>,
     // Who publishes what the broker itself has to say.
     identity: Arc<Identity>,
     sessions: Slots<Session>,
@@ -101,8 +93,7 @@ pub struct Core {
     clients: DashMap<ClientId, SessionId, ahash::RandomState>,
     // How often they connect.
     flapping: Flapping,
-    // How many connections each user has; nobody's are counted where there may be
-    // any number.
+    // How many connections each user has.
     user_connections: DashMap<Arc<str>, u32, ahash::RandomState>,
     memory: Memory,
     // When the end of the last stored session is stored.
@@ -116,7 +107,6 @@ pub struct Core {
     movings: steer::Movings,
     sys_round: sys::SysRound,
     sys_tree: sys::SysTree,
-    sys_settings: SysSettings,
     // Held while a list is made or removed; taken before any other lock.
     list_changes: Mutex<()>,
     router: Router,
@@ -180,7 +170,7 @@ impl Worker {
             done: Vec::new(),
             told: PropertiesBuf::new(),
             pin: core.store.pin(),
-            cache: MatchCache::new(core.limits.match_cache_bytes_max),
+            cache: MatchCache::new(core.limits().match_cache_bytes_max),
             overflowed: Vec::new(),
             wills: VecDeque::new(),
             publishing_wills: false,
@@ -239,25 +229,16 @@ impl Core {
     /// `seed`: for packet ids and made-up client ids. The same seed, calls and
     /// moments give the same broker again.
     pub fn new(config: &Config, seed: u64) -> Core {
-        let limits = config.limits.clone();
+        let limits = &config.limits;
         let core = Core {
             store: Store::none(),
-            durability: config.store.durability,
-            topic_limits: TopicLimits {
-                bytes_max: limits.topic_bytes_max.min(TOPIC_BYTES_MAX),
-                levels_max: limits.topic_levels_max,
-            },
-            session_settings: config.session.clone(),
-            queues_settings: config.queues.clone(),
-            queue_plans: config.queue.iter().cloned().map(Plan::new).collect(),
-            default_plan: Plan::new(config.queues.default.clone()),
-            group_settings: Arc::new(lists::group_settings(&config.limits)),
+            settings: Versions::new(settings::Settings::new(config)),
+            plans: CurrentPlans::new(Plans::new(config)),
             access: Access::new(
                 config.access.subscriptions,
                 config.authentication.brings_rights(),
             ),
-            methods: Vec::new(),
-            door: Arc::new(Door::of_all(config)),
+            methods: RwLock::default(),
             identity: Arc::new(Identity {
                 user: None,
                 client: ClientId::new("$broker"),
@@ -278,7 +259,6 @@ impl Core {
             movings: steer::Movings::default(),
             sys_round: sys::SysRound::default(),
             sys_tree: sys::SysTree::default(),
-            sys_settings: config.sys.clone(),
             list_changes: Mutex::new(()),
             router: Router::new(),
             retained: RetainedStore::new(limits.retained_messages_max, limits.retained_bytes_max),
@@ -290,7 +270,6 @@ impl Core {
             random_key: ahash::RandomState::with_seeds(seed, 1, 2, 3),
             random_count: AtomicU64::new(0),
             message_ids: AtomicU64::new(0),
-            limits,
         };
         core.create_configured_queues(&mut Effects::default(), Time::ZERO);
         core
@@ -306,8 +285,14 @@ impl Core {
     }
 
     /// Clients may authenticate by this method too.
-    pub fn add_authentication_method(&mut self, method: Arc<dyn Method>) {
-        self.methods.push(method);
+    pub fn add_authentication_method(&self, method: Arc<dyn Method>) {
+        self.methods.write().push(method);
+    }
+
+    /// Clients may authenticate by these methods, and no others, from now on:
+    /// those too that are connected, and authenticate again.
+    pub fn set_authentication_methods(&self, methods: Vec<Arc<dyn Method>>) {
+        *self.methods.write() = methods;
     }
 
     /// Where it stores what outlives it.
@@ -315,12 +300,16 @@ impl Core {
         &self.store
     }
 
+    /// Those that hold now.
+    #[inline]
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.settings.current().limits
     }
 
+    /// Those that hold now.
+    #[inline]
     pub fn session_settings(&self) -> &SessionSettings {
-        &self.session_settings
+        &self.settings.current().session
     }
 
     /// The rules in force.

@@ -192,7 +192,7 @@ impl Core {
         }
         if let Some(spelled) = Spelled::read(topic, sorted.passed_on).map_err(Refused::Never)? {
             // An alias keeps no more of it.
-            if topic.len() > "$queue/".len() + self.topic_limits.bytes_max {
+            if topic.len() > "$queue/".len() + self.topic_limits().bytes_max {
                 let why = "invalid topic name: it is longer than topic_bytes_max";
                 return Err(Refused::Never(Close::new(
                     ReasonCode::TopicNameInvalid,
@@ -343,7 +343,7 @@ impl Core {
     /// Where that is asked for, what says that it is text is text
     /// (3.3.2.3.2).
     pub(super) fn check_payload(&self, says_text: bool, payload: &[u8]) -> Result<(), Close> {
-        let checked = says_text && self.session_settings.check_payload_format;
+        let checked = says_text && self.session_settings().check_payload_format;
         if checked && std::str::from_utf8(payload).is_err() {
             let why = "the payload is said to be UTF-8, and is not";
             return Err(Close::new(ReasonCode::PayloadFormatInvalid, why));
@@ -377,7 +377,7 @@ impl Core {
     }
 
     fn parse_topic_name<'a>(&self, name: &'a str) -> Result<TopicName<'a>, Close> {
-        TopicName::parse(name, self.topic_limits).map_err(|error| {
+        TopicName::parse(name, self.topic_limits()).map_err(|error| {
             let reason = match error {
                 TopicError::TooLong | TopicError::TooDeep => ReasonCode::TopicNameInvalid,
                 _ => ReasonCode::MalformedPacket, // [MQTT-3.3.2-2]
@@ -475,14 +475,14 @@ impl Core {
         // Sessions stand before all others.
         let last = targets.last();
         let to_lists = last.is_some_and(|last| !matches!(last.receiver, Receiver::Session(_)));
-        let may_wait = publication.qos > Qos::AtMostOnce || self.session_settings.store_qos0;
+        let may_wait = publication.qos > Qos::AtMostOnce || self.session_settings().store_qos0;
         if pin.is_some() && (to_lists || publication.retain || targets.len() > 1 && may_wait) {
             return self.publish_pinned(worker, publication, now);
         }
         let mut to_queues = None;
         if to_lists
             || publication.retain
-            || self.session_settings.full == SessionFull::Refuse
+            || self.session_settings().full == SessionFull::Refuse
             || self.store.is_on() && (targets.len() > 1 || self.store.is_low())
         {
             to_queues =
@@ -552,7 +552,7 @@ impl Core {
                 (to_lists, to_retain) = (false, false);
             }
         }
-        if self.session_settings.full == SessionFull::Refuse {
+        if self.session_settings().full == SessionFull::Refuse {
             self.check_sessions(effects, publication, matches, now)?;
         }
         if to_lists {
@@ -591,7 +591,7 @@ impl Core {
                 Receiver::Session(id) => {
                     let qos = publication.qos.min(target.subscription.qos);
                     let session = self.sessions.lock(id.0);
-                    (qos > Qos::AtMostOnce || self.session_settings.store_qos0)
+                    (qos > Qos::AtMostOnce || self.session_settings().store_qos0)
                         && session.is_some_and(|session| session.keeping().is_some())
                 }
                 Receiver::Group(_) | Receiver::Queue(_) => {
@@ -647,7 +647,7 @@ impl Core {
         if publication.after != Receipt::NONE {
             return self.deliver_gated(session, publication, delivery, effects);
         }
-        let (limits, settings) = (&self.limits, &self.session_settings);
+        let (limits, settings) = (self.limits(), self.session_settings());
         let mut delivered = session.deliver(publication, delivery, limits, settings, effects);
         if delivered == Delivered::Unread {
             delivered = self.deliver_looking(session, publication, delivery, effects);
@@ -666,7 +666,7 @@ impl Core {
         effects: &mut Effects,
     ) -> Delivered {
         session.gate_next();
-        let (limits, settings) = (&self.limits, &self.session_settings);
+        let (limits, settings) = (self.limits(), self.session_settings());
         let mut delivered = session.deliver(publication, delivery, limits, settings, effects);
         if delivered == Delivered::Unread {
             delivered = self.deliver_looking(session, publication, delivery, effects);
@@ -686,7 +686,7 @@ impl Core {
         delivery: Delivery<'_>,
         effects: &mut Effects,
     ) -> Delivered {
-        let (limits, settings) = (&self.limits, &self.session_settings);
+        let (limits, settings) = (self.limits(), self.session_settings());
         let mut delivered = Delivered::Unread;
         let mut looks = 0;
         while delivered == Delivered::Unread {
@@ -734,7 +734,7 @@ impl Core {
                 continue;
             }
             let ids_len = matches.ids(target).len();
-            let mut has_space = session.make_space(publication, ids_len, &self.limits, effects);
+            let mut has_space = session.make_space(publication, ids_len, self.limits(), effects);
             let mut looks = 0;
             while !has_space
                 && looks < LOOKS_MAX
@@ -742,7 +742,7 @@ impl Core {
                 && self.make_room(&mut session, effects, now)
             {
                 looks += 1;
-                has_space = session.make_space(publication, ids_len, &self.limits, effects);
+                has_space = session.make_space(publication, ids_len, self.limits(), effects);
             }
             self.store_session(&mut session, effects);
             if !has_space {
@@ -786,7 +786,7 @@ impl Core {
         now: Time,
     ) -> Result<(), Refused> {
         let message = (!publication.payload.is_empty()).then(|| publication.message().clone());
-        let durability = self.durability.max(publication.durability);
+        let durability = self.durability().max(publication.durability);
         let retained = (self.retained).set_and(publication.topic, message, now, |retained| {
             let topic = publication.topic.as_str().as_bytes();
             let key = &retained_key(topic);

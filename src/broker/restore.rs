@@ -108,7 +108,7 @@ impl Core {
     /// from `now` on: who was connected is absent only now, and wills wait for
     /// them as long as they are to.
     pub fn welcome_back(&self, since: Time, now: Time) {
-        let will_due = now + self.session_settings.will_restart_grace;
+        let will_due = now + self.session_settings().will_restart_grace;
         for place in self.sessions.places() {
             let Some(mut session) = self.sessions.lock(place) else {
                 continue;
@@ -221,14 +221,14 @@ impl Core {
     }
 
     fn restore_sessions(&self, found: &mut Found, now: Time) -> std::io::Result<()> {
-        let will_due = now + self.session_settings.will_restart_grace;
+        let will_due = now + self.session_settings().will_restart_grace;
         self.store.scan(&[tag::SESSION], &mut |key, value| {
             let list = parse_key(key).map(|(list, _)| list);
             let Some((list, record)) = list.zip(SessionRecord::decode(value)) else {
                 found.restored.unknown += 1;
                 return;
             };
-            let mut terms = Terms::of_absent(record.expiry, &self.limits);
+            let mut terms = Terms::of_absent(record.expiry, self.limits());
             terms.mount_bytes = record.mount.as_ref().map_or(0, Mount::bytes);
             let client = record.identity.client.clone();
             let identity = Arc::new(record.identity);
@@ -239,7 +239,7 @@ impl Core {
             let summary = found.summaries.get(&list).copied().unwrap_or_default();
             let (rows, bytes) = (summary.rows as usize, summary.body_bytes as usize);
             // What its listener asked for is known when its client is back.
-            let durability = self.durability.max(Durability::Flushed);
+            let durability = self.durability().max(Durability::Flushed);
             session.keep(Keeping::resumed(list, durability, summary.next_row, rows));
             let received = found.received.remove(&list).unwrap_or_default();
             let mut releasing = found.releasing.remove(&list).unwrap_or_default();

@@ -9,7 +9,7 @@ use super::link::Link;
 use super::{Core, Worker};
 use crate::access::explain::{Explained, Question};
 use crate::access::rules::{Reach, Rights, Rules};
-use crate::access::{Client, OwnRights};
+use crate::access::{Client, OwnRights, Policy};
 use crate::message::{Identity, QueueId, SessionId, Time};
 use crate::mount::Mount;
 use crate::router::NodeId;
@@ -52,6 +52,12 @@ impl Core {
     /// have subscribed, or are absent.
     pub fn set_rules(&self, worker: &mut Worker, rules: Rules, now: Time) {
         self.access.set_rules(rules);
+        self.bind_all(worker, now);
+    }
+
+    /// As [`Core::set_rules`], with all that decides.
+    pub fn set_policy(&self, worker: &mut Worker, policy: Policy, now: Time) {
+        self.access.set_policy(policy);
         self.bind_all(worker, now);
     }
 

@@ -298,7 +298,7 @@ impl Core {
     fn parse_filter<'a>(&self, text: &'a str) -> Result<Wanted<'a>, Close> {
         let invalid = |why: &'static str| Close::new(ReasonCode::TopicFilterInvalid, why);
         let parse = |filter| {
-            TopicFilter::parse(filter, self.topic_limits)
+            TopicFilter::parse(filter, self.topic_limits())
                 .map_err(|error| Close::new(ReasonCode::TopicFilterInvalid, error.to_string()))
         };
         if let Some(name) = text.strip_prefix("$queue/") {
@@ -522,7 +522,7 @@ impl Core {
             let qos = message.qos().min(granted.qos);
             let room = match qos {
                 Qos::AtMostOnce => session.has_room_for_backlog(),
-                _ => session.can_send(|| publication.cost_bytes(), &self.limits),
+                _ => session.can_send(|| publication.cost_bytes(), self.limits()),
             };
             if !room {
                 next = Some(Cursor::at(message.topic()));

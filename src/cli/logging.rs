@@ -5,23 +5,32 @@
 
 use std::fmt::{self, Write};
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
-use tracing::field::Field;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, Writer};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
+use crate::logbook::{Logbook, printable, takes_field};
 
 /// Logs from now on, once in a process; in colour if standard error is a
-/// terminal.
+/// terminal. The book in which the last lines are, and by which the level is
+/// changed.
 ///
-/// A second call changes nothing: a program that the broker is embedded in
-/// keeps its own log.
-pub fn start(settings: &LogSettings) {
+/// A second call changes nothing, and gives none: a program that the broker is
+/// embedded in keeps its own log.
+pub fn start(settings: &LogSettings) -> Option<Arc<Logbook>> {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // Set already: then that one is it.
-    _ = tracing::dispatcher::set_global_default(dispatch(settings, io::stderr, colour));
+    let (dispatch, book) = dispatch_with_book(settings, io::stderr, colour);
+    let is_ours = tracing::dispatcher::set_global_default(dispatch).is_ok();
+    is_ours.then_some(book)
 }
 
 /// A log of these settings that is written to `writer`; a line that cannot be
@@ -30,31 +39,128 @@ pub fn dispatch<W>(settings: &LogSettings, writer: W, colour: bool) -> tracing::
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let level = match settings.level {
+    dispatch_with_book(settings, writer, colour).0
+}
+
+/// The same, and its book.
+pub fn dispatch_with_book<W>(
+    settings: &LogSettings,
+    writer: W,
+    colour: bool,
+) -> (tracing::Dispatch, Arc<Logbook>)
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let book = Arc::new(Logbook::new(settings.level, settings.kept_lines));
+    let (level, handle) = reload::Layer::new(filter(settings.level));
+    book.on_level(move |level| {
+        // An error: the log is gone, and nobody sees its level.
+        _ = handle.reload(filter(level));
+    });
+    let log = Registry::default().with(level).with(Keeping(book.clone()));
+    // It would tell standard error that standard error cannot be written,
+    // and panic: a full disk, or a reader that is gone, ends no broker.
+    let dispatch = match settings.format {
+        LogFormat::Text => log
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .log_internal_errors(false)
+                    .with_ansi(colour)
+                    .with_target(false)
+                    .fmt_fields(format::debug_fn(field))
+                    .with_writer(writer),
+            )
+            .into(),
+        LogFormat::Json => log
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .log_internal_errors(false)
+                    .with_ansi(false)
+                    .json()
+                    .flatten_event(true)
+                    .with_writer(Printable(writer)),
+            )
+            .into(),
+    };
+    (dispatch, book)
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        // It would tell standard error that standard error cannot be written,
-        // and panic: a full disk, or a reader that is gone, ends no broker.
-        .log_internal_errors(false);
-    match settings.format {
-        LogFormat::Text => log
-            .with_ansi(colour)
-            .with_target(false)
-            .fmt_fields(format::debug_fn(field))
-            .with_writer(writer)
-            .into(),
-        LogFormat::Json => log
-            .with_ansi(false)
-            .json()
-            .flatten_event(true)
-            .with_writer(Printable(writer))
-            .into(),
+    }
+}
+
+/// Brings each line into the book.
+struct Keeping(Arc<Logbook>);
+
+impl<S: Subscriber> Layer<S> for Keeping {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        if !self.0.keeps() {
+            return;
+        }
+        let mut read = Read::default();
+        event.record(&mut read);
+        let level = match *event.metadata().level() {
+            Level::ERROR => LogLevel::Error,
+            Level::WARN => LogLevel::Warn,
+            Level::INFO => LogLevel::Info,
+            Level::DEBUG => LogLevel::Debug,
+            Level::TRACE => LogLevel::Trace,
+        };
+        self.0.push(level, read.message, read.fields);
+    }
+}
+
+/// What an event says.
+#[derive(Default)]
+struct Read {
+    message: String,
+    fields: Map<String, Value>,
+}
+
+impl Read {
+    fn add(&mut self, field: &Field, value: Value) {
+        if takes_field(&self.fields) {
+            self.fields.insert(field.name().to_owned(), value);
+        }
+    }
+}
+
+impl Visit for Read {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = printable(&format!("{value:?}"));
+        match field.name() {
+            "message" => self.message = text,
+            _ => self.add(field, text.into()),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => self.message = printable(value),
+            _ => self.add(field, printable(value).into()),
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, value.into());
     }
 }
 

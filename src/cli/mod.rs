@@ -26,6 +26,7 @@ mod progress;
 pub mod property;
 pub mod publish;
 pub mod queue;
+pub mod reload;
 pub mod retained;
 pub mod serve;
 pub mod status;

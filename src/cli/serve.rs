@@ -6,8 +6,12 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 
 use super::{Outcome, logging, raise_open_files};
-use crate::config::{Address, Effective, Flags, Shape, Source, Value, parse_flag, shape_of};
+use crate::config::{
+    Address, ConfigError, Effective, Flags, Shape, Source, Value, parse_flag, shape_of,
+};
 use crate::run;
+use crate::run::reload::Program;
+use crate::run::systemd::Systemd;
 
 /// The exit code when the disk has failed: EX_IOERR of sysexits.h.
 const DISK_FAILED: u8 = 74;
@@ -61,7 +65,7 @@ impl ServeArguments {
     ///
     /// # Errors
     /// All that is wrong with it, a line each.
-    pub fn load(self) -> Result<Effective, super::Failure> {
+    pub fn load(self) -> Result<Effective, ConfigError> {
         let yes = |given: bool| given.then_some(Value::Flag(true));
         // Who names a folder wants it used, whatever a file says of trials.
         let not_ephemeral = self.data.is_some().then_some(Value::Flag(false));
@@ -92,7 +96,7 @@ impl ServeArguments {
             Some(path) => Some(Source::read(&path)?),
             None => None,
         };
-        Ok(Effective::load(file.as_ref(), std::env::vars_os(), &flags)?)
+        Effective::load(file.as_ref(), std::env::vars_os(), &flags)
     }
 }
 
@@ -101,8 +105,8 @@ impl ServeArguments {
 /// # Errors
 /// The configuration is wrong, or the broker cannot start.
 pub fn run(arguments: ServeArguments) -> Outcome {
-    let config = arguments.load()?.config;
-    logging::start(&config.log);
+    let effective = arguments.clone().load()?;
+    let logbook = logging::start(&effective.config.log);
     match raise_open_files() {
         Ok(open_files_max) => tracing::debug!(?open_files_max, "limit of open files raised"),
         Err(error) => tracing::warn!(
@@ -110,7 +114,13 @@ pub fn run(arguments: ServeArguments) -> Outcome {
             "cannot raise the limit of open files; more connections will be refused"
         ),
     }
-    Ok(match run::serve(config)? {
+    let program = Program {
+        load: Some(Box::new(move || arguments.clone().load())),
+        logbook,
+        systemd: Systemd::of_environment(),
+        has_given_up_root: false,
+    };
+    Ok(match run::serve(effective, program)? {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::from(DISK_FAILED),
     })

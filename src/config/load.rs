@@ -204,6 +204,10 @@ impl Effective {
         loading.finish()
     }
 
+    pub(super) fn with_origins(config: Config, origins: BTreeMap<String, Origin>) -> Effective {
+        Effective { config, origins }
+    }
+
     /// Where the value at `path` comes from, as in `queue[0].prefetch`.
     pub fn origin(&self, path: &str) -> &Origin {
         self.origins.get(path).unwrap_or(&Origin::Default)

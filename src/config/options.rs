@@ -329,6 +329,10 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
          there are no traces."),
     option!("limits.stop_timeout_ms", limits.stop_timeout: Millis(1, TEN_MINUTES_MS),
         "How long stopping may take for what is in flight."),
+    option!("limits.drain_per_sec", limits.drain_per_sec: Number(0, RATE),
+        "Clients that are disconnected a second when the broker stops, so that not all of them \
+         come to another one at the same moment. Those that are left when three quarters of \
+         stop_timeout_ms are over are disconnected then. 0: all at once."),
     option!("limits.connections_per_sec_max", limits.connections_per_sec_max: Number(0, RATE),
         "Connections that are accepted a second; the others wait in the system's backlog. 0: as \
          many as come."),
@@ -427,6 +431,9 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
         "The least severe level that is logged. \"debug\" and \"trace\" log single messages."),
     option!("log.format", log.format: Word<LogFormat>,
         "\"text\" for people, in colour on a terminal; \"json\": an object a line."),
+    option!("log.kept_lines", log.kept_lines: Number(0, 1_000_000),
+        "The last lines are kept in memory for the dashboard and the API, 4 MiB of them at most. \
+         0: none are."),
 ];
 
 /// What a `[[listener]]` says.

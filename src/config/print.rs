@@ -12,12 +12,19 @@ use super::{
 };
 
 /// One value of a configuration.
-struct Entry<'e> {
+pub(super) struct Entry<'e> {
     /// As in `limits` or `queue[0].member[1]`; empty: the top of the file.
-    table: String,
-    key: &'static str,
-    value: Value,
-    origin: &'e Origin,
+    pub table: String,
+    pub key: &'static str,
+    pub value: Value,
+    pub origin: &'e Origin,
+}
+
+impl Entry<'_> {
+    /// As in `limits.inflight_max` or `queue[0].prefetch`.
+    pub fn path(&self) -> String {
+        join(&self.table, self.key)
+    }
 }
 
 impl Effective {
@@ -60,7 +67,7 @@ impl Effective {
                 Origin::Inherited(key) => serde_json::json!({ "kind": "inherited", "key": key }),
             };
             serde_json::json!({
-                "key": join(&entry.table, entry.key),
+                "key": entry.path(),
                 "value": entry.value.to_json(),
                 "origin": origin,
             })
@@ -69,7 +76,7 @@ impl Effective {
     }
 
     /// In the order of the file.
-    fn entries(&self) -> Vec<Entry<'_>> {
+    pub(super) fn entries(&self) -> Vec<Entry<'_>> {
         let mut entries = Vec::new();
         for section in SECTIONS {
             for scalar in Scalar::all().filter(|scalar| scalar.section() == section.name) {

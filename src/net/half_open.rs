@@ -6,6 +6,7 @@
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -15,7 +16,7 @@ use crate::authentication::network_of;
 /// The counts of all addresses.
 pub struct HalfOpen {
     // 0: any number.
-    per_address_max: u32,
+    per_address_max: AtomicU32,
     counts: Mutex<std::collections::HashMap<IpAddr, u32, ahash::RandomState>>,
 }
 
@@ -26,21 +27,28 @@ pub struct Place(Option<(Arc<HalfOpen>, IpAddr)>);
 impl HalfOpen {
     pub fn new(per_address_max: u32) -> HalfOpen {
         HalfOpen {
-            per_address_max,
+            per_address_max: AtomicU32::new(per_address_max),
             counts: Mutex::default(),
         }
+    }
+
+    /// So many from now on; who came while any number could is not counted.
+    pub fn set_max(&self, per_address_max: u32) {
+        let max = &self.per_address_max;
+        max.store(per_address_max, Ordering::Relaxed);
     }
 
     /// A place for one more of this address; `None`: it has too many. Who comes
     /// by a Unix socket has none, and is not counted.
     pub fn enter(self: &Arc<Self>, address: PeerAddress) -> Option<Place> {
-        let Some(address) = address.ip().filter(|_| self.per_address_max > 0) else {
+        let max = self.per_address_max.load(Ordering::Relaxed);
+        let Some(address) = address.ip().filter(|_| max > 0) else {
             return Some(Place::default());
         };
         let network = network_of(address);
         let mut counts = self.counts.lock();
         let count = counts.entry(network).or_default();
-        if *count >= self.per_address_max {
+        if *count >= max {
             return None;
         }
         *count += 1;

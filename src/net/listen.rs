@@ -158,6 +158,16 @@ impl Inode {
 /// The file of a socket that we listen on; dropping it removes it.
 pub struct SocketFile(PathBuf);
 
+impl SocketFile {
+    /// Who may write it may connect.
+    ///
+    /// # Errors
+    /// The system's; or it is not there any more.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        Inode::of_socket(&self.0)?.set_mode(mode)
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // The next broker replaces it, if this fails.

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     connections: AtomicUsize,
     half_open: Arc<HalfOpen>,
     // Of all listeners; `None`: as many as come.
-    accepts: Option<Mutex<Bucket>>,
+    accepts: RwLock<Option<Mutex<Bucket>>>,
     users: Arc<UserScopes>,
     // Turns true when the broker stops.
     stopping: watch::Receiver<bool>,
@@ -120,7 +120,7 @@ impl Shared {
         let limits = core.limits();
         Shared {
             half_open: Arc::new(HalfOpen::new(limits.half_open_per_address_max)),
-            accepts: accepts(limits.connections_per_sec_max),
+            accepts: RwLock::new(accepts(limits.connections_per_sec_max)),
             users: Arc::new(UserScopes::new(limits.user_rates.clone())),
             core,
             bans,
@@ -132,18 +132,27 @@ impl Shared {
         }
     }
 
+    /// What the core's limits say of connections holds from now on.
+    pub fn take_limits(&self) {
+        let limits = self.core.limits();
+        self.half_open.set_max(limits.half_open_per_address_max);
+        *self.accepts.write() = accepts(limits.connections_per_sec_max);
+        self.users.set(&limits.user_rates);
+    }
+
     /// Open connections, those included that have not sent CONNECT yet.
     pub fn connections_len(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
     /// Whether the broker is on its way out.
-    pub fn stopping(&self) -> watch::Receiver<bool> {
-        self.stopping.clone()
-    }
-
     pub fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
+    }
+
+    /// Turns true when it is.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
     }
 
     /// Waits until that is stored.
@@ -182,24 +191,44 @@ fn accepts(per_sec: u64) -> Option<Mutex<Bucket>> {
     Some(Mutex::new(Bucket::new(per_sec, ACCEPT_BURST)))
 }
 
-/// Accepts connections until the broker stops, and no faster than it may: the
-/// others wait in the system's backlog.
-pub(crate) async fn accept(listening: Listening, entrance: Arc<Entrance>, shared: Arc<Shared>) {
+/// Accepts connections, by the entrance as it is then, until that is taken away
+/// or the broker stops; and no faster than it may: the others wait in the
+/// system's backlog.
+pub(crate) async fn accept(
+    listening: Listening,
+    mut entrance: watch::Receiver<Arc<Entrance>>,
+    shared: Arc<Shared>,
+) {
     let mut stopping = shared.stopping.clone();
-    let common = Arc::new(Common {
-        shared: shared.clone(),
-        entrance: entrance.clone(),
-    });
-    let is_paced = entrance.accepts.is_some() || shared.accepts.is_some();
+    let common = |entrance: &mut watch::Receiver<Arc<Entrance>>| {
+        Arc::new(Common {
+            shared: shared.clone(),
+            entrance: entrance.borrow_and_update().clone(),
+        })
+    };
+    let mut current = common(&mut entrance);
     loop {
         let accepted = tokio::select! {
             accepted = listening.accept() => accepted,
+            changed = entrance.changed() => match changed {
+                Ok(()) => {
+                    current = common(&mut entrance);
+                    continue;
+                }
+                Err(_) => return,
+            },
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
+        // Who comes after a change finds it, whichever was noticed first.
+        match entrance.has_changed() {
+            Ok(true) => current = common(&mut entrance),
+            Ok(false) => {}
+            Err(_) => return,
+        }
         match accepted {
             Ok((accepted, address)) => {
-                admit(accepted, address, &common);
-                if is_paced && let Some(next) = next_accept(&entrance, &shared) {
+                admit(accepted, address, &current);
+                if let Some(next) = next_accept(&current.entrance, &shared) {
                     shared.core.counters().accepts_delayed.increment();
                     tokio::select! {
                         () = sleep_until(next) => {}
@@ -217,8 +246,12 @@ pub(crate) async fn accept(listening: Listening, entrance: Arc<Entrance>, shared
 
 /// One was accepted; when the next may be, if not at once.
 fn next_accept(entrance: &Entrance, shared: &Shared) -> Option<Moment> {
+    let of_all = shared.accepts.read();
+    let buckets = [&entrance.accepts, &*of_all];
+    if buckets.iter().all(|bucket| bucket.is_none()) {
+        return None;
+    }
     let now = shared.clock.now();
-    let buckets = [&entrance.accepts, &shared.accepts];
     let next = (buckets.into_iter().flatten()).map(|bucket| bucket.lock().take(1, now));
     let next = next.max().filter(|next| *next > now)?;
     Some(shared.clock.instant(next))

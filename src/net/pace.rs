@@ -14,7 +14,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::{Sleep, sleep_until};
 
 use super::Clock;
@@ -112,27 +112,38 @@ impl Flow {
 
 /// The rates of users that have connections.
 pub struct UserScopes {
-    rates: Rates,
+    rates: RwLock<Rates>,
     scopes: DashMap<Arc<str>, Arc<Scope>, ahash::RandomState>,
 }
 
 impl UserScopes {
     pub fn new(rates: Rates) -> UserScopes {
         UserScopes {
-            rates,
+            rates: RwLock::new(rates),
             scopes: DashMap::default(),
+        }
+    }
+
+    /// Who connects from now on has these rates; a user's connections from before
+    /// go on sharing theirs.
+    pub fn set(&self, rates: &Rates) {
+        let mut held = self.rates.write();
+        if *held != *rates {
+            held.clone_from(rates);
+            self.scopes.clear();
         }
     }
 
     /// What all connections of `user` share, as long as it has any.
     pub fn of(self: &Arc<Self>, user: &Arc<str>) -> Option<UserScope> {
-        if self.rates.is_unbounded() {
+        let rates = self.rates.read();
+        if rates.is_unbounded() {
             return None;
         }
         let scope = match self.scopes.entry(user.clone()) {
             dashmap::Entry::Occupied(entry) => entry.get().clone(),
             dashmap::Entry::Vacant(entry) => {
-                let scope = Scope::new(&self.rates)?;
+                let scope = Scope::new(&rates)?;
                 entry.insert(scope).clone()
             }
         };

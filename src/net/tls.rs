@@ -53,7 +53,6 @@ const DAY_SECS: u64 = 24 * 60 * 60;
 /// The certificates of one listener, and those that were read last.
 pub struct Tls {
     settings: TlsSettings,
-    protocol: Protocol,
     loaded: RwLock<Loaded>,
 }
 
@@ -86,22 +85,15 @@ impl Tls {
         let loaded = Loaded::read(settings, certificate, key, protocol)?;
         Ok(Some(Tls {
             settings: settings.clone(),
-            protocol,
             loaded: RwLock::new(loaded),
         }))
     }
 
-    /// Reads the files again. Connections that are open stay as they are; none
-    /// that comes back can go on with a session from before, or a client whose
-    /// certificate was revoked meanwhile could.
-    ///
-    /// # Errors
-    /// Those of [`Tls::load`]: nothing has changed then.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        if let Some(tls) = Tls::load(&self.settings, self.protocol)? {
-            *self.loaded.write() = tls.loaded.into_inner();
-        }
-        Ok(())
+    /// What the files say by now holds for who comes. Connections that are open
+    /// stay as they are; none that comes back can go on with a session from
+    /// before, or a client whose certificate was revoked meanwhile could.
+    pub fn take(&self, read: Tls) {
+        *self.loaded.write() = read.loaded.into_inner();
     }
 
     /// The file of the broker's own certificate.

@@ -21,7 +21,7 @@ use super::{Peer, PeerAddress, Place, Scope, Shared, proxy};
 use crate::authentication::Chain;
 use crate::broker::Door;
 use crate::bucket::Bucket;
-use crate::config::{Config, Listener, Network, Protocol, WebSocketSettings};
+use crate::config::{Config, Listener, Network, Protocol, Rates, WebSocketSettings};
 use crate::origin::ListenerName;
 
 /// What a connection reads and writes MQTT on.
@@ -53,10 +53,11 @@ pub struct Entrance {
     pub door: Arc<Door>,
     /// Who is asked there who a client is.
     pub chain: Chain,
-    // Open connections that came by it.
-    connections: AtomicUsize,
+    // Open connections that came by it, whatever its settings were then.
+    connections: Arc<AtomicUsize>,
     /// As it is configured.
     address: ListenerName,
+    rates: Rates,
     proxy_trusted: Vec<Network>,
     pub tls: Option<Tls>,
     websocket: Option<WebSocketSettings>,
@@ -80,8 +81,9 @@ impl Entrance {
         Ok(Entrance {
             door: Arc::new(Door::new(config, listener)),
             chain,
-            connections: AtomicUsize::new(0),
+            connections: Arc::default(),
             address: ListenerName::new(listener.address.to_string()),
+            rates: listener.rates.clone(),
             proxy_trusted: listener.proxy_trusted.clone(),
             tls: Tls::load(&listener.tls, listener.protocol)?,
             websocket: match listener.protocol {
@@ -91,6 +93,26 @@ impl Entrance {
             accepts: super::accepts(listener.connections_per_sec_max),
             scope: Scope::new(&listener.rates),
         })
+    }
+
+    /// The same listener as `before`, with other settings: those who came by it
+    /// count here too, and share its rates as long as these are the same.
+    ///
+    /// # Errors
+    /// Those of [`Entrance::new`].
+    pub fn succeeding(
+        before: &Entrance,
+        config: &Config,
+        listener: &Listener,
+        chain: Chain,
+    ) -> Result<Entrance, TlsError> {
+        let mut entrance = Entrance::new(config, listener, chain)?;
+        entrance.connections = before.connections.clone();
+        if entrance.rates == before.rates {
+            entrance.scope.clone_from(&before.scope);
+        }
+        entrance.address.clone_from(&before.address);
+        Ok(entrance)
     }
 
     /// Goes through all that comes before MQTT; `None`: the client did not get
@@ -167,6 +189,11 @@ impl Entrance {
     /// Whether nothing comes before CONNECT of who comes from there by TCP.
     pub fn is_plain(&self, address: PeerAddress) -> bool {
         self.tls.is_none() && self.websocket.is_none() && !self.trusts(address)
+    }
+
+    /// What its connections say that they came by.
+    pub fn name(&self) -> &ListenerName {
+        &self.address
     }
 
     /// Who comes from there, before it has said a word.

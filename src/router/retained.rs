@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -25,8 +26,8 @@ use crate::topic::{TopicFilter, TopicName};
 /// All retained messages, shared by all threads.
 pub struct RetainedStore {
     held: RwLock<Held>,
-    messages_max: usize,
-    bytes_max: usize,
+    messages_max: AtomicUsize,
+    bytes_max: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -102,9 +103,15 @@ impl RetainedStore {
     pub fn new(messages_max: usize, bytes_max: usize) -> RetainedStore {
         RetainedStore {
             held: RwLock::default(),
-            messages_max,
-            bytes_max,
+            messages_max: AtomicUsize::new(messages_max),
+            bytes_max: AtomicUsize::new(bytes_max),
         }
+    }
+
+    /// There may be so many from now on; what is there stays.
+    pub fn set_bounds(&self, messages_max: usize, bytes_max: usize) {
+        self.messages_max.store(messages_max, Ordering::Relaxed);
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// Retains a message as the last of its topic [MQTT-3.3.1-5]; none, or
@@ -175,10 +182,12 @@ impl RetainedStore {
         let before = held.messages.get(key);
         let cost_before = before.map_or(0, |before| cost_bytes(key, before));
         let cost = cost_bytes(key, message);
-        if before.is_none() && held.messages.len() >= self.messages_max {
+        if before.is_none() && held.messages.len() >= self.messages_max.load(Ordering::Relaxed) {
             return Err(RetainedFull::Messages);
         }
-        if cost > cost_before && held.bytes - cost_before + cost > self.bytes_max {
+        if cost > cost_before
+            && held.bytes - cost_before + cost > self.bytes_max.load(Ordering::Relaxed)
+        {
             return Err(RetainedFull::Bytes);
         }
         Ok(())

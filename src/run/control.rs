@@ -19,14 +19,18 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 use super::ServeError;
+use super::reload::Running;
 use crate::admin::Users;
+use crate::config::Reloaded;
 use crate::net::Shared;
 use crate::store::backup::{BackupError, Copied, Target};
 
 const SOCKET: &str = "control.sock";
 
-/// Of a request or an answer: two paths and some words fit.
+/// Of a request: a path and some words fit.
 const LINE_BYTES_MAX: u64 = 64 << 10;
+/// Of an answer: what has changed of a long configuration.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// How long a request may take to come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The path of a socket has room for 108 bytes, a zero among them.
@@ -39,16 +43,29 @@ pub(crate) enum Request {
     /// A copy of the store in a folder that is empty or still to be made; the
     /// path is absolute.
     Backup { to: PathBuf },
+    /// The configuration is to be read again.
+    Reload,
     /// Where the HTTP port is, and a token for it that soon expires.
     Http,
 }
 
 /// What the broker says to that.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
-    BackedUp { files: usize, bytes: u64 },
-    Http { address: String, token: String },
+    BackedUp {
+        files: usize,
+        bytes: u64,
+    },
+    Http {
+        address: String,
+        token: String,
+    },
+    Reloaded(Reloaded),
+    /// Nothing was changed, because of all of this.
+    NotReloaded {
+        problems: Vec<String>,
+    },
     Error(String),
 }
 
@@ -67,7 +84,7 @@ impl Control {
         folder: &Path,
         runtime: &tokio::runtime::Runtime,
         shared: &Arc<Shared>,
-        http: Option<Http>,
+        (running, http): (Arc<Running>, Option<Http>),
     ) -> Result<Control, ServeError> {
         let path = folder.join(SOCKET);
         let failed = |error| {
@@ -80,6 +97,7 @@ impl Control {
         let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
         let asked = Arc::new(Asked {
             shared: shared.clone(),
+            running,
             http,
         });
         runtime.spawn(accept(listener, asked));
@@ -121,10 +139,12 @@ fn with_short_path<T>(folder: &Path, with: impl FnOnce(&Path) -> io::Result<T>) 
 /// What requests are about.
 struct Asked {
     shared: Arc<Shared>,
+    running: Arc<Running>,
     http: Option<Http>,
 }
 
 /// The HTTP port, for commands of this machine.
+#[derive(Clone)]
 pub(super) struct Http {
     pub address: SocketAddr,
     /// The same for a browser.
@@ -166,7 +186,18 @@ async fn serve(mut stream: tokio::net::UnixStream, asked: Arc<Asked>) {
 async fn answer(request: Request, asked: &Asked) -> Answer {
     match request {
         Request::Backup { to } => back_up(to, asked.shared.clone()).await,
+        Request::Reload => reload(asked.running.clone()).await,
         Request::Http => lend(asked),
+    }
+}
+
+async fn reload(running: Arc<Running>) -> Answer {
+    match tokio::task::spawn_blocking(move || running.reload()).await {
+        Ok(Ok(reloaded)) => Answer::Reloaded(reloaded),
+        Ok(Err(error)) => Answer::NotReloaded {
+            problems: error.problems,
+        },
+        Err(_) => Answer::Error("the broker stops".to_owned()),
     }
 }
 
@@ -245,7 +276,7 @@ fn ask_on(mut stream: UnixStream, request: &Request) -> io::Result<Answer> {
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut answer = String::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut answer)?;
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut answer)?;
     if answer.is_empty() {
         let what = "it ended before that";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fs, io};
 
+use crate::config::Config;
 use crate::net::Shared;
 use crate::process::{Resident, find_kib};
 
@@ -27,6 +28,7 @@ const LOOK_EVERY_NEAR: Duration = Duration::from_millis(10);
 /// On a thread of its own: when memory runs out, those of the runtime have
 /// much to do.
 pub struct Watch {
+    bytes_max: u64,
     // `None` once it is to end.
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -53,9 +55,15 @@ impl Watch {
         let thread = thread::Builder::new().name("rotamq-memory".into());
         let thread = thread.spawn(move || watch(&shared, &resident, bytes_max, &stopped))?;
         Ok(Some(Watch {
+            bytes_max,
             stop: Some(stop),
             thread: Some(thread),
         }))
+    }
+
+    /// The ceiling that it was started with.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
     }
 }
 
@@ -85,6 +93,13 @@ fn watch(shared: &Shared, resident: &Resident, bytes_max: u64, stopped: &Receive
             return;
         }
     }
+}
+
+/// The configuration, with the ceiling that there is where it sets none.
+pub fn with_ceiling(config: &Config) -> Config {
+    let mut config = config.clone();
+    (config.limits.memory_bytes_max).get_or_insert_with(default_ceiling);
+    config
 }
 
 /// The ceiling where none is set, in bytes: four fifths of what the machine and

@@ -19,17 +19,17 @@ const DEFAULT_USER: &str = "rotamq";
 
 /// Becomes the user that the configuration names, if the process is root's. The
 /// files of `sockets` become that user's, and so does a data folder that is
-/// still to be made.
+/// still to be made. Whether it was root's, and is not any more.
 ///
 /// # Errors
 /// There is no such user, or the system does not let us.
-pub(super) fn give_up(config: &Config, sockets: &[Bound]) -> Result<(), ServeError> {
+pub(super) fn give_up(config: &Config, sockets: &[Bound]) -> Result<bool, ServeError> {
     if !Uid::effective().is_root() {
-        return Ok(());
+        return Ok(false);
     }
     let name = config.user.as_deref();
     if name == Some("root") {
-        return Ok(());
+        return Ok(false);
     }
     let wanted = name.unwrap_or(DEFAULT_USER);
     let found = User::from_name(wanted).map_err(|error| {
@@ -50,10 +50,10 @@ pub(super) fn give_up(config: &Config, sockets: &[Bound]) -> Result<(), ServeErr
             "this broker runs as root, which it does not need: make a user for it, as by \
              `{make}`, or say user = \"root\" if that is meant"
         );
-        return Ok(());
+        return Ok(false);
     };
     if user.uid.is_root() {
-        return Ok(());
+        return Ok(false);
     }
     let paths = sockets.iter().filter_map(Bound::path);
     for path in paths {
@@ -72,7 +72,7 @@ pub(super) fn give_up(config: &Config, sockets: &[Bound]) -> Result<(), ServeErr
         return Err(ServeError(format!("became {wanted}, and still is root")));
     }
     tracing::info!(user = wanted, "gave up root");
-    Ok(())
+    Ok(true)
 }
 
 fn refused(path: &Path, user: &User, error: &io::Error) -> ServeError {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::ServeError;
 use super::clock::Calendar;
+use super::systemd::Beats;
 use crate::config::StoreSettings;
 use crate::net::Shared;
 use crate::store::disk::Folder;
@@ -82,6 +83,8 @@ pub(crate) fn log_report(report: &Report) {
 /// The threads.
 pub(super) struct Threads {
     threads: Vec<JoinHandle<()>>,
+    /// How often the one that commits has gone round.
+    pub beats: Arc<Beats>,
     /// Why nothing is stored any more, once that is so.
     pub failure: watch::Receiver<Option<Failed>>,
 }
@@ -94,16 +97,17 @@ impl Threads {
     pub fn start(shared: &Arc<Shared>, calendar: Calendar) -> Result<Threads, ServeError> {
         let (failed, failure) = watch::channel(None);
         let mut threads = Vec::new();
+        let beats = Arc::new(Beats::default());
         if shared.core.store().is_on() {
             let failed = Arc::new(failed);
             let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
                 let thread = thread::Builder::new().name(name.into()).spawn(body);
                 thread.map_err(|error| ServeError(format!("cannot start threads: {error}")))
             };
-            let (own, tell) = (shared.clone(), failed.clone());
+            let (own, tell, beats) = (shared.clone(), failed.clone(), beats.clone());
             threads.push(start(
                 "rotamq-commit",
-                Box::new(move || tell_failure(&tell, commit(&own, calendar))),
+                Box::new(move || tell_failure(&tell, commit(&own, calendar, &beats))),
             )?);
             let own = shared.clone();
             threads.push(start(
@@ -111,7 +115,11 @@ impl Threads {
                 Box::new(move || tell_failure(&failed, keep_moving(&own))),
             )?);
         }
-        Ok(Threads { threads, failure })
+        Ok(Threads {
+            threads,
+            beats,
+            failure,
+        })
     }
 
     /// Ends them. `in_order`: all that was said is stored, and that the store
@@ -141,13 +149,14 @@ fn tell_failure(tell: &watch::Sender<Option<Failed>>, result: Result<(), Failed>
 }
 
 /// Commits what is appended, until the store is to stop.
-fn commit(shared: &Shared, mut calendar: Calendar) -> Result<(), Failed> {
+fn commit(shared: &Shared, mut calendar: Calendar, beats: &Beats) -> Result<(), Failed> {
     let store = shared.core.store();
     let mut last_sync = Instant::now();
     let mut last_clock = Instant::now();
     shared.core.store_calendar(&calendar.record().encode());
     while !store.is_stopped() {
         store.wait(SYNC_EVERY);
+        beats.beat();
         let sync = last_sync.elapsed() >= SYNC_EVERY;
         if sync {
             last_sync = Instant::now();

@@ -22,7 +22,11 @@ impl Write for Captured {
 fn logged(format: LogFormat, level: LogLevel, colour: bool, log: impl FnOnce()) -> String {
     let captured = Captured::default();
     let writer = captured.clone();
-    let settings = LogSettings { level, format };
+    let settings = LogSettings {
+        level,
+        format,
+        kept_lines: 10,
+    };
     let dispatch = dispatch(&settings, move || writer.clone(), colour);
     tracing::dispatcher::with_default(&dispatch, log);
     let bytes = captured.0.lock().unwrap().clone();

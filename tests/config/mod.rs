@@ -63,12 +63,12 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 3 at the top, 26 of a listener, 33 of authentication, 3 of access, 5 of the store, 35 limits,
+    // 3 at the top, 26 of a listener, 33 of authentication, 3 of access, 5 of the store, 36 limits,
     // 10 of sessions, 3 + 24 of queues, 6 of the HTTP port, 1 of $SYS, 2 of the log, 2 + 24 of a
     // queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        3 + 26 + 33 + 3 + 5 + 35 + 10 + 27 + 6 + 1 + 2 + 26 + 3
+        3 + 26 + 33 + 3 + 5 + 36 + 10 + 27 + 6 + 1 + 2 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -135,7 +135,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 5 + 19 + 2 + 34 + 4 + 2 + 14 + 3);
+    assert_eq!(tried, 1 + 5 + 19 + 2 + 35 + 4 + 2 + 14 + 3);
 }
 
 #[test]
@@ -236,6 +236,7 @@ queues_max = 12
 match_cache_bytes_max = 130000
 traces_bytes_max = 131000
 stop_timeout_ms = 14
+drain_per_sec = 15
 connections_per_sec_max = 60
 half_open_per_address_max = 61
 connections_per_user_max = 62
@@ -304,6 +305,7 @@ login_expiry_secs = 72
 [log]
 level = "trace"
 format = "json"
+kept_lines = 16
 
 [[queue]]
 name = "$dead/jobs"
@@ -494,6 +496,7 @@ fn each_option_sets_its_field() {
             match_cache_bytes_max: 130_000,
             traces_bytes_max: 131_000,
             stop_timeout: millis(14),
+            drain_per_sec: 15,
             connections_per_sec_max: 60,
             half_open_per_address_max: 61,
             connections_per_user_max: 62,
@@ -562,6 +565,7 @@ fn each_option_sets_its_field() {
         log: LogSettings {
             level: LogLevel::Trace,
             format: LogFormat::Json,
+            kept_lines: 16,
         },
     };
     assert_eq!(file(&full()).unwrap().config, expected);

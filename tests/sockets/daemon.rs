@@ -154,8 +154,12 @@ fn root_is_told_what_keeps_it_from_being_given_up() {
 #[test]
 fn the_unit_is_sound_and_its_sandbox_is_on() {
     let program = env!("CARGO_BIN_EXE_rotamq");
-    let here = unit().replace("/usr/local/bin/rotamq", program);
-    assert!(here.contains(&format!("ExecStart={program} --config ")));
+    let commands = ["ExecStart=", "ExecReload="];
+    let here = commands.into_iter().fold(unit(), |unit, command| {
+        let by_name = format!("\n{command}rotamq ");
+        assert_eq!(unit.matches(&by_name).count(), 1, "{command}");
+        unit.replace(&by_name, &format!("\n{command}{program} "))
+    });
     let path = file("rotamq.service", &here);
     let verified = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])

@@ -217,7 +217,7 @@ fn sessions_are_resumed_until_certificates_are_read_again() {
         assert!(first.contains("New, "), "{version}: {first}");
         let (_, second) = s_client(address, &[version, "-sess_in", path], || true);
         assert!(second.contains("Reused, "), "{version}: {second}");
-        broker.reload();
+        broker.reload().unwrap();
         let (_, third) = s_client(address, &[version, "-sess_in", path], || true);
         assert!(third.contains("New, "), "{version}: {third}");
     }

@@ -50,7 +50,8 @@ struct AccessView {
     responses((status = 200, body = AccessView), (status = "default", body = Problem)))]
 async fn show(_: Viewer, Shares(state): Shares<Arc<State>>) -> problem::Result<AccessView> {
     let access = state.shared.core.access();
-    let files = &state.access;
+    let admitted = state.operations.admitted();
+    let files = &admitted.access;
     let text = |path: &Option<std::path::PathBuf>| {
         let path = path.as_ref();
         path.map(|path| path.display().to_string())
@@ -64,11 +65,8 @@ async fn show(_: Viewer, Shares(state): Shares<Arc<State>>) -> problem::Result<A
             Strictness::Refuse => "refuse",
         },
         own_rights: access.takes_own(),
-        allow_anonymous: state.allow_anonymous,
-        password_file: state
-            .passwords
-            .as_ref()
-            .map(|file| file.path().display().to_string()),
+        allow_anonymous: admitted.allow_anonymous,
+        password_file: (admitted.passwords.as_ref()).map(|file| file.path().display().to_string()),
     }))
 }
 
@@ -78,6 +76,7 @@ struct Asked {
     /// Not set: anonymous.
     user: Option<String>,
     client: String,
+    #[param(inline)]
     action: What,
     /// The topic, the filter, or the queue's name; `$queue/NAME` is a queue too.
     #[param(min_length = 1)]
@@ -122,7 +121,7 @@ impl What {
 
 /// What the rules say.
 #[derive(Serialize, ToSchema)]
-struct Explained {
+struct ExplainedView {
     allowed: bool,
     /// The rules that decide, a sentence each.
     because: Vec<String>,
@@ -131,12 +130,12 @@ struct Explained {
 /// Whether a client may do something, and which rule decides. Rights that came
 /// with a client count while it has a session.
 #[utoipa::path(get, path = "/access/explain", tag = "access", params(Asked),
-    responses((status = 200, body = Explained), (status = "default", body = Problem)))]
+    responses((status = 200, body = ExplainedView), (status = "default", body = Problem)))]
 async fn explain(
     _: Viewer,
     Shares(state): Shares<Arc<State>>,
     Params(asked): Params<Asked>,
-) -> problem::Result<Explained> {
+) -> problem::Result<ExplainedView> {
     let core = &state.shared.core;
     let qos = Qos::from_bits(asked.qos);
     let question = Question {
@@ -151,7 +150,7 @@ async fn explain(
         client: ClientId::new(&asked.client),
     };
     let explained = core.explain(&who, &question).map_err(Problem::invalid)?;
-    Ok(Json(Explained {
+    Ok(Json(ExplainedView {
         allowed: explained.is_allowed,
         because: explained.because,
     }))
@@ -173,7 +172,11 @@ async fn users(
     Params(page): Params<Page>,
 ) -> problem::Result<Listed<MqttUser>> {
     let (limit, after) = (page.limit()?, page.after());
-    let users = state.passwords.as_ref().map(|file| file.users());
+    let users = state
+        .operations
+        .admitted()
+        .passwords
+        .map(|file| file.users());
     let names = users.iter().flat_map(|users| users.names());
     let mut names: Vec<_> = names
         .filter(|name| after.is_none_or(|after| *name > after))

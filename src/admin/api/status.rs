@@ -92,7 +92,8 @@ async fn status(_who: Viewer, Shares(state): Shares<Arc<State>>) -> Json<Status>
     let (shared, core) = (&state.shared, &state.shared.core);
     let now = shared.clock.now();
     let (messages, bytes) = core.retained_counts();
-    let listeners = state.listeners.iter().map(|listed| ListenerView {
+    let listeners = state.operations.listeners().into_iter();
+    let listeners = listeners.map(|listed| ListenerView {
         address: listed.address.to_string(),
         protocol: match listed.protocol {
             Protocol::Mqtt => "mqtt",

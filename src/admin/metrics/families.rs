@@ -101,18 +101,18 @@ fn tell_connections(text: &mut Text, state: &State, counts: &Counts) {
         "rotamq_listener_connections",
         "Open connections of each listener; workbench: those of /mqtt on the HTTP port.",
     );
-    for listed in &state.listeners {
+    let listed = state.operations.listeners();
+    for listed in &listed {
         let listener = listed.address.to_string();
         listeners.with(
             &[("listener", &listener)],
             listed.entrance.connections_len(),
         );
     }
-    listeners.with(
-        &[("listener", "workbench")],
-        state.workbench.connections_len(),
-    );
-    let certificates = state.listeners.iter();
+    let workbench = state.operations.workbench();
+    let at_workbench = workbench.map_or(0, |workbench| workbench.connections_len());
+    listeners.with(&[("listener", "workbench")], at_workbench);
+    let certificates = listed.iter();
     let certificates = certificates.filter_map(|listed| {
         let tls = listed.entrance.tls.as_ref()?;
         Some((listed.address.to_string(), tls.expires_at_secs()))

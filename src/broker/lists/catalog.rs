@@ -3,20 +3,19 @@
 //! Owns the names, and which settings a name has. Making and removing a list
 //! is done by one thread at a time.
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
+use super::plans::{Plan, core_settings};
 use super::{Body, Kind, List, delayed};
 use crate::broker::Core;
 use crate::broker::record::{ListRecord, list_key};
 use crate::broker::timers::Timer;
-use crate::config::{Durability, LastValue, Limits, Overflow, QueueSettings, Undecided};
+use crate::config::{Durability, QueueSettings};
 use crate::journal::{Change, ListId};
 use crate::message::{Qos, QueueId, Time};
 use crate::protocol::ReasonCode;
-use crate::queue::{Queue, Rules, Settings};
+use crate::queue::{Queue, Settings};
 use crate::router::{Receiver, Subscription};
 use crate::session::{Close, Effects};
 use crate::slots::Slotted;
@@ -24,7 +23,7 @@ use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 impl Core {
     pub(in crate::broker) fn create_configured_queues(&self, effects: &mut Effects, now: Time) {
-        for plan in &self.queue_plans {
+        for plan in self.plans.current().tables() {
             let name = TopicFilter::parse(&plan.name, TopicLimits::NONE);
             if let Ok(name) = name
                 && (name.is_plain() || !plan.filters.is_empty())
@@ -86,7 +85,7 @@ impl Core {
             let why = "a queue whose name begins with a wildcard has to be configured";
             return refused(ReasonCode::NotAuthorized, why);
         }
-        if !known && !dead_letters && !self.queues_settings.auto_create {
+        if !known && !dead_letters && !self.queues_settings().auto_create {
             let why = "this queue is not configured, and auto_create is off";
             return refused(ReasonCode::NotAuthorized, why);
         }
@@ -95,7 +94,7 @@ impl Core {
             return Ok(id);
         }
         let queues = self.queues_len.load(Ordering::Relaxed);
-        if queues >= self.limits.queues_max && !dead_letters {
+        if queues >= self.limits().queues_max && !dead_letters {
             return refused(ReasonCode::QuotaExceeded, "there are queues_max queues");
         }
         let full_name = Arc::from(full_name);
@@ -105,7 +104,7 @@ impl Core {
         if !configured {
             self.schedule(
                 now,
-                now + self.queues_settings.auto_delete_after,
+                now + self.queues_settings().auto_delete_after,
                 Timer::Unused(id),
             );
         }
@@ -191,7 +190,7 @@ impl Core {
             let (plan, configured) = self.plan_of(name);
             let id = self.add_queue(Arc::from(full_name), name, plan, now, |_| ());
             if !configured {
-                let due = now + self.queues_settings.auto_delete_after;
+                let due = now + self.queues_settings().auto_delete_after;
                 self.schedule(now, due, Timer::Unused(id));
             }
             return Some(id);
@@ -204,9 +203,9 @@ impl Core {
     /// A share group is stored for the sessions that are.
     pub(super) fn durability_of(&self, list: &List) -> Durability {
         match &list.kind {
-            Kind::Work(plan) => plan.durability.unwrap_or(self.durability),
-            Kind::Share => self.durability.max(Durability::Flushed),
-            Kind::Delayed => self.durability,
+            Kind::Work(plan) => plan.durability.unwrap_or(self.durability()),
+            Kind::Share => self.durability().max(Durability::Flushed),
+            Kind::Delayed => self.durability(),
         }
     }
 
@@ -218,7 +217,7 @@ impl Core {
         if let Some(id) = self.list_named(text) {
             return id;
         }
-        let queue = Queue::new(self.group_settings.clone());
+        let queue = Queue::new(self.group_settings());
         let id = self.add_list(Arc::from(text), queue, Kind::Share, now, |_| ());
         self.feed_from(Receiver::Group(id), filter);
         id
@@ -234,15 +233,7 @@ impl Core {
     }
 
     fn add_delayed(&self, now: Time, prepare: impl FnOnce(&mut List)) -> QueueId {
-        let default = &self.queues_settings.default;
-        let settings = QueueSettings {
-            messages_max: default.messages_max,
-            bytes_max: default.bytes_max,
-            ack_timeout: None,
-            ..QueueSettings::default()
-        };
-        // As one of dead letters, it gives up nothing.
-        let queue = Queue::new(core_settings(&settings, true));
+        let queue = Queue::new(self.delayed_settings());
         self.add_list(
             Arc::from(delayed::NAME),
             queue,
@@ -253,6 +244,19 @@ impl Core {
                 prepare(list);
             },
         )
+    }
+
+    /// What the list of what is put off is told.
+    pub(super) fn delayed_settings(&self) -> Settings {
+        let default = &self.queues_settings().default;
+        let settings = QueueSettings {
+            messages_max: default.messages_max,
+            bytes_max: default.bytes_max,
+            ack_timeout: None,
+            ..QueueSettings::default()
+        };
+        // As one of dead letters, it gives up nothing.
+        core_settings(&settings, true)
     }
 
     fn add_list(
@@ -357,106 +361,15 @@ impl Core {
         self.plan_of(name).1
     }
 
+    /// Whether the configuration file has settings for that queue.
+    pub(super) fn is_named(&self, list: &List) -> bool {
+        let name = list.queue_name();
+        let name = name.and_then(|name| TopicFilter::parse(name, TopicLimits::NONE).ok());
+        name.is_some_and(|name| self.is_configured(name))
+    }
+
     /// The settings for a queue's name, and whether they name it.
     pub(super) fn plan_of(&self, name: TopicFilter<'_>) -> (Arc<Plan>, bool) {
-        let topic = TopicName::parse(name.as_str(), TopicLimits::NONE).ok();
-        let fits = |plan: &&Arc<Plan>| {
-            plan.name == name.as_str()
-                || topic.is_some_and(|topic| {
-                    TopicFilter::parse(&plan.name, TopicLimits::NONE)
-                        .is_ok_and(|pattern| pattern.matches(topic))
-                })
-        };
-        match self.queue_plans.iter().find(fits) {
-            Some(plan) => (plan.clone(), true),
-            None => (self.default_plan.clone(), false),
-        }
-    }
-}
-
-/// The settings of queues, and what their cores are told by them: a million
-/// queues of one table of the configuration have them once.
-pub(in crate::broker) struct Plan {
-    settings: QueueSettings,
-    work: Arc<Settings>,
-    dead_letters: Arc<Settings>,
-}
-
-impl Plan {
-    pub fn new(settings: QueueSettings) -> Arc<Plan> {
-        Arc::new(Plan {
-            work: Arc::new(core_settings(&settings, false)),
-            dead_letters: Arc::new(core_settings(&settings, true)),
-            settings,
-        })
-    }
-
-    /// `dead`: for a queue of dead letters.
-    pub(super) fn core(&self, dead: bool) -> Arc<Settings> {
-        match dead {
-            true => self.dead_letters.clone(),
-            false => self.work.clone(),
-        }
-    }
-}
-
-impl Deref for Plan {
-    type Target = QueueSettings;
-
-    fn deref(&self) -> &QueueSettings {
-        &self.settings
-    }
-}
-
-/// What a work queue is told; `dead`: one of dead letters, which gives up
-/// nothing by itself.
-fn core_settings(settings: &QueueSettings, dead: bool) -> Settings {
-    Settings {
-        prefetch: settings.prefetch,
-        ack_timeout: settings.ack_timeout,
-        undecided: match dead {
-            true => Undecided::Redeliver,
-            false => settings.undecided,
-        },
-        undecided_after: settings.undecided_after,
-        exclusive: settings.exclusive,
-        dispatch: settings.dispatch,
-        deliveries_max: match dead {
-            true => u32::MAX,
-            false => settings.deliveries_max,
-        },
-        backoff_min: settings.backoff_min,
-        backoff_max: settings.backoff_max,
-        ttl: settings.ttl.filter(|_| !dead),
-        dead_letter_expired: settings.dead_letter_expired && !dead,
-        fair: settings.fair,
-        last_value: settings.last_value != LastValue::Off && !dead,
-        dedup_window: settings.dedup_window,
-        overflow: match dead {
-            true => Overflow::Reject,
-            false => settings.overflow,
-        },
-        messages_max: settings.messages_max,
-        bytes_max: settings.bytes_max,
-        trace_events_max: settings.trace_events_max,
-        rules: Rules::Work,
-    }
-}
-
-/// A share group has the bounds of a session.
-pub(in crate::broker) fn group_settings(limits: &Limits) -> Settings {
-    let unbounded = QueueSettings {
-        prefetch: u32::MAX,
-        ack_timeout: None,
-        undecided_after: Duration::MAX,
-        deliveries_max: u32::MAX,
-        messages_max: limits.session_messages_max,
-        bytes_max: limits.session_bytes_max,
-        trace_events_max: 0,
-        ..QueueSettings::default()
-    };
-    Settings {
-        rules: Rules::Share,
-        ..core_settings(&unbounded, false)
+        self.plans.current().of(name)
     }
 }

@@ -12,11 +12,13 @@ mod dead;
 mod delayed;
 mod depths;
 mod members;
+mod plans;
 mod steering;
 
-pub(in crate::broker) use catalog::{Plan, group_settings};
 pub use depths::Depth;
 pub(super) use members::parse_span;
+pub(in crate::broker) use plans::{CurrentPlans, Plan, Plans, Replanned, group_settings};
+use steering::keys_of;
 pub(super) use steering::{Look, Pick, no_queue};
 
 use std::cell::{Cell, OnceCell};
@@ -586,7 +588,7 @@ impl Core {
         let mut session = self.sessions.lock(turn.member.0)?;
         // What it may keep is bounded in bytes.
         let cost_bytes = publication.cost_bytes();
-        if session.has_room() && !session.may_hold_straight(cost_bytes, &self.limits) {
+        if session.has_room() && !session.may_hold_straight(cost_bytes, self.limits()) {
             return None;
         }
         effects.frames.begin(1);
@@ -1129,9 +1131,9 @@ impl Core {
 
     /// A queue that nobody configured goes when nobody used it for long.
     pub(super) fn handle_unused(&self, worker: &mut Worker, id: QueueId, now: Time) {
-        let after = self.queues_settings.auto_delete_after;
+        let after = self.queues_settings().auto_delete_after;
         let due = match self.lists.lock(id.0) {
-            Some(list) if list.given.is_some() => return,
+            Some(list) if list.given.is_some() || self.is_named(&list) => return,
             Some(mut list) if list.is_unused() => {
                 list.lie_down();
                 list.last_used + after

@@ -201,7 +201,7 @@ impl Core {
             let text = format!("there is a queue {name:?} already; `set` changes its settings");
             return Err(SteerError::new(Code::Exists, text));
         }
-        if self.queues_len.load(Ordering::Relaxed) >= self.limits.queues_max {
+        if self.queues_len.load(Ordering::Relaxed) >= self.limits().queues_max {
             let text = "there are queues_max queues; delete some, or raise it";
             return Err(SteerError::new(Code::Full, text));
         }
@@ -234,7 +234,7 @@ impl Core {
         }
         let (plan, given) = self.check_given(name, &all)?;
         let shown = keys_of(&given);
-        self.apply(effects, id, (plan, given), true, now)
+        self.apply(effects, id, (plan, Some(given)), true, now)
             .ok_or_else(|| no_queue(name))?;
         // What comes of that may make a queue of dead letters.
         drop(changes);
@@ -251,7 +251,10 @@ impl Core {
         drop(list);
         match self.check_given(&name, &keys_of(given)) {
             // It stands in the store as it is.
-            Ok(checked) => _ = self.apply(&mut Effects::default(), id, checked, false, now),
+            Ok((plan, given)) => {
+                let checked = (plan, Some(given));
+                _ = self.apply(&mut Effects::default(), id, checked, false, now);
+            }
             Err(error) => {
                 tracing::error!(
                     queue = name,
@@ -267,16 +270,16 @@ impl Core {
 
     /// The settings that a queue of this name has by these keys, and the keys
     /// as they are stored.
-    fn check_given(
+    pub(super) fn check_given(
         &self,
         name: &str,
         keys: &Map<String, Value>,
     ) -> Result<(Arc<Plan>, Box<str>), SteerError> {
         let base = match TopicFilter::parse(name, TopicLimits::NONE) {
             Ok(filter) => self.plan_of(filter).0,
-            Err(_) => self.default_plan.clone(), // And is told so.
+            Err(_) => self.plans.current().default().clone(), // And is told so.
         };
-        let settings = queue_settings(name, keys, &base, &self.limits)
+        let settings = queue_settings(name, keys, &base, self.limits())
             .map_err(|error| SteerError::new(Code::Invalid, error.to_string()))?;
         let there = keys.iter().filter(|(_, value)| !value.is_null());
         let there: Map<String, Value> = there.map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -292,11 +295,11 @@ impl Core {
     }
 
     /// With list changes locked. `None`: the queue is gone.
-    fn apply(
+    pub(super) fn apply(
         &self,
         effects: &mut Effects,
         id: QueueId,
-        (plan, given): (Arc<Plan>, Box<str>),
+        (plan, given): (Arc<Plan>, Option<Box<str>>),
         is_new: bool,
         now: Time,
     ) -> Option<()> {
@@ -304,7 +307,7 @@ impl Core {
         let dead = list.is_dead_letters();
         list.queue.set_settings(plan.core(dead));
         let before = std::mem::replace(&mut list.kind, Kind::Work(plan.clone()));
-        list.given = Some(given);
+        list.given = given;
         let durability = self.durability_of(&list);
         list.queue.set_durability(durability);
         if is_new {
@@ -405,7 +408,7 @@ impl Core {
         (id, name): (QueueId, &str),
         force: bool,
     ) -> Result<(usize, usize), SteerError> {
-        if self.queue_plans.iter().any(|table| table.name == name) {
+        if (self.plans.current().tables().iter()).any(|table| table.name == name) {
             let text = format!(
                 "the queue {name:?} is in the configuration file, and would be there again at \
                  the next start; take it out there"
@@ -601,7 +604,7 @@ impl Core {
 }
 
 /// Keys as they are stored.
-fn keys_of(given: &str) -> Map<String, Value> {
+pub(super) fn keys_of(given: &str) -> Map<String, Value> {
     serde_json::from_str(given).unwrap_or_default()
 }
 

@@ -178,7 +178,7 @@ impl Core {
             return Err(invalid("only the broker itself publishes below $SYS"));
         }
         let bytes = topic.len() + outgoing.properties.as_bytes().len() + outgoing.payload.len();
-        if bytes + HEAD_BYTES_MAX > self.limits.packet_bytes_max {
+        if bytes + HEAD_BYTES_MAX > self.limits().packet_bytes_max {
             let why = "its PUBLISH would be larger than packet_bytes_max";
             return Err(SteerError::new(Code::Invalid, why));
         }
@@ -306,7 +306,7 @@ impl Core {
         let cleared = self.retained.set_and(topic, None, now, |_| {
             let key = &retained_key(topic.as_str().as_bytes());
             let journal = &mut effects.journal;
-            journal.add(self.durability, Change::Delete { key });
+            journal.add(self.durability(), Change::Delete { key });
             effects.receipt = effects.receipt.and(self.store.append(journal));
         });
         debug_assert!(cleared.is_ok(), "removing takes no room");

@@ -107,7 +107,7 @@ impl Core {
             _ => None,
         });
         let settings = queue_keys(&look.settings);
-        let usual = queue_keys(&self.queues_settings.default);
+        let usual = queue_keys(&self.queues_settings().default);
         let differing = settings.iter().filter(|(key, value)| {
             let usual = usual.get(*key);
             usual != Some(*value)

@@ -102,12 +102,16 @@ impl Core {
     /// The broker has started: it speaks of itself from now on, unless it is set
     /// not to.
     pub fn begin_sys(&self, now: Time) {
-        if self.sys_settings.interval.is_zero() {
-            return;
+        self.sys_tree.round.lock().started = now;
+        self.change_sys(now);
+    }
+
+    /// From now on it speaks as often as is set now, if it does.
+    pub(in crate::broker) fn change_sys(&self, now: Time) {
+        if !self.sys_settings().interval.is_zero() {
+            self.sys_tree.round.lock().began = now;
+            self.timers.schedule(now, Timer::SysTree);
         }
-        let mut round = self.sys_tree.round.lock();
-        (round.started, round.began) = (now, now);
-        self.timers.schedule(now, Timer::SysTree);
     }
 
     /// Where the message of such a topic is, or those of such a filter: no filter
@@ -126,7 +130,12 @@ impl Core {
 
     /// Counts on; when all is counted, says what has changed.
     pub(in crate::broker) fn handle_sys_tree(&self, worker: &mut Worker, now: Time) {
+        let interval = self.sys_settings().interval;
         let mut round = self.sys_tree.round.lock();
+        // It is off, or the timer is of another interval.
+        if interval.is_zero() || now < round.began {
+            return;
+        }
         if self.count_on(&mut round.census, PAGE_LEN, |_, _| ()) {
             return self.timers.schedule(now, Timer::SysTree);
         }
@@ -134,7 +143,7 @@ impl Core {
         let mut changed = self.values(&mut round, &census, now);
         changed.retain(|(topic, value)| round.said.get(topic) != Some(value));
         round.said.extend(changed.iter().cloned());
-        let next = round.began + self.sys_settings.interval;
+        let next = round.began + interval;
         round.began = next.max(now); // Rounds that were missed are not made up for.
         let due = round.began;
         drop(round);

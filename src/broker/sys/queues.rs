@@ -49,11 +49,14 @@ impl Default for Round {
 impl Core {
     /// Somebody has subscribed: a round begins, if none just did.
     pub(in crate::broker) fn watch_sys(&self, now: Time) {
-        if self.queues_settings.sys_interval.is_zero() {
+        if self.queues_settings().sys_interval.is_zero() {
             return;
         }
         let mut round = self.sys_round.0.lock();
         if self.router.has_first_level(FIRST_LEVEL) {
+            // A shorter interval may hold by now.
+            let next = round.began + self.queues_settings().sys_interval;
+            round.due = round.due.min(next.max(now));
             round.due = round.due.min(now.max(round.began + ROUNDS_APART));
             let at = round.due;
             self.set_sys_alarm(&mut round, at);
@@ -75,14 +78,15 @@ impl Core {
             if round.alarm <= now {
                 round.alarm = Time::MAX;
             }
-            if !self.router.has_first_level(FIRST_LEVEL) {
+            let interval = self.queues_settings().sys_interval;
+            if interval.is_zero() || !self.router.has_first_level(FIRST_LEVEL) {
                 round.places = Vec::new();
                 return;
             }
             if round.places.is_empty() && round.due <= now {
                 round.places = self.lists.places().collect();
                 round.began = now;
-                round.due = now + self.queues_settings.sys_interval;
+                round.due = now + interval;
             }
             let from = round.places.len().saturating_sub(QUEUES_MAX);
             let page = round.places.split_off(from);
