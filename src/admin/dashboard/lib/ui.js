@@ -258,7 +258,7 @@ export function listing({ parts, filters = [], fixed = {}, limit = 50, every = 3
     route.say({ after: null })
     refresh()
   })
-  const pages = h('div', { className: 'pages' }, first, back, on)
+  const pages = h('div', { className: 'pages', hidden: true }, first, back, on)
 
   let asking = null
   const refresh = async () => {

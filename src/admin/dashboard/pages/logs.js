@@ -86,8 +86,13 @@ function log(signal) {
     },
   })
 
-  // What there is, and then each line as it comes; after a rest what was missed.
+  // What there is, and then each line as it comes; after a rest what was missed. Lines that come
+  // meanwhile wait for those before them.
+  let early = []
+  let isCaughtUp = false
+  const came = (entry) => (isCaughtUp ? add(entry) : early.push(entry))
   const catchUp = async () => {
+    isCaughtUp = false
     try {
       let after = last >= 0 ? last : null
       for (;;) {
@@ -100,8 +105,11 @@ function log(signal) {
     } catch (error) {
       if (error.name !== 'AbortError') wrong.set(error)
     }
+    isCaughtUp = true
+    early.forEach(add)
+    early = []
   }
-  events(['log', 'events'], {}, { line: add }, signal, catchUp)
+  events(['log', 'events'], {}, { line: came }, signal, catchUp)
   catchUp()
 
   const change = button('Change the level…', () =>
