@@ -9,17 +9,26 @@
 use std::io::{self, Cursor, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rotamq::access::OwnRights;
 use rotamq::access::rules::{Ask, Reach, Rules, Strictness};
 use rotamq::authentication::Tokens;
+use rotamq::authentication::certificates::user_of;
 use rotamq::authentication::passwords::{Line, Users};
 use rotamq::authentication::scram::Challenge;
 use rotamq::authentication::service::{Finding, read_answer};
 use rotamq::authentication::stored::Stored;
-use rotamq::config::{Origin, Source, TokenAlgorithm, TokenSettings, WebSocketSettings};
-use rotamq::message::{ClientId, Identity};
+use rotamq::broker::steer::Request;
+use rotamq::broker::{Core, Worker};
+use rotamq::config::{
+    ClientUser, Config, Durability, Effective, Flags, Origin, Source, TokenAlgorithm,
+    TokenSettings, WebSocketSettings,
+};
+use rotamq::journal::{Body, Change, Journal, ListId};
+use rotamq::message::{ClientId, Identity, Time};
+use rotamq::mount::{Mount, leave_properties, leave_queue};
 use rotamq::net::proxy;
 use rotamq::net::websocket::frames::{CloseCode, Control, Frames};
 use rotamq::net::websocket::upgrade::{head_len, upgrade};
@@ -27,6 +36,8 @@ use rotamq::protocol::{
     Packet, PacketType, Properties, PropertiesBuf, ReasonCode, Version, decode, decode_connect,
     encode,
 };
+use rotamq::store::twin::Twin;
+use rotamq::store::{Report, Settings, Store};
 use rotamq::topic::{TopicFilter, TopicLimits, TopicName};
 
 /// Panics if something does not hold for these bytes.
@@ -47,6 +58,12 @@ const TARGETS: &[(&str, Target)] = &[
     ("tokens", tokens),
     ("keys", keys),
     ("answers", answers),
+    ("certificates", certificates),
+    ("mounts", mounts),
+    ("configuration", configuration),
+    ("requests", requests),
+    ("damage", damage),
+    ("records", records),
 ];
 
 #[cfg(fuzzing)]
@@ -674,4 +691,272 @@ fn answers(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// Of a certificate in DER: whom it names is a name.
+fn certificates(bytes: &[u8]) {
+    for user in [
+        ClientUser::CommonName,
+        ClientUser::AlternativeName,
+        ClientUser::DistinguishedName,
+    ] {
+        match user_of(bytes, user) {
+            Ok(name) => {
+                assert!((1..=1024).contains(&name.len()));
+                assert!(!name.contains(char::is_control), "{name:?}");
+            }
+            Err(why) => assert!(why.contains("certificate")),
+        }
+    }
+}
+
+/// A mount point, a filter and a topic, each in a line, and then encoded
+/// properties: a filter matches below the mount point what it matches without
+/// one, and what goes in comes out as it was.
+fn mounts(bytes: &[u8]) {
+    let parts: Vec<&[u8]> = bytes.splitn(4, |byte| *byte == b'\n').collect();
+    let &[prefix, filter, topic, properties] = &parts[..] else {
+        return;
+    };
+    let texts = [prefix, filter, topic].map(|text| std::str::from_utf8(text).ok());
+    let [Some(prefix), Some(filter), Some(topic)] = texts else {
+        return;
+    };
+    let Some(mount) = Mount::new(prefix) else {
+        return;
+    };
+    let limits = TopicLimits::NONE;
+    if let Ok(properties) = Properties::parse(properties, PacketType::Publish)
+        && let Some(entered) = mount.enter_properties(properties.as_bytes())
+    {
+        assert!(Properties::parse(&entered, PacketType::Publish).is_ok());
+        let left = leave_properties(prefix, mount.bytes(), &entered);
+        assert_eq!(&*left, properties.as_bytes());
+    }
+    let mut full = String::new();
+    if TopicName::parse(topic, limits).is_err() || !mount.enter_topic(topic, &mut full) {
+        return;
+    }
+    let queue = full.strip_prefix("$queue/");
+    match queue {
+        Some(queue) => assert_eq!(leave_queue(queue, prefix), &topic["$queue/".len()..]),
+        None => assert!(mount.holds(full.as_bytes())),
+    }
+    let meant = TopicFilter::parse(filter, limits);
+    let entered = mount.enter_filter(filter);
+    let entered = entered
+        .as_deref()
+        .map(|text| TopicFilter::parse(text, limits));
+    let (Ok(meant), Some(Ok(entered))) = (meant, entered) else {
+        return;
+    };
+    // A group's filter is not what stands there.
+    if let (Ok(name), Ok(full)) = (
+        TopicName::parse(topic, limits),
+        TopicName::parse(&full, limits),
+    ) && !filter.starts_with('$')
+        && queue.is_none()
+    {
+        assert_eq!(entered.matches(full), meant.matches(name));
+    }
+}
+
+/// A file says what is wrong in which line; or it is a configuration, which is
+/// the same when it is printed and loaded again.
+fn configuration(bytes: &[u8]) {
+    let load = |text: &str| {
+        let source = Source {
+            path: Path::new("f").into(),
+            text: text.to_owned(),
+        };
+        Effective::load(Some(&source), [], &Flags::default())
+    };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    match load(text) {
+        Ok(effective) => {
+            let printed = effective.to_toml();
+            match load(&printed) {
+                Ok(again) => assert_eq!(again.config, effective.config),
+                Err(error) => panic!("what is printed does not load: {error}\n{printed}"),
+            }
+            assert!(effective.to_json().is_array());
+        }
+        Err(error) => {
+            assert!(!error.problems.is_empty());
+            for problem in &error.problems {
+                assert!(!problem.to_string().is_empty());
+                if let Origin::File { line, .. } = problem.origin {
+                    assert!(line <= text.split('\n').count(), "{problem}");
+                }
+            }
+        }
+    }
+}
+
+/// Requests to steer queues, in JSON, each in a line: they are answered, with
+/// JSON, or refused with a sentence; and written they are the same requests.
+fn requests(bytes: &[u8]) {
+    let core = Core::new(&Config::default(), 1);
+    let mut worker = Worker::new(&core);
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Ok(request) = serde_json::from_slice::<Request>(line) else {
+            continue;
+        };
+        let written = serde_json::to_vec(&request).expect("it is JSON");
+        let again: Request = serde_json::from_slice(&written).expect("it was written so");
+        assert_eq!(again, request);
+        match core.steer(&mut worker, &request, Time::from_micros(1)) {
+            Ok(answer) => assert!(serde_json::to_value(answer).is_ok()),
+            Err(error) => assert!(!error.message.is_empty()),
+        }
+    }
+}
+
+const STORE: Settings = Settings {
+    log_bytes_max: 36 << 10,
+    free_bytes_min: 1 << 20,
+};
+
+fn opened(disk: &Twin) -> Option<(Store, Report)> {
+    Store::open_with_segments(Arc::new(disk.clone()), STORE, 12 << 10).ok()
+}
+
+fn committed<'c>(store: &Store, changes: impl IntoIterator<Item = Change<'c>>) {
+    let mut journal = Journal::default();
+    for change in changes {
+        journal.add(Durability::Synced, change);
+    }
+    store.append(&mut journal);
+    store.commit(false).expect("the disk is well");
+}
+
+fn row_body(list: u64, row: u64) -> Vec<u8> {
+    let text = format!("row {row} of list {list}; ");
+    text.repeat(1 + row as usize % 9).into_bytes()
+}
+
+/// A disk with what is in log and base of two lists and some values.
+fn filled() -> Twin {
+    let disk = Twin::new();
+    let (store, _) = opened(&disk).expect("it is empty");
+    for row in 1..=60 {
+        for list in [1, 2] {
+            let body = row_body(list, row);
+            let (about, list) = (&b"about"[..], ListId(list));
+            let body = Body::Own(&body);
+            let push = Change::Push {
+                list,
+                row,
+                about,
+                body,
+            };
+            committed(&store, [push]);
+            if row % 3 == 0 {
+                let (row, shared) = (row - 1, 0);
+                committed(&store, [Change::Remove { list, row, shared }]);
+            }
+        }
+        let key = [b"key ", &[b'a' + row as u8 % 9][..]].concat();
+        let value = [&key[..], b" has the value ", row.to_string().as_bytes()].concat();
+        let (key, value) = (&key[..], &value[..]);
+        committed(&store, [Change::Put { key, value }]);
+        while row == 40 && store.move_oldest().expect("the disk is well") {}
+    }
+    disk.kill()
+}
+
+/// A disk on which bytes were changed, as four bytes each say (which file, where,
+/// and how) is opened all the same; and what is found there was once stored.
+/// Unless, by the first byte, the checksums are those of what was changed.
+fn damage(bytes: &[u8]) {
+    static FILLED: LazyLock<Twin> = LazyLock::new(filled);
+    let disk = FILLED.kill();
+    let names = rotamq::store::disk::Disk::names(&disk).expect("the disk is well");
+    let Some((how, edits)) = bytes.split_first() else {
+        return;
+    };
+    let is_resealed = how & 1 == 1;
+    for edit in edits.as_chunks().0 {
+        let [file, high, low, bits] = *edit;
+        let name = &names[usize::from(file) % names.len()];
+        disk.flip(name, u16::from_be_bytes([high, low]).into(), bits);
+    }
+    if is_resealed {
+        names.iter().for_each(|name| disk.reseal(name));
+    }
+    let Some((store, _)) = opened(&disk) else {
+        return; // By a program of another version.
+    };
+    for (list, _) in store.lists() {
+        let rows = store
+            .read(list, 0, 1000, 1 << 20)
+            .expect("the disk is well");
+        for row in rows {
+            let stored = (&b"about"[..], row_body(list.0, row.row));
+            assert!(is_resealed || (&*row.about, row.body) == stored);
+        }
+    }
+    let mut values = Vec::new();
+    let scanned = store.scan(b"", &mut |key, value| {
+        values.push((key.to_vec(), value.to_vec()));
+    });
+    scanned.expect("the disk is well");
+    for (key, value) in values {
+        let begins = [&key[..], b" has the value "].concat();
+        assert!(is_resealed || value.starts_with(&begins));
+    }
+    _ = store.verify();
+}
+
+/// Values and rows, whatever they are, are read by a broker that starts: what
+/// means nothing to it is left alone. `p`, the lengths of key and value, and
+/// these; `r`, a list, the lengths of what is said of a row and of the row, and
+/// these.
+fn records(bytes: &[u8]) {
+    let disk = Twin::new();
+    let (store, _) = opened(&disk).expect("it is empty");
+    let mut rest = bytes;
+    let mut row = 0;
+    while let Some((change, after)) = stored_change(rest, &mut row) {
+        committed(&store, [change]);
+        rest = after;
+    }
+    let now = Time::from_micros(1_700_000_000_000_000);
+    let core = Core::new(&Config::default(), 1).started(now);
+    let (core, restored) = core.with_store(store, true, now).expect("it can be read");
+    assert!(restored.unknown <= bytes.len());
+    core.welcome_back(now, now);
+    let mut worker = Worker::new(&core);
+    core.handle_timeout(&mut worker, now + Duration::from_secs(90));
+    core.store().commit(false).expect("the disk is well");
+}
+
+fn stored_change<'b>(bytes: &'b [u8], row: &mut u64) -> Option<(Change<'b>, &'b [u8])> {
+    let (&kind, rest) = bytes.split_first()?;
+    let (list, rest) = match kind {
+        b'r' => rest.split_first().map(|(list, rest)| (*list, rest))?,
+        b'p' => (0, rest),
+        _ => return None,
+    };
+    let (&[first, second], rest) = rest.split_first_chunk()?;
+    let (first, rest) = rest.split_at_checked(first.into())?;
+    let (second, rest) = rest.split_at_checked(second.into())?;
+    let change = match kind {
+        b'r' => {
+            *row += 1;
+            Change::Push {
+                list: ListId(list.into()),
+                row: *row,
+                about: first,
+                body: Body::Own(second),
+            }
+        }
+        _ => Change::Put {
+            key: first,
+            value: second,
+        },
+    };
+    Some((change, rest))
 }

@@ -51,6 +51,7 @@ files! {
     "favicon.svg" SVG,
     "lib/api.js" JS,
     "lib/chart.js" JS,
+    "lib/clock.js" JS,
     "lib/dom.js" JS,
     "lib/format.js" JS,
     "lib/live.js" JS,

@@ -14,8 +14,10 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::State;
-use crate::broker::{Core, Counts, Depth};
-use crate::process::{Resident, cpu_time};
+use super::metrics::cpu_secs;
+use crate::broker::{Core, Depth};
+use crate::process::Resident;
+use crate::tally::{SPANS_US, Spread};
 
 /// Between two rows of the short ring, and how many it has: five minutes.
 pub(super) const STEP: Duration = Duration::from_secs(1);
@@ -41,16 +43,34 @@ enum Kind {
     Level,
     /// By how much it grew, a second.
     Rate,
+    /// Of what was counted meanwhile in buckets of microseconds, in milliseconds.
+    Median(Spreading),
+    Percentile99(Spreading),
+    Mean(Spreading),
 }
 
-use Kind::{Level, Rate};
+use Kind::{Level, Mean, Median, Percentile99, Rate};
+
+/// What is counted in buckets.
+#[derive(Clone, Copy)]
+enum Spreading {
+    Latency,
+    Commits,
+}
 
 /// What a row has, in this order.
-const VALUES: [(&str, Kind); 15] = [
+const VALUES: [(&str, Kind); 23] = [
     ("connections", Level),
     ("sessions", Level),
     ("subscriptions", Level),
     ("retained", Level),
+    ("messages_in_per_sec", Rate),
+    ("messages_out_per_sec", Rate),
+    ("bytes_in_per_sec", Rate),
+    ("bytes_out_per_sec", Rate),
+    // From when the broker took a message up, to when it was written.
+    ("latency_p50_ms", Median(Spreading::Latency)),
+    ("latency_p99_ms", Percentile99(Spreading::Latency)),
     ("accepted_per_sec", Rate),
     ("refused_per_sec", Rate),
     ("dropped_per_sec", Rate),
@@ -60,6 +80,9 @@ const VALUES: [(&str, Kind); 15] = [
     ("queued_in_flight", Level),
     ("queued_delayed", Level),
     ("queued_dead", Level),
+    ("commits_per_sec", Rate),
+    // On average.
+    ("commit_ms", Mean(Spreading::Commits)),
     ("resident_bytes", Level),
     // Hundredths of a second that processors worked: 100 is one of them, all the time.
     ("cpu_percent", Rate),
@@ -86,6 +109,8 @@ pub(super) struct Row {
 struct Reading {
     at: Instant,
     values: Values,
+    /// In the order of [`Spreading`].
+    spreads: [Spread; 2],
 }
 
 impl Reading {
@@ -93,12 +118,50 @@ impl Reading {
     fn since(&self, earlier: &Reading, at_ms: u64) -> Row {
         let secs = (self.at - earlier.at).as_secs_f64();
         let mut values = self.values;
+        let spread = |which: Spreading| {
+            let at = which as usize;
+            meanwhile(&self.spreads[at], &earlier.spreads[at])
+        };
         for ((value, before), (_, kind)) in values.iter_mut().zip(earlier.values).zip(VALUES) {
-            if let Rate = kind {
-                *value = (*value - before).max(0.0) / secs.max(1e-3);
+            match kind {
+                Level => {}
+                Rate => *value = (*value - before).max(0.0) / secs.max(1e-3),
+                Median(which) => *value = quantile(&spread(which), 0.5) / 1000.0,
+                Percentile99(which) => *value = quantile(&spread(which), 0.99) / 1000.0,
+                Mean(which) => {
+                    let spread = spread(which);
+                    *value = spread.sum as f64 / spread.count() as f64 / 1000.0;
+                }
             }
         }
         Row { at_ms, values }
+    }
+}
+
+/// What was counted between two moments.
+fn meanwhile(now: &Spread, before: &Spread) -> Spread {
+    let mut spread = *now;
+    let pairs = spread.buckets.iter_mut().zip(before.buckets);
+    pairs.for_each(|(now, before)| *now = now.saturating_sub(before));
+    spread.sum = spread.sum.wrapping_sub(before.sum);
+    spread
+}
+
+/// The value below which that part of all lies, taken as evenly spread within its
+/// bucket; NaN: there are none. What is beyond all buckets is at the last's end.
+fn quantile(spread: &Spread, part: f64) -> f64 {
+    let wanted = spread.count() as f64 * part;
+    let (mut below, mut start) = (0.0, 0.0);
+    for (count, end) in spread.buckets.iter().zip(SPANS_US) {
+        let (count, end) = (*count as f64, end as f64);
+        if count > 0.0 && below + count >= wanted {
+            return start + (end - start) * (wanted - below) / count;
+        }
+        (below, start) = (below + count, end);
+    }
+    match spread.count() {
+        0 => f64::NAN,
+        _ => start,
     }
 }
 
@@ -371,45 +434,40 @@ impl<'a> Sampler<'a> {
         let core: &Core = &shared.core;
         let counts = core.counters().read();
         let resident = self.resident.as_ref().and_then(Resident::bytes);
+        let traffic = core.tally();
+        let (received, sent) = (&traffic.received, &traffic.sent);
+        let store = core.store().numbers();
         let values = [
             shared.connections_len() as f64,
             core.sessions_len() as f64,
             core.subscriptions_len() as f64,
             core.retained_len() as f64,
+            received.publishes().messages as f64,
+            sent.publishes().messages as f64,
+            received.bytes as f64,
+            sent.bytes as f64,
+            f64::NAN,
+            f64::NAN,
             counts.connections_accepted as f64,
             counts.connections_refused as f64,
-            dropped(&counts) as f64,
+            counts.dropped() as f64,
             counts.dead_letters as f64,
             core.queues_len() as f64,
             self.sums.ready as f64,
             self.sums.in_flight as f64,
             self.sums.delayed as f64,
             self.sums.dead as f64,
+            store.commits.count() as f64,
+            f64::NAN,
             resident.map_or(f64::NAN, |bytes| bytes as f64),
-            cpu_time().map_or(f64::NAN, |time| time.as_secs_f64() * 100.0),
+            cpu_secs().map_or(f64::NAN, |secs| secs * 100.0),
         ];
         Reading {
             at: Instant::now(),
             values,
+            spreads: [traffic.latency, store.commits],
         }
     }
-}
-
-/// Messages that nobody got, whatever the reason; but for those that a person did
-/// away with.
-fn dropped(counts: &Counts) -> u64 {
-    counts.dropped_absent
-        + counts.dropped_slow
-        + counts.dropped_oldest
-        + counts.dropped_expired
-        + counts.dropped_too_large
-        + counts.dropped_session_ended
-        + counts.dropped_denied
-        + counts.dropped_disk_low
-        + counts.dropped_queue_full
-        + counts.dropped_given_way
-        + counts.dropped_group
-        + counts.lost_damaged
 }
 
 fn small(number: u64) -> u32 {
@@ -426,8 +484,13 @@ mod tests {
 
     fn reading(at: Instant, connections: f64, accepted: f64) -> Reading {
         let mut values = [0.0; VALUES.len()];
-        (values[0], values[4]) = (connections, accepted);
-        Reading { at, values }
+        (values[0], values[10]) = (connections, accepted);
+        let spreads = [Spread::default(); 2];
+        Reading {
+            at,
+            values,
+            spreads,
+        }
     }
 
     #[test]
@@ -436,7 +499,27 @@ mod tests {
         let before = reading(start, 10.0, 100.0);
         let after = reading(start + Duration::from_secs(2), 7.0, 130.0);
         let row = after.since(&before, 5);
-        assert_eq!((row.values[0], row.values[4]), (7.0, 15.0));
+        assert_eq!(
+            (VALUES[10].0, row.values[0], row.values[10]),
+            ("accepted_per_sec", 7.0, 15.0)
+        );
+    }
+
+    #[test]
+    fn quantiles_are_of_what_was_counted_meanwhile() {
+        let (mut before, mut after) = (Spread::default(), Spread::default());
+        assert!(quantile(&before, 0.5).is_nan());
+        (before.buckets[0], before.sum) = (1000, 1000);
+        // 90 of 50 to 100 us, 10 of 1 to 2.5 ms.
+        (after.buckets[0], after.buckets[1], after.buckets[5]) = (1000, 90, 10);
+        after.sum = before.sum + 90 * 80 + 10 * 2000;
+        let spread = meanwhile(&after, &before);
+        assert_eq!((spread.count(), spread.sum), (100, 27_200));
+        assert!((quantile(&spread, 0.45) - 75.0).abs() < 1e-6);
+        assert!((quantile(&spread, 0.99) - 2350.0).abs() < 1e-6);
+        let mut beyond = Spread::default();
+        beyond.buckets[SPANS_US.len()] = 1;
+        assert_eq!(quantile(&beyond, 0.5), SPANS_US[SPANS_US.len() - 1] as f64);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What handlers read of a request, with problems as everywhere else; and how
 //! lists are told, a page at a time.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use axum::Json;
@@ -31,12 +32,8 @@ impl Page {
     /// # Errors
     /// It is out of bounds.
     pub fn limit(&self) -> Result<usize, Problem> {
-        match self.limit.unwrap_or(LIMIT_DEFAULT) {
-            limit @ 1..=LIMIT_MAX => Ok(limit),
-            limit => Err(Problem::invalid(format!(
-                "limit is from 1 to {LIMIT_MAX}, not {limit}"
-            ))),
-        }
+        let limit = within("limit", self.limit, 1..=LIMIT_MAX)?;
+        Ok(limit.unwrap_or(LIMIT_DEFAULT))
     }
 
     pub fn after(&self) -> Option<&str> {
@@ -55,6 +52,25 @@ impl Page {
     pub fn wrong_after(after: &str) -> Problem {
         let why = format!("after is what a page before had as next, and not {after:?}");
         Problem::invalid(why)
+    }
+}
+
+/// A number within its bounds.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn within(
+    what: &str,
+    number: Option<usize>,
+    bounds: RangeInclusive<usize>,
+) -> Result<Option<usize>, Problem> {
+    match number {
+        Some(number) if !bounds.contains(&number) => {
+            let (min, max) = (bounds.start(), bounds.end());
+            let why = format!("{what} is from {min} to {max}, not {number}");
+            Err(Problem::invalid(why))
+        }
+        number => Ok(number),
     }
 }
 

@@ -11,6 +11,9 @@ use crate::broker::steer::{Code, SteerError};
 /// What a handler answers.
 pub(crate) type Result<T> = std::result::Result<Json<T>, Problem>;
 
+/// The type of content of a problem document.
+pub(crate) const PROBLEM: &str = "application/problem+json";
+
 /// A problem document. Its type is always the status itself (`about:blank`).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
@@ -84,10 +87,7 @@ impl IntoResponse for Problem {
         let status = self.status;
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110, 11.6.1.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -31,7 +31,7 @@ pub use outbox::{Mark, Outbox};
 pub use publication::{Form, Frames, Own, Publication};
 pub use stored::{Keeping, StoredMessage, StoredRow};
 pub(crate) use stored::{about, packet_key};
-pub use terms::{Accepted, Terms, Wire, refusal};
+pub use terms::{Accepted, Terms, Wire, refusal, version};
 pub use window::{Hold, Received, Releasing, Sent, SentJob, Window};
 
 use crate::access::{Client, OwnRights};
@@ -1989,5 +1989,19 @@ fn prefix(queue_topic: bool) -> &'static str {
     match queue_topic {
         true => "$queue/",
         false => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be a million.
+    #[test]
+    fn a_session_is_small() {
+        let bytes = size_of::<Session>();
+        println!("a session: {bytes} bytes");
+        // The next size that the allocator has is 640.
+        assert!(bytes <= 512, "{bytes} bytes");
     }
 }

@@ -167,11 +167,7 @@ impl Terms {
 
     /// The protocol's version, for people.
     pub fn version(&self) -> &'static str {
-        match self.wire {
-            Version::V3_1 => "3.1",
-            Version::V3_1_1 => "3.1.1",
-            Version::V5 => "5.0",
-        }
+        version(self.wire)
     }
 
     /// The keep alive that counts, in seconds; 0: none.
@@ -304,6 +300,15 @@ impl Terms {
             out.truncate(before);
         }
         takes
+    }
+}
+
+/// The protocol's version, for people.
+pub fn version(wire: Wire) -> &'static str {
+    match wire {
+        Version::V3_1 => "3.1",
+        Version::V3_1_1 => "3.1.1",
+        Version::V5 => "5.0",
     }
 }
 

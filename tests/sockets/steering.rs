@@ -105,7 +105,7 @@ fn folder(name: &str) -> PathBuf {
 #[test]
 fn a_queue_is_made_filled_seen_and_emptied() {
     let program = Program::serve(&[]);
-    make_fill_see_and_empty(program, &Way::over_mqtt(&program));
+    make_fill_see_and_empty(&program, &Way::over_mqtt(&program));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn it_is_so_over_http_too() {
     let data = folder("steering_http");
     let data = data.to_str().unwrap();
     let program = Program::serve(&["--data", data, "--http", "127.0.0.1:0"]);
-    make_fill_see_and_empty(program, &Way::over_http(data));
+    make_fill_see_and_empty(&program, &Way::over_http(data));
 }
 
 fn make_fill_see_and_empty(program: &Program, way: &Way) {

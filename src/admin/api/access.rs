@@ -76,6 +76,7 @@ struct Asked {
     /// Not set: anonymous.
     user: Option<String>,
     client: String,
+    #[param(inline)]
     action: What,
     /// The topic, the filter, or the queue's name; `$queue/NAME` is a queue too.
     #[param(min_length = 1)]
@@ -120,7 +121,7 @@ impl What {
 
 /// What the rules say.
 #[derive(Serialize, ToSchema)]
-struct Explained {
+struct ExplainedView {
     allowed: bool,
     /// The rules that decide, a sentence each.
     because: Vec<String>,
@@ -129,12 +130,12 @@ struct Explained {
 /// Whether a client may do something, and which rule decides. Rights that came
 /// with a client count while it has a session.
 #[utoipa::path(get, path = "/access/explain", tag = "access", params(Asked),
-    responses((status = 200, body = Explained), (status = "default", body = Problem)))]
+    responses((status = 200, body = ExplainedView), (status = "default", body = Problem)))]
 async fn explain(
     _: Viewer,
     Shares(state): Shares<Arc<State>>,
     Params(asked): Params<Asked>,
-) -> problem::Result<Explained> {
+) -> problem::Result<ExplainedView> {
     let core = &state.shared.core;
     let qos = Qos::from_bits(asked.qos);
     let question = Question {
@@ -149,7 +150,7 @@ async fn explain(
         client: ClientId::new(&asked.client),
     };
     let explained = core.explain(&who, &question).map_err(Problem::invalid)?;
-    Ok(Json(Explained {
+    Ok(Json(ExplainedView {
         allowed: explained.is_allowed,
         because: explained.because,
     }))

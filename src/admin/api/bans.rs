@@ -39,14 +39,14 @@ struct BanView {
     /// Of this user's client alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
-    reason: Reason,
+    reason: BanReason,
     until_ms: u64,
 }
 
 /// Why somebody is banned.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-enum Reason {
+enum BanReason {
     /// Too many failures to say who it is.
     Failures,
     /// It connected too often.
@@ -69,9 +69,9 @@ impl BanView {
             client,
             user,
             reason: match ban.why {
-                BannedFor::Failures => Reason::Failures,
-                BannedFor::Connects => Reason::Connects,
-                BannedFor::Request => Reason::Request,
+                BannedFor::Failures => BanReason::Failures,
+                BannedFor::Connects => BanReason::Connects,
+                BannedFor::Request => BanReason::Request,
             },
             until_ms: ban.until.as_micros() / 1000,
         }

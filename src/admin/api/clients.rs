@@ -78,13 +78,13 @@ async fn show(
 #[serde(deny_unknown_fields)]
 struct Disconnect {
     #[serde(default)]
-    reason: Reason,
+    reason: DisconnectReason,
 }
 
 /// What a client of MQTT 5 is told (3.14.2.1).
 #[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-enum Reason {
+enum DisconnectReason {
     #[default]
     AdministrativeAction,
     UnspecifiedError,
@@ -97,17 +97,17 @@ enum Reason {
     UseAnotherServer,
 }
 
-impl Reason {
+impl DisconnectReason {
     fn code(self) -> ReasonCode {
         match self {
-            Reason::AdministrativeAction => ReasonCode::AdministrativeAction,
-            Reason::UnspecifiedError => ReasonCode::UnspecifiedError,
-            Reason::NotAuthorized => ReasonCode::NotAuthorized,
-            Reason::ServerBusy => ReasonCode::ServerBusy,
-            Reason::QuotaExceeded => ReasonCode::QuotaExceeded,
-            Reason::MessageRateTooHigh => ReasonCode::MessageRateTooHigh,
-            Reason::ConnectionRateExceeded => ReasonCode::ConnectionRateExceeded,
-            Reason::UseAnotherServer => ReasonCode::UseAnotherServer,
+            DisconnectReason::AdministrativeAction => ReasonCode::AdministrativeAction,
+            DisconnectReason::UnspecifiedError => ReasonCode::UnspecifiedError,
+            DisconnectReason::NotAuthorized => ReasonCode::NotAuthorized,
+            DisconnectReason::ServerBusy => ReasonCode::ServerBusy,
+            DisconnectReason::QuotaExceeded => ReasonCode::QuotaExceeded,
+            DisconnectReason::MessageRateTooHigh => ReasonCode::MessageRateTooHigh,
+            DisconnectReason::ConnectionRateExceeded => ReasonCode::ConnectionRateExceeded,
+            DisconnectReason::UseAnotherServer => ReasonCode::UseAnotherServer,
         }
     }
 }

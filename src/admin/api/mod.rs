@@ -22,11 +22,13 @@ use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use serde_json::Value;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
+use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, RefOr, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::guard::COOKIE;
+use super::problem::PROBLEM;
 use super::{API, State, events};
 
 pub(super) use history::shown;
@@ -50,9 +52,12 @@ pub(super) fn router() -> Router<Arc<State>> {
         .merge(log::routes())
         .merge(traces::routes());
     let described = OpenApiRouter::with_openapi(description()).nest(API, resources);
-    let (router, description) = described.split_for_parts();
+    let (router, mut description) = described.split_for_parts();
+    say_what_problems_are(&mut description);
     // What is described are plain values: they are JSON.
-    let text: Arc<str> = description.to_json().unwrap_or_default().into();
+    let mut description = serde_json::to_value(&description).unwrap_or_default();
+    say_how_large_numbers_are(&mut description);
+    let text: Arc<str> = description.to_string().into();
     let openapi = move || {
         let text = text.to_string();
         async move {
@@ -64,6 +69,45 @@ pub(super) fn router() -> Router<Arc<State>> {
         }
     };
     router.route(&format!("{API}/openapi.json"), get(openapi))
+}
+
+/// Problems have a type of content of their own (RFC 9457), whichever handler
+/// answers with one.
+fn say_what_problems_are(description: &mut OpenApi) {
+    let items = description.paths.paths.values_mut();
+    let operations = items.flat_map(|item| {
+        [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ]
+    });
+    for operation in operations.flatten() {
+        if let Some(RefOr::T(problem)) = operation.responses.responses.get_mut("default")
+            && let Some(content) = problem.content.swap_remove("application/json")
+        {
+            problem.content.insert(PROBLEM.to_owned(), content);
+        }
+    }
+}
+
+/// Numbers without a sign may be larger than the format `int32` or `int64` says,
+/// which is made of their type.
+fn say_how_large_numbers_are(description: &mut Value) {
+    match description {
+        Value::Object(fields) => {
+            let is_unsigned = fields.get("minimum").is_some_and(|least| *least == 0);
+            let format = fields.get("format").and_then(Value::as_str);
+            if is_unsigned && matches!(format, Some("int32" | "int64")) {
+                fields.remove("format");
+            }
+            fields.values_mut().for_each(say_how_large_numbers_are);
+        }
+        Value::Array(items) => items.iter_mut().for_each(say_how_large_numbers_are),
+        _ => {}
+    }
 }
 
 /// What is said of the API as a whole.

@@ -30,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
 /// A message. Without a payload it is empty, which takes away what is retained.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Message {
+struct NewMessage {
     /// As a client writes it: `$queue/NAME` puts into a queue,
     /// `$delayed/SECONDS/TOPIC` puts off.
     #[schema(min_length = 1)]
@@ -45,17 +45,18 @@ struct Message {
     #[serde(default)]
     retain: bool,
     #[serde(default)]
-    properties: Said,
+    properties: MessageProperties,
 }
 
 /// What receivers of MQTT 5 are told with it, and what queues ask for as user
 /// properties.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Said {
+struct MessageProperties {
     /// Whether the payload is UTF-8.
     #[serde(default)]
     payload_format_indicator: bool,
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295_u64)]
     message_expiry_interval_secs: Option<u32>,
     content_type: Option<String>,
     response_topic: Option<String>,
@@ -66,7 +67,7 @@ struct Said {
     user_properties: Vec<(String, String)>,
 }
 
-impl Said {
+impl MessageProperties {
     fn encode(&self) -> Result<PropertiesBuf, Problem> {
         let mut encoded = PropertiesBuf::new();
         if self.payload_format_indicator {
@@ -119,12 +120,12 @@ fn decode(what: &str, text: &str) -> Result<Vec<u8>, Problem> {
 /// Publishes a message in the broker's own name: to subscribers, into queues, to
 /// be retained, as a client's. It is stored by all who have to store it when the
 /// answer comes. No access rule is asked.
-#[utoipa::path(post, path = "/publish", tag = "publishing", request_body = Message,
+#[utoipa::path(post, path = "/publish", tag = "publishing", request_body = NewMessage,
     responses((status = 200, body = Published), (status = "default", body = Problem)))]
 async fn publish(
     Operator(who): Operator,
     Shares(state): Shares<Arc<State>>,
-    Body(message): Body<Message>,
+    Body(message): Body<NewMessage>,
 ) -> problem::Result<Published> {
     let decoded;
     let payload = match (&message.payload, &message.payload_base64) {

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use crate::admin::State;
 use crate::admin::guard::{Operator, Viewer, Who};
-use crate::admin::page::{Body, Listed, Named, Page, Params};
+use crate::admin::page::{Body, Listed, Named, Page, Params, within};
 use crate::admin::problem::{self, Problem};
 use crate::broker::steer::{
     Answer, Deleted, Given, Moved, MovedTo, Paused, Peeked, Purged, QueueView, Queues, Request,
@@ -213,9 +213,9 @@ async fn peek(
 ) -> problem::Result<Peeked> {
     let request = Request::Peek {
         queue,
-        count: peek.count,
+        count: within("count", peek.count, 1..=1000)?,
         in_flight: peek.in_flight,
-        payload_bytes_max: peek.payload_bytes_max,
+        payload_bytes_max: within("payload_bytes_max", peek.payload_bytes_max, 0..=1 << 20)?,
     };
     steered!(state, who, request, Peeked)
 }
@@ -244,7 +244,7 @@ async fn purge(
         who,
         Request::Purge {
             queue,
-            count: body.count
+            count: within("count", body.count, 0..=1000)?
         },
         Purged
     )
@@ -368,7 +368,7 @@ async fn tail(
     let request = Request::Tail {
         queue,
         after: tail.after,
-        count: tail.count,
+        count: within("count", tail.count, 1..=1000)?,
     };
     steered!(state, who, request, Tailed)
 }

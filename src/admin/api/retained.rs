@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use crate::admin::State;
 use crate::admin::guard::{Operator, Viewer};
-use crate::admin::page::{Listed, Named, Page, Params};
+use crate::admin::page::{Listed, Named, Page, Params, within};
 use crate::admin::problem::{self, Problem};
 use crate::admin::users::Role;
 use crate::broker::look::{Cleared, RetainedView};
@@ -61,10 +61,7 @@ impl Payloads {
             Some(_) if role < Role::Operator => Err(Problem::forbidden(
                 "payloads are for operators: leave payload_bytes_max out",
             )),
-            Some(bytes) if bytes > PAYLOAD_BYTES_MAX => Err(Problem::invalid(format!(
-                "payload_bytes_max is {PAYLOAD_BYTES_MAX} at most, not {bytes}"
-            ))),
-            asked => Ok(asked),
+            asked => within("payload_bytes_max", asked, 0..=PAYLOAD_BYTES_MAX),
         }
     }
 }

@@ -22,6 +22,8 @@ use axum::routing::get;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
+pub(super) use process::cpu_secs;
+
 use super::State;
 use super::guard::Viewer;
 use super::problem::Problem;

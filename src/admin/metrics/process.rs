@@ -23,10 +23,9 @@ pub(super) struct Process {
 
 impl Process {
     pub fn look() -> Process {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         Process {
-            cpu_secs: cpu_ticks(&stat).map(|ticks| ticks as f64 / TICKS_PER_SEC),
+            cpu_secs: cpu_secs(),
             resident_bytes: find_kib(&status, "VmRSS:"),
             virtual_bytes: find_kib(&status, "VmSize:"),
             threads: threads(&status),
@@ -34,6 +33,12 @@ impl Process {
             max_fds: getrlimit(Resource::Nofile).current,
         }
     }
+}
+
+/// The processor time that all threads have used so far.
+pub(in crate::admin) fn cpu_secs() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    cpu_ticks(&stat).map(|ticks| ticks as f64 / TICKS_PER_SEC)
 }
 
 /// In user and system mode, of all threads; see proc_pid_stat(5). The name before

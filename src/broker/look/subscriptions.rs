@@ -56,6 +56,9 @@ pub enum Position {
     Node(NodeId, Receiver),
 }
 
+/// A session, its client's identifier, and what it has subscribed to.
+type Subscriber = (SessionId, String, Vec<(Subscribed, Granted)>);
+
 impl Core {
     /// The subscriptions of a client, or of all; those whose filter has that
     /// text, or is like it, which is compared as text: `+` and `#` are no
@@ -149,11 +152,7 @@ impl Core {
     }
 
     /// Those of the session in that slot that come after `after`, in their order.
-    fn subscriptions_in(
-        &self,
-        slot: u32,
-        after: Option<Subscribed>,
-    ) -> Option<(SessionId, String, Vec<(Subscribed, Granted)>)> {
+    fn subscriptions_in(&self, slot: u32, after: Option<Subscribed>) -> Option<Subscriber> {
         let (place, session) = self.sessions.lock_slot(slot)?;
         let held = session.subscriptions.iter();
         let held = held.filter(|(held, _)| after.is_none_or(|after| **held > after));

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use super::Direction;
 use crate::message::{Identity, Time};
 use crate::protocol::{
-    Auth, Connack, Connect, Packet, Properties, PropertiesBuf, Property, Publish, Version, Will,
-    encode,
+    Auth, Connack, Connect, Packet, Properties, PropertiesBuf, Property, Publish, Will, encode,
 };
+use crate::session::Wire;
 
 /// A packet that was recorded.
 pub(super) struct Record {
     pub at: Time,
     pub direction: Direction,
-    pub version: Version,
+    pub wire: Wire,
     pub identity: Arc<Identity>,
     /// `None`: it came by a Unix socket.
     pub address: Option<SocketAddr>,
@@ -60,7 +60,7 @@ pub(super) fn payload_bytes(packet: &Packet<'_>) -> u32 {
 }
 
 /// The packet, encoded, without what is secret, and with so much of its payload.
-pub(super) fn content(packet: &Packet<'_>, version: Version, payload_bytes_max: usize) -> Content {
+pub(super) fn content(packet: &Packet<'_>, wire: Wire, payload_bytes_max: usize) -> Content {
     let cut = |payload: &[u8]| payload.len().min(payload_bytes_max);
     let mut bytes = Vec::new();
     let open;
@@ -71,7 +71,7 @@ pub(super) fn content(packet: &Packet<'_>, version: Version, payload_bytes_max: 
                 payload,
                 ..publish.clone()
             };
-            encode(&Packet::Publish(publish), version, &mut bytes);
+            encode(&Packet::Publish(publish), wire, &mut bytes);
         }
         Packet::Connect(connect) => {
             open = without_secrets(connect.properties);
@@ -86,7 +86,7 @@ pub(super) fn content(packet: &Packet<'_>, version: Version, payload_bytes_max: 
                 password: connect.password.map(|_| &[][..]),
                 ..connect.clone()
             };
-            encode(&Packet::Connect(connect), version, &mut bytes);
+            encode(&Packet::Connect(connect), wire, &mut bytes);
         }
         Packet::Connack(connack) => {
             open = without_secrets(connack.properties);
@@ -94,7 +94,7 @@ pub(super) fn content(packet: &Packet<'_>, version: Version, payload_bytes_max: 
                 properties: open.as_properties(),
                 ..connack.clone()
             };
-            encode(&Packet::Connack(connack), version, &mut bytes);
+            encode(&Packet::Connack(connack), wire, &mut bytes);
         }
         Packet::Auth(auth) => {
             open = without_secrets(auth.properties);
@@ -102,9 +102,9 @@ pub(super) fn content(packet: &Packet<'_>, version: Version, payload_bytes_max: 
                 properties: open.as_properties(),
                 ..auth.clone()
             };
-            encode(&Packet::Auth(auth), version, &mut bytes);
+            encode(&Packet::Auth(auth), wire, &mut bytes);
         }
-        packet => encode(packet, version, &mut bytes),
+        packet => encode(packet, wire, &mut bytes),
     }
     Content::Packet(bytes.into_boxed_slice())
 }

@@ -17,8 +17,8 @@ use super::{AWAITED_MAX, Direction, Recording, Recordings, What};
 use crate::broker::{Core, Link, spelled};
 use crate::message::{ClientId, Identity, SessionId, Time};
 use crate::mount::Mount;
-use crate::protocol::{Ack, Connect, Packet, Property, Publish, Version, decode};
-use crate::session::Outbox;
+use crate::protocol::{Ack, Connect, Packet, Property, Publish, decode};
+use crate::session::{Outbox, Wire};
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 /// The topics of a connection's aliases, on the way to its client, as a
@@ -35,7 +35,7 @@ pub struct SentAliases {
 struct Whose<'a> {
     identity: &'a Arc<Identity>,
     address: Option<SocketAddr>,
-    version: Version,
+    wire: Wire,
     /// `None`: it is not let in yet.
     session: Option<SessionId>,
     mount: Option<&'a Mount>,
@@ -155,7 +155,7 @@ impl Core {
         let whose = Whose {
             identity: &identity,
             address,
-            version: connect.version,
+            wire: connect.version,
             session: None,
             mount: None,
         };
@@ -214,7 +214,7 @@ fn whose(link: &Link, address: Option<SocketAddr>) -> Whose<'_> {
     Whose {
         identity: &link.identity,
         address,
-        version: link.terms.wire,
+        wire: link.terms.wire,
         session: Some(link.session),
         mount: link.door.mount.as_deref(),
     }
@@ -260,12 +260,12 @@ impl Recorder<'_> {
                 recording.push_with(|| Record {
                     at: now,
                     direction,
-                    version: whose.version,
+                    wire: whose.wire,
                     identity: whose.identity.clone(),
                     address: whose.address,
                     topic: topic.map(Box::from),
                     payload_bytes: kept::payload_bytes(packet),
-                    content: kept::content(packet, whose.version, payload_bytes_max),
+                    content: kept::content(packet, whose.wire, payload_bytes_max),
                 });
             }
         }
@@ -280,7 +280,7 @@ impl Recorder<'_> {
                 recording.push_with(|| Record {
                     at: now,
                     direction,
-                    version: whose.version,
+                    wire: whose.wire,
                     identity: whose.identity.clone(),
                     address: whose.address,
                     topic: None,

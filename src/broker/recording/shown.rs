@@ -12,8 +12,9 @@ use crate::broker::steer::shown_payload;
 use crate::message::PacketId;
 use crate::protocol::{
     Ack, Connect, Packet, PacketType, Properties, Property, Publish, ReasonCode, RetainHandling,
-    SubscribeOptions, Version, decode,
+    SubscribeOptions, decode,
 };
+use crate::session::version;
 
 /// A packet of a recording. What a packet of its type does not have is not
 /// there.
@@ -29,7 +30,7 @@ pub struct PacketView {
     pub user: Option<String>,
     /// Where the client is, with its port; or `unix`.
     pub address: String,
-    /// Of the protocol: `3.1`, `3.1.1` or `5`.
+    /// Of the protocol: `3.1`, `3.1.1` or `5.0`.
     pub version: String,
     /// The type, as in `PUBLISH`; `malformed`: it could not be read.
     pub packet: String,
@@ -139,11 +140,11 @@ impl Record {
             client: identity.client.as_str().to_owned(),
             user: identity.user.as_deref().map(str::to_owned),
             address: (self.address).map_or_else(|| "unix".to_owned(), |ip| ip.to_string()),
-            version: version(self.version).to_owned(),
+            version: version(self.wire).to_owned(),
             ..PacketView::default()
         };
         let malformed: &str = match &self.content {
-            Content::Packet(bytes) => match decode(bytes, self.version, usize::MAX) {
+            Content::Packet(bytes) => match decode(bytes, self.wire, usize::MAX) {
                 Ok(Some((packet, _))) => {
                     self.fill(&mut view, &packet);
                     return view;
@@ -341,14 +342,6 @@ fn value(property: Property<'_>) -> Value {
         Property::CorrelationData(bytes) => json!(base64::encode(bytes)),
         Property::AuthenticationData(_) => Value::Null,
         Property::UserProperty((name, value)) => json!([name, value]),
-    }
-}
-
-fn version(version: Version) -> &'static str {
-    match version {
-        Version::V3_1 => "3.1",
-        Version::V3_1_1 => "3.1.1",
-        Version::V5 => "5",
     }
 }
 

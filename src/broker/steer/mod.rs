@@ -186,6 +186,7 @@ pub struct Moved {
     /// So many a second, until all are moved that are there now. 0: no more
     /// of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, maximum = 4_294_967_295_u64)]
     pub rate: Option<u32>,
 }
 

@@ -1,5 +1,7 @@
 // Asks the broker's HTTP API, beside which this page lies.
 
+import * as clock from './clock.js'
+
 const BASE = new URL('api/v1/', document.baseURI)
 
 // Why a request came to nothing, as a sentence (RFC 9457).
@@ -52,6 +54,7 @@ async function send(method, parts, { query, body, signal, isLogin } = {}) {
     if (error.name === 'AbortError') throw error
     throw new Problem(0, { detail: 'The broker cannot be reached.' })
   }
+  clock.heard(answer.headers.get('Date'))
   const isJson = /\bjson\b/.test(answer.headers.get('Content-Type') ?? '')
   const json = isJson ? await answer.json().catch(() => null) : null
   if (answer.ok) return json

@@ -67,7 +67,7 @@ export function graph({ heading, series, span, sync }) {
 
   // All of the span; of a broker that has not run so long yet, a little more than there is.
   const shown = () => {
-    const now = Date.now() / 1000
+    const now = data[0].at(-1) ?? Date.now() / 1000
     return [Math.max(now - span(), Math.min(data[0][0] ?? now, now - YOUNG)), now]
   }
 

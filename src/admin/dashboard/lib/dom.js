@@ -60,9 +60,12 @@ export function uniqueId(prefix) {
 // while nobody sees the page. What it throws is `failed`'s.
 export function repeat(ms, signal, act, failed) {
   let timer
+  let last = 0
   const turn = async () => {
     clearTimeout(timer)
     if (signal.aborted) return
+    // Who is called meanwhile goes on in place of the one before.
+    const own = (last += 1)
     if (!document.hidden) {
       try {
         await act()
@@ -70,7 +73,7 @@ export function repeat(ms, signal, act, failed) {
         if (!signal.aborted) failed?.(error)
       }
     }
-    if (!signal.aborted) timer = setTimeout(turn, ms)
+    if (!signal.aborted && own === last) timer = setTimeout(turn, ms)
   }
   signal.addEventListener('abort', () => clearTimeout(timer))
   turn()

@@ -1,5 +1,7 @@
 // Numbers, sizes, spans and moments, as people read them.
 
+import * as clock from './clock.js'
+
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 })
 const tenths = new Intl.NumberFormat('en', { maximumFractionDigits: 1 })
 const hundredths = new Intl.NumberFormat('en', { maximumFractionDigits: 2 })
@@ -74,7 +76,7 @@ export function secs(value) {
   return isNumber(value) ? span(value * 1000) : NOTHING
 }
 
-const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' })
+const time = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' })
 const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', year: 'numeric' })
 
 // 14:03:07 today, with the date before it on other days.
@@ -82,7 +84,7 @@ export function moment(ms) {
   if (!isNumber(ms)) return NOTHING
   const date = new Date(ms)
   const isToday = date.toDateString() === new Date().toDateString()
-  return isToday ? clock.format(date) : `${day.format(date)} ${clock.format(date)}`
+  return isToday ? time.format(date) : `${day.format(date)} ${time.format(date)}`
 }
 
 // To the millisecond, for logs.
@@ -93,7 +95,7 @@ export function instant(ms) {
 
 export function ago(ms) {
   if (!isNumber(ms)) return NOTHING
-  const passed = Date.now() - ms
+  const passed = clock.now() - ms
   return passed < 1000 ? 'now' : `${span(Math.floor(passed / 1000) * 1000)} ago`
 }
 
@@ -126,19 +128,24 @@ export function value(json) {
 
 // A field of the API in words: `in_flight_out` as "In flight out". Its unit is its value's.
 export function words(name) {
-  const text = name.replace(/_(at_ms|ms|secs|bytes)$/, '').replaceAll('_', ' ')
+  const text = name.replace(/_(at_ms|ms|secs)$/, '').replaceAll('_', ' ')
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
+
+const LONGEST_SPAN_MS = 1e12
 
 // A value of the API, as its name says what it is.
 export function byName(name, json) {
   if (json === null || json === undefined || json === '') return NOTHING
   if (typeof json === 'boolean') return yesNo(json)
   if (typeof json === 'number') {
-    if (/(_at_ms|^since_ms|_since_ms)$/.test(name)) return `${moment(json)} (${ago(json)})`
+    // What ends in `_ms` is a span, or a moment since 1970: no span is so long.
+    if (name.endsWith('_ms') && json > LONGEST_SPAN_MS) return `${moment(json)} (${ago(json)})`
     if (name.endsWith('_ms')) return span(json)
     if (name.endsWith('_secs')) return json >= 0xffffffff ? 'for ever' : secs(json)
     if (/(^|_)bytes($|_)/.test(name)) return bytes(json)
+    // It is none that is counted with.
+    if (name.endsWith('_id')) return String(json)
     return decimal(json) === count(json) ? count(json) : decimal(json)
   }
   if (Array.isArray(json)) return json.length === 0 ? NOTHING : json.map((one) => value(one)).join(', ')

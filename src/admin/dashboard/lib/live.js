@@ -12,7 +12,7 @@ export function live(signal, changed) {
     rows: [],
     // One value over time: [moments, values...], within the last `secs`.
     columns(names, secs) {
-      const since = Date.now() - secs * 1000
+      const since = (state.rows.at(-1)?.[0] ?? 0) - secs * 1000
       const from = state.rows.findIndex(([at]) => at >= since)
       const rows = from < 0 ? [] : state.rows.slice(from)
       const places = names.map((name) => state.names.indexOf(name) + 1)

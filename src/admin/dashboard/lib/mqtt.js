@@ -56,6 +56,8 @@ export class Client {
   // QoS 1 deliveries that are not acknowledged until a person says so.
   #held = new Set()
   #send
+  // This side has ended it.
+  #isLeft = false
 
   // Resolves once it is let in; throws the reason why not, as a sentence.
   //
@@ -98,6 +100,7 @@ export class Client {
       })
       client.#mqtt.on('close', () => {
         client.#held.clear()
+        if (client.#isLeft) return
         if (isIn) handlers.closed?.(why)
         else reject(new Refused(`The connection was refused: ${why ?? 'the broker closed it'}.`))
         isIn = false
@@ -139,6 +142,7 @@ export class Client {
   }
 
   end() {
+    this.#isLeft = true
     this.#mqtt.removeAllListeners('message')
     this.#mqtt.end()
   }

@@ -10,7 +10,20 @@ export const title = 'Client'
 export const titleOf = ([client]) => client
 
 // What is shown by itself, and not among the rest.
-const APART = new Set(['client', 'connected', 'subscriptions', 'dropped', 'in_flight_out_list', 'in_flight_in_list', 'subscription_list'])
+const APART = new Set([
+  'client',
+  'connected',
+  'subscriptions',
+  'messages_in',
+  'messages_out',
+  'in_flight_out',
+  'queued',
+  'queued_bytes',
+  'dropped',
+  'in_flight_out_list',
+  'in_flight_in_list',
+  'subscription_list',
+])
 
 const REASONS = [
   ['administrative-action', 'Administrative action'],
@@ -65,6 +78,7 @@ export async function show({ parts: [client] }, signal) {
   })
 
   let isConnected = false
+  let isEnding = false
   const disconnect = button('Disconnect…', () =>
     ask({
       heading: `Disconnect ${client}?`,
@@ -88,7 +102,8 @@ export async function show({ parts: [client] }, signal) {
         submit: 'End session',
         kind: 'danger',
         act: async () => {
-          await remove(['sessions', client])
+          isEnding = true
+          await remove(['sessions', client]).finally(() => (isEnding = false))
           toast(`The session of ${client} has ended.`)
           route.go('clients')
         },
@@ -96,14 +111,10 @@ export async function show({ parts: [client] }, signal) {
     { kind: 'danger' },
   )
 
-  // A client that is away is a session still.
+  // A client that is away is a session still; of one that is connected there is more to tell.
   const load = async () => {
-    try {
-      return { ...(await get(['clients', client], {}, signal)), connected: true }
-    } catch (error) {
-      if (error.status !== 404) throw error
-      return get(['sessions', client], {}, signal)
-    }
+    const session = await get(['sessions', client], {}, signal)
+    return session.connected ? { ...session, ...(await get(['clients', client], {}, signal)) } : session
   }
   const update = (shown) => {
     isConnected = shown.connected
@@ -126,6 +137,7 @@ export async function show({ parts: [client] }, signal) {
     2000,
     signal,
     async () => {
+      if (isEnding) return
       update(await load())
       wrong.set(null)
     },

@@ -28,7 +28,7 @@ export function show(at, signal) {
 const name = { head: 'Client', node: ({ client }) => link(client || '(empty)', 'clients', client), kind: 'name' }
 // Of a queue or share group without a member, nobody.
 const subscriber = { ...name, node: ({ client }) => (client === null ? 'nobody' : name.node({ client })) }
-const user = { head: 'User', text: ({ user }) => user ?? NOTHING }
+const user = { head: 'User', text: ({ user }) => user ?? NOTHING, kind: 'wide' }
 const waiting = [
   { head: 'Subscriptions', text: ({ subscriptions }) => count(subscriptions), kind: 'number' },
   { head: 'In flight out', text: ({ in_flight_out: flight }) => count(flight), kind: 'number wide' },

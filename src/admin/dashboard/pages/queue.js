@@ -2,6 +2,7 @@
 
 import { get, may, patch, post, remove } from '../lib/api.js'
 import { graph } from '../lib/chart.js'
+import * as clock from '../lib/clock.js'
 import { fill, h, repeat } from '../lib/dom.js'
 import { ago, bytes, count, instant, moment, NOTHING, perSecond, secs, some, span, value } from '../lib/format.js'
 import * as route from '../lib/route.js'
@@ -125,7 +126,8 @@ export async function show({ parts: [name] }, signal) {
     const texts = [shown.paused && badge('paused', 'warn'), shown.set_aside > 0 && badge(`${count(shown.set_aside)} dead letters set aside`, 'bad'), ...moving]
     fill(marks, texts)
     pauser.textContent = shown.paused ? 'Resume' : 'Pause…'
-    rows.push([Date.now(), shown.ready, shown.in_flight, Math.floor((shown.oldest_ms ?? 0) / 1000)])
+    // A clock that was set back is no time that goes back.
+    rows.push([Math.max(clock.now(), (rows.at(-1)?.[0] ?? 0) + 1), shown.ready, shown.in_flight, Math.floor((shown.oldest_ms ?? 0) / 1000)])
     if (rows.length > ROWS_MAX) rows.shift()
     draw()
   }

@@ -5,7 +5,7 @@ import { fill, h, repeat, setText } from '../lib/dom.js'
 import { bytes, count, moment, NOTHING, payloadText, some } from '../lib/format.js'
 import { connectForm } from '../lib/mqtt.js'
 import * as route from '../lib/route.js'
-import { ask, badge, button, field, form, listing, pageHead, panel, payloadView, sentence, show as showDialog, toast } from '../lib/ui.js'
+import { ask, badge, button, field, listing, pageHead, panel, payloadView, sentence, show as showDialog, toast } from '../lib/ui.js'
 
 export const title = 'Topics'
 
@@ -284,29 +284,25 @@ function retained(signal) {
         ),
     )
   }
-  const deleteAll = form({
-    className: 'inline',
-    fields: [],
-    submit: 'Delete all that match…',
-    kind: 'danger',
-    act: () =>
-      ask({
-        heading: 'Delete retained messages?',
-        text: `All that match ${filterSaid() || '#'} are deleted, and cannot be had back.`,
-        submit: 'Delete',
-        kind: 'danger',
-        act: async (_, tell) => {
-          let all = 0
-          for (;;) {
-            const { deleted, left } = await remove(['retained'], { filter: filterSaid() || '#' })
-            all += deleted
-            if (left === 0 || deleted === 0) break
-            tell(`${count(all)} so far, ${count(left)} left.`)
-          }
-          toast(`${some(all, 'retained message was', 'retained messages were')} deleted.`)
-          list.refresh()
-        },
-      }),
-  })
-  return h('div', {}, list.element, may('operator') && deleteAll)
+  const deleteAll = () => {
+    const filter = filterSaid() || '#'
+    return ask({
+      heading: 'Delete retained messages?',
+      text: `All that match ${filter} are deleted, and cannot be had back.`,
+      submit: 'Delete',
+      kind: 'danger',
+      act: async (_, tell) => {
+        let all = 0
+        for (;;) {
+          const { deleted, left } = await remove(['retained'], { filter })
+          all += deleted
+          if (left === 0 || deleted === 0) break
+          tell(`${count(all)} so far, ${count(left)} left.`)
+        }
+        toast(`${some(all, 'retained message was', 'retained messages were')} deleted.`)
+        list.refresh()
+      },
+    })
+  }
+  return h('div', {}, list.element, may('operator') && h('div', { className: 'actions below' }, button('Delete all that match…', deleteAll, { kind: 'danger' })))
 }

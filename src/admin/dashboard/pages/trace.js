@@ -34,7 +34,7 @@ export async function show({ parts: [id] }, signal) {
     columns: [
       { head: 'Number', text: ({ number }) => number, kind: 'number' },
       { head: 'At', text: ({ at_us: at }) => instant(at / 1000), kind: 'code' },
-      { head: 'Way', text: ({ direction }) => ({ in: '→ broker', out: 'broker →' })[direction] },
+      { head: 'Way', text: ({ direction }) => ({ in: '→ broker', out: 'broker →' })[direction], kind: 'nowrap' },
       { head: 'Client', text: ({ client }) => client, kind: 'wide' },
       { head: 'Packet', text: ({ packet }) => packet, kind: 'code' },
       { head: 'What it says', text: said, kind: 'code break' },
