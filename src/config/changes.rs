@@ -305,7 +305,11 @@ impl Change {
                 _ => {}
             }
         }
-        Applies::of(key.split('#').next().unwrap_or_default())
+        match key.split('#').next().unwrap_or_default() {
+            // A whole one.
+            "listener" => Applies::of("listener.address"),
+            key => Applies::of(key),
+        }
     }
 }
 

@@ -72,7 +72,7 @@ async fn close_paced(shared: &Shared, close: &Close, per_sec: u64) {
 
 /// How many are told by then: the first at once.
 fn due(elapsed: Duration, per_sec: u64) -> u64 {
-    let due = elapsed.as_micros() * u128::from(per_sec) / 1_000_000;
+    let due = elapsed.as_micros().saturating_mul(per_sec.into()) / 1_000_000;
     u64::try_from(due).unwrap_or(u64::MAX).saturating_add(1)
 }
 

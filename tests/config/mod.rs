@@ -63,12 +63,12 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let effective = file(&text).unwrap();
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
-    // 3 at the top, 26 of a listener, 33 of authentication, 3 of access, 5 of the store, 36 limits,
-    // 10 of sessions, 3 + 24 of queues, 6 of the HTTP port, 1 of $SYS, 2 of the log, 2 + 24 of a
+    // 3 at the top, 26 of a listener, 33 of authentication, 3 of access, 5 of the store, 37 limits,
+    // 10 of sessions, 3 + 24 of queues, 4 of the HTTP port, 1 of $SYS, 3 of the log, 2 + 24 of a
     // queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        3 + 26 + 33 + 3 + 5 + 36 + 10 + 27 + 6 + 1 + 2 + 26 + 3
+        3 + 26 + 33 + 3 + 5 + 37 + 10 + 27 + 4 + 1 + 3 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -135,7 +135,7 @@ fn every_bound_is_a_bound() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 1 + 5 + 19 + 2 + 35 + 4 + 2 + 14 + 3);
+    assert_eq!(tried, 1 + 5 + 19 + 2 + 36 + 4 + 2 + 1 + 14 + 3);
 }
 
 #[test]
