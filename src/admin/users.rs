@@ -356,6 +356,7 @@ impl Users {
         };
         let is_new = hash.is_some();
         self.change(|kept| {
+            let had_admin = has_admin(kept);
             let mut users = kept.users.iter_mut();
             let user = users.find(|user| user.name == name);
             let user = user.ok_or_else(|| no_user(name))?;
@@ -363,7 +364,7 @@ impl Users {
                 user.password = hash;
             }
             user.role = role.unwrap_or(user.role);
-            keep_an_admin(kept)
+            keep_an_admin(had_admin, kept)
         })
         .await?;
         if is_new {
@@ -376,11 +377,12 @@ impl Users {
     /// There is no such user, or no admin is left.
     pub async fn remove_user(&self, name: &str) -> Result<(), UsersError> {
         self.change(|kept| {
+            let had_admin = has_admin(kept);
             let before = kept.users.len();
             kept.users.retain(|user| user.name != name);
             match kept.users.len() == before {
                 true => Err(no_user(name)),
-                false => keep_an_admin(kept),
+                false => keep_an_admin(had_admin, kept),
             }
         })
         .await?;
@@ -535,11 +537,15 @@ fn check_name(name: &str) -> Result<(), UsersError> {
     }
 }
 
+fn has_admin(kept: &Kept) -> bool {
+    kept.users.iter().any(|user| user.role == Role::Admin)
+}
+
 /// Nobody locks the last admin out, itself included.
-fn keep_an_admin(kept: &Kept) -> Result<(), UsersError> {
-    match kept.users.iter().any(|user| user.role == Role::Admin) {
-        true => Ok(()),
-        false => Err(UsersError::Conflict(
+fn keep_an_admin(had_admin: bool, kept: &Kept) -> Result<(), UsersError> {
+    match had_admin && !has_admin(kept) {
+        false => Ok(()),
+        true => Err(UsersError::Conflict(
             "one admin has to be left: make another one first".to_owned(),
         )),
     }

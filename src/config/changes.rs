@@ -141,7 +141,6 @@ impl From<ConfigError> for ReloadError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Setting {
     pub key: String,
-    #[schema(value_type = Object)]
     pub value: Json,
     /// Where it comes from: `default`, FILE:LINE, a variable of the environment,
     /// a flag, or another option.

@@ -283,6 +283,7 @@ fn the_way_to_tls_users_and_rules_that_the_docs_show_works() {
     let output = Command::new("bash")
         .args(["-e", "-o", "pipefail", "-c", &script])
         .env("PATH", path)
+        .env("ROTAMQ_HTTP__ADDRESS", "off")
         .current_dir(&folder)
         .output()
         .unwrap();

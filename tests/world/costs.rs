@@ -97,10 +97,10 @@ fn twice_as_much_costs_twice_as_much() {
             let properties = USER_PROPERTY.repeat(count);
             format!("82 # 0001 {} {properties} 0001 't' 00", varint(7 * count))
         }),
-        ("the same filter", 60_000, |count| {
+        ("the same filter", 30_000, |count| {
             format!("82 # 0001 00 {}", "0001 't' 00 ".repeat(count))
         }),
-        ("filters that are not there", 60_000, |count| {
+        ("filters that are not there", 30_000, |count| {
             format!("A2 # 0001 00 {}", "0001 't' ".repeat(count))
         }),
         ("levels of a filter", 30_000, |count| {

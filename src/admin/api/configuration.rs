@@ -22,16 +22,16 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
 
 /// All values, in the order of the file.
 #[derive(Serialize, ToSchema)]
-struct Settings {
+struct Effective {
     items: Vec<Setting>,
 }
 
 /// The values that hold, and where each comes from.
 #[utoipa::path(get, path = "/config", tag = "configuration",
-    responses((status = 200, body = Settings), (status = "default", body = Problem)))]
-async fn show(_: Viewer, Shares(state): Shares<Arc<State>>) -> problem::Result<Settings> {
+    responses((status = 200, body = Effective), (status = "default", body = Problem)))]
+async fn show(_: Viewer, Shares(state): Shares<Arc<State>>) -> problem::Result<Effective> {
     let items = state.operations.settings();
-    Ok(Json(Settings { items }))
+    Ok(Json(Effective { items }))
 }
 
 /// Reads the configuration again, and all files that it names.
