@@ -127,8 +127,8 @@ impl Default for Way {
 
 impl Way {
     #[inline]
-    fn count(&self, wire: Version, first_byte: u8) {
-        self.packets[wire as usize][usize::from(first_byte >> 1)].add(1);
+    fn count(&self, wire: Version, first_byte: u8, packets: u64) {
+        self.packets[wire as usize][usize::from(first_byte >> 1)].add(packets);
     }
 
     fn read(&self) -> Traffic {
@@ -224,7 +224,7 @@ impl Tally {
     /// A packet came, that begins with this byte.
     #[inline]
     pub fn note_received(&self, wire: Version, first_byte: u8) {
-        self.received.count(wire, first_byte);
+        self.received.count(wire, first_byte, 1);
     }
 
     /// It was a PUBLISH, with a payload of so many bytes.
@@ -242,7 +242,7 @@ impl Tally {
     #[inline]
     pub fn note_delivered(&self, wire: Version, qos: Qos, dup: bool, payload_len: usize) {
         let first_byte = (PUBLISH as u8) << 4 | u8::from(dup) << 3 | (qos as u8) << 1;
-        self.sent.count(wire, first_byte);
+        self.sent.count(wire, first_byte, 1);
         self.sent.payload_bytes[qos as usize].add(payload_len as u64);
     }
 
@@ -251,7 +251,15 @@ impl Tally {
     #[inline]
     pub fn note_answers(&self, wire: Version, mut packets: &[u8]) {
         while let [first_byte, rest @ ..] = packets {
-            self.sent.count(wire, *first_byte);
+            // Most are acknowledgements of four bytes, one like the other.
+            let acks = packets.chunks_exact(4);
+            let alike = acks.take_while(|ack| ack[..2] == [*first_byte, 2]).count();
+            if alike > 0 {
+                self.sent.count(wire, *first_byte, alike as u64);
+                packets = &packets[4 * alike..];
+                continue;
+            }
+            self.sent.count(wire, *first_byte, 1);
             let (mut len, mut digits) = (0, 0);
             for byte in rest.iter().take(4) {
                 len |= usize::from(byte & 0x7F) << (7 * digits);
@@ -360,8 +368,9 @@ mod tests {
         one.note_published(Qos::ExactlyOnce, 7);
         other.note_delivered(Version::V3_1_1, Qos::AtLeastOnce, true, 5);
         other.note_delivered(Version::V3_1_1, Qos::AtMostOnce, false, 6);
-        // PINGRESP, and a SUBACK with 130 bytes behind its length.
-        let mut answers = vec![0xD0, 0x00, 0x90, 0x82, 0x01];
+        // Three PUBACKs, PINGRESP, and a SUBACK with 130 bytes behind its length.
+        let mut answers = [0x40, 0x02, 0, 1].repeat(3);
+        answers.extend([0xD0, 0x00, 0x90, 0x82, 0x01]);
         answers.extend([0; 130]);
         answers.extend([0xD0, 0x00]);
         other.note_answers(Version::V5, &answers);
@@ -384,7 +393,8 @@ mod tests {
         assert_eq!(sums.sent.publishes(), publishes(2, 11));
         assert_eq!(sums.sent.packets_of(PacketType::Pingresp), 2);
         assert_eq!(sums.sent.packets_of(PacketType::Suback), 1);
-        assert_eq!(sums.sent.packets_len(), 5);
+        assert_eq!(sums.sent.packets_of(PacketType::Puback), 3);
+        assert_eq!(sums.sent.packets_len(), 8);
         assert_eq!((sums.received.bytes, sums.sent.bytes), (100, 200));
         assert_eq!(sums.latency.count(), 2);
         assert_eq!(sums.latency.buckets[1], 1);

@@ -7,7 +7,9 @@ use rotamq::config::{Config, Durability, Limits, SessionSettings};
 use rotamq::journal::{ListId, Receipt};
 use rotamq::message::{Identity, MessageId, PacketId, Qos, Time};
 use rotamq::protocol::{Connect, Properties, Version};
-use rotamq::session::{Delivered, Delivery, Effects, Keeping, Outbox, Publication, Session, Terms};
+use rotamq::session::{
+    Came, Delivered, Delivery, Effects, Keeping, Outbox, Publication, Session, Terms,
+};
 use rotamq::topic::TopicName;
 
 use crate::inputs::{PAYLOAD, identity, name};
@@ -226,7 +228,7 @@ impl Client {
     /// The connection takes what there is, and has written it.
     fn write(&mut self) {
         let (answers, waker) = ((&[][..], &[][..]), None);
-        let link = (self.link, true);
+        let link = (self.link, true, &mut Came::default());
         let (writing, effects) = (&mut self.writing, &mut self.effects);
         let looked = (self.session).exchange(link, answers, writing, waker, Time::ZERO, effects);
         black_box(looked);

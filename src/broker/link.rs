@@ -172,11 +172,11 @@ impl Link {
         }
     }
 
-    /// A packet of so many bytes came whole.
+    /// Whole packets of so many bytes came.
     #[inline]
-    pub fn note_read(&mut self, packet_bytes: usize) {
+    pub fn note_read(&mut self, packets_bytes: usize) {
         // A packet is below 256 MiB, and few reads come before the session is told.
-        self.came.bytes += packet_bytes as u32;
+        self.came.bytes = self.came.bytes.wrapping_add(packets_bytes as u32);
     }
 
     /// Whose it is, for who decides what it may do.
@@ -372,7 +372,7 @@ impl Core {
     ) -> Result<(), Stop> {
         let tally = &worker.effects.tally;
         tally.note_published(publish.qos, publish.payload.len());
-        link.came.messages += 1;
+        link.came.messages = link.came.messages.wrapping_add(1);
         if let Some(held) = &mut link.held {
             return hold(held, publish, self.limits().held_bytes_max).map_err(Stop::Closed);
         }

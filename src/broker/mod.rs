@@ -410,10 +410,7 @@ impl Core {
             waker.wake_by_ref(); // It is stored by now.
         }
         link.is_resuming &= session.is_resuming();
-        if link.came.bytes > 0 && session.is_link(link.number) {
-            session.account_mut().came(std::mem::take(&mut link.came));
-        }
-        let connection = (link.number, heard);
+        let connection = (link.number, heard, &mut link.came);
         let exchange = session.exchange(connection, (answers, gates), writing, waker, now, effects);
         self.store_session(&mut session, effects);
         for (dropped, counter) in [

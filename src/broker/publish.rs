@@ -647,7 +647,8 @@ impl Core {
         if publication.after != Receipt::NONE {
             return self.deliver_gated(session, publication, delivery, effects);
         }
-        let (limits, settings) = (self.limits(), self.session_settings());
+        let settings = self.settings.current();
+        let (limits, settings) = (&settings.limits, &settings.session);
         let mut delivered = session.deliver(publication, delivery, limits, settings, effects);
         if delivered == Delivered::Unread {
             delivered = self.deliver_looking(session, publication, delivery, effects);
@@ -666,7 +667,8 @@ impl Core {
         effects: &mut Effects,
     ) -> Delivered {
         session.gate_next();
-        let (limits, settings) = (self.limits(), self.session_settings());
+        let settings = self.settings.current();
+        let (limits, settings) = (&settings.limits, &settings.session);
         let mut delivered = session.deliver(publication, delivery, limits, settings, effects);
         if delivered == Delivered::Unread {
             delivered = self.deliver_looking(session, publication, delivery, effects);
@@ -686,7 +688,8 @@ impl Core {
         delivery: Delivery<'_>,
         effects: &mut Effects,
     ) -> Delivered {
-        let (limits, settings) = (self.limits(), self.session_settings());
+        let settings = self.settings.current();
+        let (limits, settings) = (&settings.limits, &settings.session);
         let mut delivered = Delivered::Unread;
         let mut looks = 0;
         while delivered == Delivered::Unread {

@@ -321,7 +321,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let tally = &worker.effects.tally;
                     tally.note_received(link.terms.wire, bytes[done]);
                     done += len;
-                    link.note_read(len);
                     self.heard = true; // A whole packet, not some bytes [MQTT-3.1.2-22], in 3.1.1 -24.
                     if let Err(stop) = core.handle(worker, link, &packet, now) {
                         break Err(stop);
@@ -330,6 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(error) => break Err(Stop::Closed(Close::new(error.reason, error.what))),
             }
         };
+        link.note_read(done);
         core.end_read(worker, link, now);
         result
     }

@@ -866,7 +866,7 @@ impl Session {
     /// packet came.
     pub fn exchange(
         &mut self,
-        (number, heard): (u32, bool),
+        (number, heard, came): (u32, bool, &mut Came),
         (answers, gates): (&[u8], &[(usize, Receipt)]),
         writing: &mut Outbox,
         waker: Option<&Waker>,
@@ -888,6 +888,9 @@ impl Session {
         };
         if heard {
             link.last_packet = now;
+        }
+        if came.bytes > 0 {
+            self.account_mut().came(std::mem::take(came));
         }
         self.append_answers(answers, gates, effects);
         if writing.is_empty() && !self.outbox.is_empty() {
@@ -1251,7 +1254,7 @@ impl Session {
         }
         self.give_buffer(effects);
         put_out(&mut self.outbox, publication, form, own, effects);
-        self.publishes += 1;
+        self.publishes = self.publishes.wrapping_add(1);
         self.wake(effects);
         true
     }
@@ -1532,7 +1535,7 @@ impl Session {
         self.window.push(sent);
         self.give_buffer(effects);
         put_out(&mut self.outbox, publication, form, own, effects);
-        self.publishes += 1;
+        self.publishes = self.publishes.wrapping_add(1);
         self.wake(effects);
         true
     }
@@ -1652,7 +1655,7 @@ impl Session {
             let aliases = aliases.unwrap_or(&mut none);
             if fit(&self.terms, aliases, &publication, &mut form, &mut own) {
                 put_out(&mut self.outbox, &publication, form, &own, effects);
-                self.publishes += 1;
+                self.publishes = self.publishes.wrapping_add(1);
             } else {
                 // As good as sent [MQTT-3.1.2-25]; a queue's job is undecided.
                 effects.too_large += 1;

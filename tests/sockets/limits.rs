@@ -225,7 +225,8 @@ fn take_overs_leave_nothing_behind() {
     };
     let before = take_over(1000);
     let after = take_over(5000);
-    let grown = after - before;
+    // The kernel sums it up from parts, now and then with less than before.
+    let grown = after.saturating_sub(before);
     assert!(grown < 2 << 20, "{} KiB for 5,000 take-overs", grown >> 10);
 }
 
