@@ -13,6 +13,11 @@ use rotamq::cli::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+fn give_memory_back() {
+    // SAFETY: any thread may call it at any time; it takes and returns no pointers.
+    unsafe { libmimalloc_sys::mi_collect(true) }
+}
+
 /// An MQTT broker that also is a work-queue server.
 ///
 /// Without a command it serves. Commands that work on a running broker find it by --http or
@@ -115,7 +120,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let command = arguments.command.unwrap_or(Command::Serve(arguments.serve));
     cli::exit(match command {
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => {
+            rotamq::run::give_back_by(give_memory_back);
+            serve::run(arguments)
+        }
         Command::Pub(arguments) => publish::run(arguments),
         Command::Sub(arguments) => subscribe::run(arguments),
         Command::Status(arguments) => status::run(arguments),

@@ -38,6 +38,7 @@ use clock::{Calendar, CalendarRecord};
 use control::Control;
 use http::Http;
 use known::Known;
+pub use memory::give_back_by;
 use reload::{Program, Running};
 use storage::Threads;
 
@@ -422,6 +423,7 @@ fn start_runtime(config: &Config) -> Result<Runtime, ServeError> {
     if config.threads > 0 {
         builder.worker_threads(config.threads);
     }
+    builder.on_thread_park(memory::on_thread_park);
     (builder.enable_all().thread_name("rotamq").build())
         .map_err(|error| ServeError(format!("cannot start threads: {error}")))
 }

@@ -5,15 +5,22 @@
 //! It is resident memory, and no account of our own, that gets a process killed.
 //! What the allocator gives back of what was freed, and when, is another matter:
 //! of a session of 80 MiB that is emptied 30 MiB at once, of such a queue
-//! sometimes next to nothing.
+//! sometimes next to nothing. So where memory is short each thread is told to
+//! give back what it keeps: else a broker that once had more than it may would
+//! slow its publishers down for ever.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use tokio::runtime::Handle;
+
+use crate::broker::Shedding;
 use crate::config::Config;
 use crate::net::Shared;
 use crate::process::{Resident, find_kib};
@@ -22,6 +29,41 @@ use crate::process::{Resident, find_kib};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// and when three quarters of it are used.
 const LOOK_EVERY_NEAR: Duration = Duration::from_millis(10);
+
+/// How often threads are told to give memory back, while it is short.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(1);
+
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+// How often all were told.
+static TOLD: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    static DONE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// For the program that says which allocator there is: while a broker is short
+/// of memory, each of its threads calls this from time to time, which is to give
+/// back to the system what the calling thread's part of the allocator keeps. The
+/// first one that is named counts.
+pub fn give_back_by(give_back: fn()) {
+    GIVE_BACK.get_or_init(|| give_back);
+}
+
+/// A thread of the runtime has nothing to do at the moment.
+pub fn on_thread_park() {
+    let told = TOLD.load(Ordering::Relaxed);
+    if DONE.replace(told) != told
+        && let Some(give_back) = GIVE_BACK.get()
+    {
+        give_back();
+    }
+}
+
+/// Tells all threads, and wakes them for it.
+fn tell_threads(runtime: &Handle) {
+    TOLD.fetch_add(1, Ordering::Relaxed);
+    (0..runtime.metrics().num_workers()).for_each(|_| drop(runtime.spawn(async {})));
+}
 
 /// Looks how much memory is resident, until it is dropped, and tells the broker.
 ///
@@ -39,7 +81,7 @@ impl Watch {
     ///
     /// # Errors
     /// The thread cannot be made.
-    pub fn start(shared: &Arc<Shared>) -> io::Result<Option<Watch>> {
+    pub fn start(shared: &Arc<Shared>, runtime: &Handle) -> io::Result<Option<Watch>> {
         let Some(bytes_max) = shared.core.memory().bytes_max() else {
             return Ok(None);
         };
@@ -50,10 +92,10 @@ impl Watch {
             );
             return Ok(None);
         };
-        let shared = shared.clone();
+        let (shared, runtime) = (shared.clone(), runtime.clone());
         let (stop, stopped) = channel();
         let thread = thread::Builder::new().name("rotamq-memory".into());
-        let thread = thread.spawn(move || watch(&shared, &resident, bytes_max, &stopped))?;
+        let thread = thread.spawn(move || watch(&shared, &runtime, &resident, &stopped))?;
         Ok(Some(Watch {
             bytes_max,
             stop: Some(stop),
@@ -78,14 +120,19 @@ impl Drop for Watch {
     }
 }
 
-fn watch(shared: &Shared, resident: &Resident, bytes_max: u64, stopped: &Receiver<()>) {
-    let mut last = 0;
+fn watch(shared: &Shared, runtime: &Handle, resident: &Resident, stopped: &Receiver<()>) {
+    let memory = shared.core.memory();
+    let (mut last, mut told) = (0, Instant::now());
     loop {
         // Where it cannot be read now it is as it was; the next look tells.
         let resident = resident.bytes().unwrap_or(last);
         last = resident;
         shared.core.note_memory(resident, shared.clock.now());
-        let next = match resident > bytes_max / 4 * 3 {
+        if memory.shedding() > Shedding::Nothing && told.elapsed() >= GIVE_BACK_EVERY {
+            told = Instant::now();
+            tell_threads(runtime);
+        }
+        let next = match resident > memory.bytes_max().unwrap_or(u64::MAX) / 4 * 3 {
             true => LOOK_EVERY_NEAR,
             false => LOOK_EVERY,
         };

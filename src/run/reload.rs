@@ -379,7 +379,7 @@ impl Running {
         if state.memory.as_ref().map(memory::Watch::bytes_max) != bytes_max {
             // The old one first.
             state.memory = None;
-            state.memory = memory::Watch::start(&self.shared)?;
+            state.memory = memory::Watch::start(&self.shared, &self.runtime)?;
         }
         Ok(())
     }

@@ -500,8 +500,8 @@ fn others_are_not_slowed_down() {
 
 const CEILING_BYTES: usize = 96 << 20;
 /// What may come between two looks, and while publishers are slowed down more
-/// and more.
-const SLACK_BYTES: usize = 24 << 20;
+/// and more; on a machine that has other things to do, looks come late.
+const SLACK_BYTES: usize = 48 << 20;
 const FLOOD: usize = 200_000;
 const FLOOD_PAYLOAD_BYTES: usize = 1000;
 
