@@ -382,3 +382,50 @@ fn a_broker_that_cannot_be_asked_is_told_of() {
     let unclear = output(&["queue", "set", "q"]);
     assert_eq!(unclear.status.code(), Some(2));
 }
+
+/// README's chapter on a job that fails and comes back, each command of it.
+#[test]
+fn a_newcomer_sees_a_job_fail_and_come_back() {
+    let readme = include_str!("../../README.md");
+    let (_, chapter) = (readme.split_once("\n## See a job fail")).expect("it has that chapter");
+    let (chapter, _) = chapter.split_once("\n## ").expect("others follow");
+    let commands = chapter.lines().filter(|line| line.starts_with("       "));
+    let waiting = "until rotamq queue show mail --json | jq_in_flight; do :; done\n";
+    let script: String = (commands.map(str::trim))
+        .map(|command| match command.starts_with("kill") {
+            true => format!("{waiting}{command}\n"),
+            false => format!("{command}\n"),
+        })
+        .collect();
+    let data = folder("newcomer");
+    let folder = data.join("rotamq-data");
+    let (http, data_folder) = ("127.0.0.1:0", folder.to_str().unwrap());
+    let program = Program::serve(&["--http", http, "--data", data_folder]);
+    let port = program.address.port();
+    let script = format!(
+        "PATH=\"$(dirname {program}):$PATH\"\n\
+         jq_in_flight() {{ grep -Eq '\"in_flight\": ?1\\b'; }}\n{}",
+        script
+            .replace("rotamq pub", &format!("rotamq pub -p {port}"))
+            .replace("rotamq sub", &format!("rotamq sub -p {port}")),
+        program = env!("CARGO_BIN_EXE_rotamq"),
+    );
+    let script = script.replace(
+        "rotamq queue ls\n",
+        "until rotamq queue ls --json | grep -Eq '\"dead\": ?1\\b'; do :; done\nrotamq queue ls\n",
+    );
+    let mut command = std::process::Command::new("bash");
+    command.args(["-e", "-o", "pipefail", "-c", &script]);
+    let output = command.current_dir(&data).output().unwrap();
+    assert!(output.status.success(), "{script}\n{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "delivery:2",
+        "$dead/mail",
+        "dead: max-deliveries",
+        "1 messages are moved",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(said.ends_with("hello, Ann\n"), "{said}");
+}
