@@ -420,3 +420,16 @@ fn with_a_certificate_it_is_https() {
     assert!(get(&before, "/health").is_err());
     assert!(status(&after).status.success());
 }
+
+/// Ten seconds.
+#[test]
+fn a_body_that_never_comes_is_not_waited_for() {
+    let broker = with_http();
+    let address = broker.http_address().unwrap();
+    let request = format!(
+        "POST /api/v1/login HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Content-Length: 100\r\n\r\n{{"
+    );
+    let (_, head) = ask(address, &request);
+    assert!(head.starts_with("HTTP/1.1 408"), "{head}");
+}
