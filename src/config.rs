@@ -386,6 +386,19 @@ pub struct AccessSettings {
     pub subscriptions: Strictness,
 }
 
+impl Config {
+    /// Whether who gives no name is let in by every listener.
+    pub fn all_allow_anonymous(&self) -> bool {
+        let general = self.allow_anonymous;
+        let mut listeners = self.listeners.iter();
+        let own = |listener: &Listener| listener.allow_anonymous.unwrap_or(general);
+        match self.listeners.is_empty() {
+            true => general,
+            false => listeners.all(own),
+        }
+    }
+}
+
 /// After how many failures nobody is asked any more who it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BanSettings {
@@ -704,6 +717,8 @@ pub struct PortSettings {
     pub metrics_queues_max: usize,
     /// How long a browser stays logged in in which nobody does anything.
     pub login_expiry: Duration,
+    /// Names by which it may be asked for, besides those of this machine.
+    pub host_names: Vec<String>,
 }
 
 /// What is logged, and how.
@@ -832,6 +847,7 @@ impl Default for Config {
                 open_metrics: false,
                 metrics_queues_max: 1000,
                 login_expiry: DAY / 2,
+                host_names: Vec::new(),
             },
             log: LogSettings {
                 level: LogLevel::Info,

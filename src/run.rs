@@ -68,6 +68,8 @@ const FAILED_STOP_MAX: Duration = Duration::from_secs(2);
 pub struct Broker {
     running: Arc<Running>,
     http: Option<control::Http>,
+    // `None`: there is none, or it is closed.
+    http_port: Option<http::Open>,
     // Its file goes before the folder is anybody's: see `shared`.
     control: Option<Control>,
     shared: Arc<Shared>,
@@ -189,10 +191,10 @@ impl Broker {
             }
         };
         running.open(sockets.into_iter().zip(entrances).collect())?;
-        if let Some(http) = http {
+        let http_port = {
             let _in_runtime = runtime.enter();
-            http.listen(&running, stopping.subscribe())?;
-        }
+            http.map(|http| http.listen(&running)).transpose()?
+        };
         let timed = shared.clone();
         runtime.spawn(keep_running("timed work", move || keep_time(timed.clone())));
         if let Some(systemd) = running.systemd() {
@@ -205,6 +207,7 @@ impl Broker {
         Ok(Broker {
             running,
             http: for_commands,
+            http_port,
             control,
             shared,
             stopping,
@@ -303,8 +306,8 @@ impl Broker {
     }
 
     /// Stops accepting, tells all clients to go, at the pace of `drain_per_sec`,
-    /// lets every connection write what is on its way, and closes; returns when
-    /// all is done or `stop_timeout` has passed. Not to be called from an async
+    /// lets every connection write what is on its way, and closes, the HTTP port
+    /// last; returns when all is done or `stop_timeout` has passed. Not to be called from an async
     /// task: it blocks.
     pub fn stop(self) {
         self.stop_unless(pending());
@@ -328,15 +331,24 @@ impl Broker {
             if failure.is_some() {
                 (timeout, per_sec) = (timeout.min(FAILED_STOP_MAX), 0);
             }
+            let http_port = self.http_port.take();
             runtime.block_on(async {
                 let closed = stopping::drain(&shared, &close, per_sec, timeout / 4 * 3);
                 let why = tokio::select! {
-                    () = closed => return,
-                    () = tokio::time::sleep(timeout) => "they did not end within stop_timeout_ms",
-                    () = hurried => "the broker was told to stop once more",
+                    () = closed => None,
+                    () = tokio::time::sleep(timeout) => {
+                        Some("they did not end within stop_timeout_ms")
+                    }
+                    () = hurried => Some("the broker was told to stop once more"),
                 };
-                let open = shared.connections_len();
-                tracing::warn!(open, "connections cut off: {why}");
+                if let Some(why) = why {
+                    let open = shared.connections_len();
+                    tracing::warn!(open, "connections cut off: {why}");
+                }
+                // Until now it said that the broker stops.
+                if let Some(port) = http_port {
+                    port.close().await;
+                }
             });
             self.control.take();
             self.running.close_listeners();

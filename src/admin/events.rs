@@ -17,9 +17,10 @@ use utoipa_axum::routes;
 
 use super::State;
 use super::api::shown;
-use super::guard::Viewer;
+use super::guard::{Standing, Viewer};
 use super::history::{Row, names};
 use super::problem::Problem;
+use super::users::Role;
 
 /// That may listen at a time.
 const STREAMS_MAX: usize = 64;
@@ -31,6 +32,17 @@ impl Events {
     pub fn new() -> Events {
         Events(Arc::new(Semaphore::new(STREAMS_MAX)))
     }
+
+    /// A place for one that listens, to whatever.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.0.clone().try_acquire_owned().map_err(|_| {
+            let why = format!("{STREAMS_MAX} event streams are open already: close one");
+            Problem::unavailable(why)
+        })
+    }
 }
 
 pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
@@ -38,23 +50,20 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
 }
 
 /// A row of the history each second, by name, as the event `sample`; until the
-/// broker stops.
+/// broker stops, or who listens may not any more.
 #[utoipa::path(get, path = "/events", tag = "history",
     responses((status = 200, body = String, content_type = "text/event-stream"),
         (status = "default", body = Problem)))]
 async fn events(
     _who: Viewer,
+    standing: Standing,
     Shares(state): Shares<Arc<State>>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let place = state.events.0.clone().try_acquire_owned().map_err(|_| {
-        Problem::unavailable(format!(
-            "{STREAMS_MAX} dashboards listen already: close one"
-        ))
-    })?;
     let listening = Listening {
         rows: state.history.follow(),
-        stopping: state.shared.stopping(),
-        _place: place,
+        stopping: state.stopping.clone(),
+        _place: state.events.enter()?,
+        standing,
     };
     let events = stream::unfold(listening, |mut listening| async move {
         let row = listening.next().await?;
@@ -67,17 +76,19 @@ async fn events(
 struct Listening {
     rows: watch::Receiver<Option<Row>>,
     stopping: watch::Receiver<bool>,
+    standing: Standing,
     // Given back when it is gone.
     _place: OwnedSemaphorePermit,
 }
 
 impl Listening {
-    /// The next row; `None`: the broker stops.
+    /// The next row; `None`: there is to be none any more.
     async fn next(&mut self) -> Option<Row> {
         loop {
             tokio::select! {
                 changed = self.rows.changed() => changed.ok()?,
                 _ = self.stopping.wait_for(|stopping| *stopping) => return None,
+                () = self.standing.ended(Role::Viewer) => return None,
             }
             let row = *self.rows.borrow_and_update();
             if row.is_some() {

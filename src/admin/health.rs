@@ -43,11 +43,14 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// Listeners are up as long as this port is.
     pub fn of(state: &State) -> Ready {
         let core = &state.shared.core;
+        let is_stopping = state.shared.is_stopping();
+        let listeners_len = state.operations.listeners().len();
+        let is_deaf = !is_stopping && state.shared.accepting_len() < listeners_len;
         let reasons = [
-            (state.shared.is_stopping(), "the broker stops"),
+            (is_stopping, "the broker stops"),
+            (is_deaf, "a listener accepts nobody"),
             (core.store().failure().is_some(), "the disk failed"),
             (core.store().is_low(), "the disk is nearly full"),
             (

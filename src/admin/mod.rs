@@ -19,6 +19,8 @@ mod workbench;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::authentication::{Bans, PasswordFile};
 use crate::config::{AccessSettings, Address, Listener, Protocol, ReloadError, Reloaded, Setting};
 use crate::journal::Receipt;
@@ -49,6 +51,10 @@ pub(crate) struct State {
     pub metrics: Metrics,
     pub history: History,
     pub events: Events,
+    /// Names by which the port may be asked for.
+    pub host_names: Vec<String>,
+    /// Turns true when the port closes, which it does last.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl State {
@@ -60,6 +66,15 @@ impl State {
         let stored = self.shared.stored(receipt).await;
         stored.map_err(|failed| Problem::unavailable(format!("it is not stored: {failed}")))
     }
+}
+
+/// Does something to its end, even if who asked for it is gone meanwhile: a
+/// handler is dropped then. What it holds for that time goes into it. `None`: the
+/// broker stops.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    tokio::spawn(work).await.ok()
 }
 
 /// What whoever has started the broker can do, and the core cannot.
@@ -79,8 +94,9 @@ pub(crate) trait Operations: Send + Sync {
     /// The listeners of MQTT.
     fn listeners(&self) -> Vec<Listed>;
 
-    /// By which clients of MQTT come in at `/mqtt`; `None`: not yet.
-    fn workbench(&self) -> Option<Arc<Entrance>>;
+    /// By which clients of MQTT come in at `/mqtt`, without a name if they may and
+    /// anybody may; `None`: not yet.
+    fn workbench(&self, may_be_anonymous: bool) -> Option<Arc<Entrance>>;
 
     /// Who may do what among clients of MQTT.
     fn admitted(&self) -> Admitted;
@@ -103,8 +119,15 @@ pub(crate) struct Listed {
 
 /// What clients of MQTT find at `/mqtt`: a listener by WebSocket with nothing of
 /// its own. TLS is the port's.
-pub(crate) fn workbench(address: SocketAddr) -> Listener {
+pub(crate) fn workbench(address: SocketAddr, allow_anonymous: bool) -> Listener {
     let mut listener = Listener::new(address.into());
     listener.protocol = Protocol::WebSocket;
+    listener.allow_anonymous = Some(allow_anonymous);
     listener
+}
+
+/// So much of a text of somebody else's as belongs into a line of the log.
+fn cut(text: &str) -> &str {
+    const LOGGED_BYTES_MAX: usize = 256;
+    &text[..text.floor_char_boundary(LOGGED_BYTES_MAX)]
 }

@@ -3,12 +3,15 @@
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
@@ -16,6 +19,8 @@ use crate::broker::look::Paged;
 
 const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
+/// From the first byte of a body to the last.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a list is asked for with.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -98,7 +103,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Body<T>, Problem> {
-        let body = Json::<T>::from_request(request, state).await;
+        let body = timeout(BODY_TIMEOUT, Json::<T>::from_request(request, state)).await;
+        let body = body.map_err(|_| {
+            let secs = BODY_TIMEOUT.as_secs();
+            let why = format!("the body has to come within {secs} s");
+            Problem::new(StatusCode::REQUEST_TIMEOUT, why)
+        })?;
         body.map(|Json(body)| Body(body))
             .map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))
     }

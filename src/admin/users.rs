@@ -10,16 +10,18 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa::ToSchema;
 
 use super::guard::Who;
+use super::to_the_end;
 use crate::authentication::passwords::check_user;
 use crate::authentication::stored::{Stored, hash_argon2id, sha256};
 use crate::message::Time;
@@ -31,11 +33,17 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 const ENTRIES_MAX: usize = 10_000;
 /// Browsers that are logged in; the one that was used longest ago gives way.
 const LOGINS_MAX: usize = 10_000;
-const NAME_BYTES_MAX: usize = 128;
+/// Of one user, so that nobody pushes others out.
+const LOGINS_PER_USER_MAX: usize = 50;
+/// Tokens that are lent to commands; they push out no browser, nor the reverse.
+const LENT_MAX: usize = 1000;
+pub(super) const NAME_BYTES_MAX: usize = 128;
 const PASSWORD_CHARS_MIN: usize = 8;
 const PASSWORD_BYTES_MAX: usize = 1024;
 /// Passwords that are hashed at one time: each takes 20 ms, and 19 MiB.
 const HASHES_MAX: usize = 2;
+/// That wait for one of those.
+const HASHES_WAITING_MAX: usize = 64;
 /// How long a token holds that is lent to a command of this machine.
 const LENT_FOR: Duration = Duration::from_secs(10 * 60);
 /// How long the entry of a used login may be out of date.
@@ -117,9 +125,26 @@ struct Login {
     used: Time,
 }
 
+#[derive(PartialEq, Eq)]
 enum Whose {
-    User(String),
+    /// With the hash of the password that was right then: with another one, its
+    /// browsers have to log in again.
+    User {
+        name: String,
+        password: String,
+    },
     Lent,
+}
+
+impl Whose {
+    /// Whether they give way to each other.
+    fn is_kin(&self, other: &Whose) -> bool {
+        match (self, other) {
+            (Whose::User { name, .. }, Whose::User { name: other, .. }) => name == other,
+            (Whose::Lent, Whose::Lent) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Those that there are.
@@ -128,12 +153,22 @@ pub(crate) struct Users {
     path: Option<PathBuf>,
     kept: Mutex<Kept>,
     // Held while the file is written: the last that is written is the last.
-    writing: tokio::sync::Mutex<()>,
+    writing: Arc<tokio::sync::Mutex<()>>,
     logins: Mutex<FxHashMap<[u8; 32], Login>>,
     // The hash of the token with which the first admin is made.
     setup: Mutex<Option<[u8; 32]>>,
-    hashes: Semaphore,
+    hashes: Arc<Semaphore>,
+    // Those under way, and those that wait.
+    hashes_asked: Arc<Semaphore>,
+    // Somebody may be who it was no more.
+    changed: watch::Sender<()>,
     login_expiry: Duration,
+}
+
+/// Leave to hash one password.
+pub(crate) struct Turn {
+    _turn: OwnedSemaphorePermit,
+    _asked: OwnedSemaphorePermit,
 }
 
 /// Why something was not done: a sentence for who asked.
@@ -144,6 +179,8 @@ pub(crate) enum UsersError {
     Invalid(String),
     /// It does not fit what is there.
     Conflict(String),
+    /// Somebody else has to be through first.
+    Busy,
     Failed(String),
 }
 
@@ -163,10 +200,12 @@ impl Users {
         Ok(Users {
             path,
             kept: Mutex::new(kept),
-            writing: tokio::sync::Mutex::new(()),
+            writing: Arc::default(),
             logins: Mutex::default(),
             setup: Mutex::new(None),
-            hashes: Semaphore::new(HASHES_MAX),
+            hashes: Arc::new(Semaphore::new(HASHES_MAX)),
+            hashes_asked: Arc::new(Semaphore::new(HASHES_MAX + HASHES_WAITING_MAX)),
+            changed: watch::Sender::new(()),
             login_expiry,
         })
     }
@@ -187,36 +226,64 @@ impl Users {
         self.kept.lock().users.is_empty()
     }
 
+    /// Waits until a password may be hashed. Who is gone before that waits no more.
+    ///
+    /// # Errors
+    /// Too many wait.
+    pub async fn turn(&self) -> Result<Turn, UsersError> {
+        let asked = self.hashes_asked.clone().try_acquire_owned();
+        let asked = asked.map_err(|_| UsersError::Busy)?;
+        let turn = self.hashes.clone().acquire_owned().await;
+        Ok(Turn {
+            _turn: turn.map_err(|_| UsersError::Busy)?,
+            _asked: asked,
+        })
+    }
+
+    /// Whether that is the token for making the first admin.
+    pub fn is_setup_token(&self, token: &str) -> bool {
+        *self.setup.lock() == Some(sha256(token.as_bytes()))
+    }
+
     /// Makes the first admin.
     ///
     /// # Errors
     /// It is not the token, or name and password are of no use.
-    pub async fn set_up(&self, token: &str, name: &str, password: &str) -> Result<(), UsersError> {
+    pub async fn set_up(
+        self: &Arc<Self>,
+        token: &str,
+        name: &str,
+        password: &str,
+    ) -> Result<(), UsersError> {
         let wrong = || {
             let text = "this is not the token that was logged when the broker started, or it was \
                         used already";
             UsersError::Invalid(text.to_owned())
         };
-        let hash = sha256(token.as_bytes());
-        if *self.setup.lock() != Some(hash) {
+        if !self.is_setup_token(token) {
             return Err(wrong());
         }
         let user = self.new_user(name, password, Role::Admin).await?;
         // Who mistypes may try again, and of two only one is first.
-        self.change(|kept| match kept.users.is_empty() {
+        self.change(move |kept| match kept.users.is_empty() {
             true => {
                 kept.users.push(user);
                 Ok(())
             }
             false => Err(wrong()),
         })
-        .await?;
-        *self.setup.lock() = None;
-        Ok(())
+        .await
     }
 
-    /// A user's password is right: what its browser shows from now on.
-    pub async fn log_in(&self, name: &str, password: &str, now: Time) -> Option<(String, Role)> {
+    /// A user's password is right: what its browser shows from now on. To be run
+    /// to its end, so that it can be counted if it fails.
+    pub async fn log_in(
+        &self,
+        turn: Turn,
+        name: &str,
+        password: &str,
+        now: Time,
+    ) -> Option<(String, Role)> {
         let found = {
             let kept = self.kept.lock();
             let mut users = kept.users.iter();
@@ -225,18 +292,40 @@ impl Users {
         // Who is not there takes as long as who is.
         let stored = found.as_ref().map_or(NOBODY, |user| &user.password);
         let stored = Stored::parse(stored).ok()?;
-        let is_right = self.hashed(password, move |password| stored.matches(password));
+        let is_right = hashed(turn, password, move |password| stored.matches(password));
         let user = found.filter(|_| password.len() <= PASSWORD_BYTES_MAX);
         let (true, Some(user)) = (is_right.await?, user) else {
             return None;
         };
-        let token = self.admit(Whose::User(user.name), now, self.login_expiry)?;
-        Some((token, user.role))
+        let whose = Whose::User {
+            name: user.name,
+            password: user.password,
+        };
+        // It may have been changed meanwhile.
+        let role = self.role_of(&whose)?;
+        let token = self.admit(whose, now, self.login_expiry)?;
+        Some((token, role))
+    }
+
+    /// What who is logged in may do; `None`: it has to log in again.
+    fn role_of(&self, whose: &Whose) -> Option<Role> {
+        let Whose::User { name, password } = whose else {
+            return None; // It is a token.
+        };
+        let kept = self.kept.lock();
+        let user = kept.users.iter().find(|user| user.name == *name)?;
+        (user.password == *password).then_some(user.role)
+    }
+
+    /// Tells when somebody may be who it was no more.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// What a browser showed is good for nothing any more.
     pub fn log_out(&self, login: &str) {
         self.logins.lock().remove(&sha256(login.as_bytes()));
+        self.changed.send_replace(());
     }
 
     /// A token of an admin for a command of this machine, which may read the data
@@ -249,11 +338,14 @@ impl Users {
         let token = random_token().ok()?;
         let mut logins = self.logins.lock();
         logins.retain(|_, login| login.until > now);
-        if logins.len() >= LOGINS_MAX {
-            let oldest = logins.iter().min_by_key(|(_, login)| login.used);
-            if let Some(oldest) = oldest.map(|(key, _)| *key) {
-                logins.remove(&oldest);
-            }
+        let is_lent = |whose: &Whose| *whose == Whose::Lent;
+        let kin_max = match is_lent(&whose) {
+            true => LENT_MAX,
+            false => LOGINS_PER_USER_MAX,
+        };
+        make_room(&mut logins, kin_max, |other| other.is_kin(&whose));
+        if !is_lent(&whose) {
+            make_room(&mut logins, LOGINS_MAX, |other| !is_lent(other));
         }
         let login = Login {
             whose,
@@ -264,26 +356,28 @@ impl Users {
         Some(token)
     }
 
-    /// Who shows this cookie.
+    /// Who shows this cookie, which is used by that.
     pub fn of_login(&self, login: &str, now: Time) -> Option<Who> {
-        let mut logins = self.logins.lock();
-        let login = logins.get_mut(&sha256(login.as_bytes()))?;
-        if login.until <= now {
-            return None;
-        }
-        let Whose::User(name) = &login.whose else {
-            return None; // It is a token.
-        };
-        if now.since(login.used) >= TOUCH_AFTER {
+        let who = self.still_of_login(login, now)?;
+        if let Some(login) = (self.logins.lock()).get_mut(&sha256(login.as_bytes()))
+            && now.since(login.used) >= TOUCH_AFTER
+        {
             (login.used, login.until) = (now, now + self.login_expiry);
         }
-        let name = name.clone();
-        drop(logins);
-        let kept = self.kept.lock();
-        let user = kept.users.iter().find(|user| user.name == name)?;
+        Some(who)
+    }
+
+    /// The same, of a cookie that was shown a while ago.
+    pub fn still_of_login(&self, login: &str, now: Time) -> Option<Who> {
+        let logins = self.logins.lock();
+        let login = logins.get(&sha256(login.as_bytes()))?;
+        let Whose::User { name, .. } = &login.whose else {
+            return None; // It is a token.
+        };
+        let role = self.role_of(&login.whose).filter(|_| login.until > now)?;
         Some(Who {
-            name,
-            role: user.role,
+            name: name.clone(),
+            role,
         })
     }
 
@@ -322,9 +416,14 @@ impl Users {
 
     /// # Errors
     /// There is such a user, or name and password are of no use.
-    pub async fn add_user(&self, name: &str, password: &str, role: Role) -> Result<(), UsersError> {
+    pub async fn add_user(
+        self: &Arc<Self>,
+        name: &str,
+        password: &str,
+        role: Role,
+    ) -> Result<(), UsersError> {
         let user = self.new_user(name, password, role).await?;
-        self.change(|kept| {
+        self.change(move |kept| {
             if kept.users.iter().any(|other| other.name == user.name) {
                 let text = format!("there is a user {:?} already", user.name);
                 return Err(UsersError::Exists(text));
@@ -345,7 +444,7 @@ impl Users {
     /// # Errors
     /// There is no such user; the password is of no use; or no admin is left.
     pub async fn change_user(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         password: Option<&str>,
         role: Option<Role>,
@@ -354,45 +453,35 @@ impl Users {
             Some(password) => Some(self.hash_of(password).await?),
             None => None,
         };
-        let is_new = hash.is_some();
-        self.change(|kept| {
+        let name = name.to_owned();
+        self.change(move |kept| {
             let had_admin = has_admin(kept);
             let mut users = kept.users.iter_mut();
             let user = users.find(|user| user.name == name);
-            let user = user.ok_or_else(|| no_user(name))?;
+            let user = user.ok_or_else(|| no_user(&name))?;
             if let Some(hash) = hash {
                 user.password = hash;
             }
             user.role = role.unwrap_or(user.role);
             keep_an_admin(had_admin, kept)
         })
-        .await?;
-        if is_new {
-            self.forget_logins(name);
-        }
-        Ok(())
+        .await
     }
 
     /// # Errors
     /// There is no such user, or no admin is left.
-    pub async fn remove_user(&self, name: &str) -> Result<(), UsersError> {
-        self.change(|kept| {
+    pub async fn remove_user(self: &Arc<Self>, name: &str) -> Result<(), UsersError> {
+        let name = name.to_owned();
+        self.change(move |kept| {
             let had_admin = has_admin(kept);
             let before = kept.users.len();
             kept.users.retain(|user| user.name != name);
             match kept.users.len() == before {
-                true => Err(no_user(name)),
+                true => Err(no_user(&name)),
                 false => keep_an_admin(had_admin, kept),
             }
         })
-        .await?;
-        self.forget_logins(name);
-        Ok(())
-    }
-
-    fn forget_logins(&self, name: &str) {
-        let is_other = |login: &Login| !matches!(&login.whose, Whose::User(user) if user == name);
-        self.logins.lock().retain(|_, login| is_other(login));
+        .await
     }
 
     /// All tokens, those that have expired among them, in the order in which they
@@ -406,7 +495,7 @@ impl Users {
     /// # Errors
     /// The name is of no use.
     pub async fn add_token(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         role: Role,
         lasts: Option<Duration>,
@@ -426,7 +515,7 @@ impl Users {
             expires_at_ms: lasts.map(|lasts| millis(now + lasts)),
         };
         let view = kept.view();
-        self.change(|all| {
+        self.change(move |all| {
             if all.tokens.len() >= ENTRIES_MAX {
                 let text = format!("there are {ENTRIES_MAX} tokens: revoke some");
                 return Err(UsersError::Conflict(text));
@@ -440,8 +529,9 @@ impl Users {
 
     /// # Errors
     /// There is no such token.
-    pub async fn remove_token(&self, id: &str) -> Result<(), UsersError> {
-        self.change(|kept| {
+    pub async fn remove_token(self: &Arc<Self>, id: &str) -> Result<(), UsersError> {
+        let id = id.to_owned();
+        self.change(move |kept| {
             let before = kept.tokens.len();
             kept.tokens.retain(|token| token.id != id);
             match kept.tokens.len() == before {
@@ -468,29 +558,31 @@ impl Users {
                  {PASSWORD_BYTES_MAX} bytes at most"
             )));
         }
-        let hash = self.hashed(password, hash_argon2id).await;
+        let hash = hashed(self.turn().await?, password, hash_argon2id).await;
         let hash = hash.unwrap_or(Err("the broker stops"));
         hash.map_err(|why| UsersError::Failed(why.to_owned()))
     }
 
-    /// Does something slow with a password, on a thread that is there for such.
-    async fn hashed<T: Send + 'static>(
-        &self,
-        password: &str,
-        work: impl FnOnce(&[u8]) -> T + Send + 'static,
-    ) -> Option<T> {
-        let _turn = self.hashes.acquire().await.ok()?;
-        let end = password.floor_char_boundary(PASSWORD_BYTES_MAX);
-        let password = password.as_bytes()[..end].to_vec();
-        (tokio::task::spawn_blocking(move || work(&password)).await).ok()
+    /// Changes what is kept, if the file can be written. Once it is begun it is
+    /// done, so that the file is never ahead of what holds.
+    async fn change(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Kept) -> Result<(), UsersError> + Send + 'static,
+    ) -> Result<(), UsersError> {
+        let writing = self.writing.clone().lock_owned().await;
+        let users = self.clone();
+        let changed = to_the_end(async move {
+            let _writing = writing;
+            users.change_now(change).await
+        });
+        let stops = UsersError::Failed("the broker stops".to_owned());
+        changed.await.unwrap_or(Err(stops))
     }
 
-    /// Changes what is kept, if the file can be written.
-    async fn change(
+    async fn change_now(
         &self,
         change: impl FnOnce(&mut Kept) -> Result<(), UsersError>,
     ) -> Result<(), UsersError> {
-        let _writing = self.writing.lock().await;
         let mut kept = self.kept.lock().clone();
         change(&mut kept)?;
         if let Some(path) = self.path.clone() {
@@ -501,8 +593,55 @@ impl Users {
                 UsersError::Failed(format!("{FILE} cannot be written: {error}"))
             })?;
         }
+        if !kept.users.is_empty() {
+            *self.setup.lock() = None;
+        }
         *self.kept.lock() = kept;
+        self.forget_logins();
+        self.changed.send_replace(());
         Ok(())
+    }
+
+    /// Those are of no use any more whose user is gone or has another password.
+    fn forget_logins(&self) {
+        // In the order of all that takes both.
+        let mut logins = self.logins.lock();
+        let kept = self.kept.lock();
+        let users = kept.users.iter();
+        let users: FxHashMap<&str, &str> =
+            users.map(|user| (&*user.name, &*user.password)).collect();
+        logins.retain(|_, login| match &login.whose {
+            Whose::User { name, password } => users.get(&**name) == Some(&&**password),
+            Whose::Lent => true,
+        });
+    }
+}
+
+/// Does something slow with a password, on a thread that is there for such. The
+/// turn is over when it is done, whether or not somebody still waits for it.
+async fn hashed<T: Send + 'static>(
+    turn: Turn,
+    password: &str,
+    work: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Option<T> {
+    let end = password.floor_char_boundary(PASSWORD_BYTES_MAX);
+    let password = password.as_bytes()[..end].to_vec();
+    let work = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work(&password)
+    });
+    work.await.ok()
+}
+
+/// Room for one more among so many of them: who was used longest ago gives way.
+fn make_room(logins: &mut FxHashMap<[u8; 32], Login>, max: usize, is_one: impl Fn(&Whose) -> bool) {
+    let mine = logins.iter().filter(|(_, login)| is_one(&login.whose));
+    if mine.clone().count() < max {
+        return;
+    }
+    let oldest = mine.min_by_key(|(_, login)| login.used);
+    if let Some(oldest) = oldest.map(|(key, _)| *key) {
+        logins.remove(&oldest);
     }
 }
 
@@ -618,7 +757,8 @@ mod tests {
 
     #[test]
     fn the_first_admin_is_made_with_the_token_and_only_once() {
-        let users = Users::open(None, Duration::from_secs(60)).expect("none is there");
+        let users = Users::open(None, Duration::from_secs(60)).map(Arc::new);
+        let users = users.expect("none is there");
         let token = users.offer_setup().expect("nobody is there");
         block_on(async {
             assert!(
@@ -641,7 +781,15 @@ mod tests {
 
     #[test]
     fn a_login_ends_when_nobody_uses_it_and_with_its_user() {
-        let users = Users::open(None, Duration::from_secs(600)).expect("none is there");
+        let users = Users::open(None, Duration::from_secs(600)).map(Arc::new);
+        let users = users.expect("none is there");
+        let log_in = |name, password| {
+            let users = users.clone();
+            async move {
+                let turn = users.turn().await.expect("nobody else waits");
+                users.log_in(turn, name, password, NOW).await
+            }
+        };
         block_on(async {
             users
                 .add_user("ada", "correct horse", Role::Admin)
@@ -651,22 +799,16 @@ mod tests {
                 .add_user("bob", "battery staple", Role::Viewer)
                 .await
                 .expect("a user");
-            assert_eq!(users.log_in("bob", "correct horse", NOW).await, None);
-            assert_eq!(users.log_in("eve", "correct horse", NOW).await, None);
-            let (login, role) = users
-                .log_in("bob", "battery staple", NOW)
-                .await
-                .expect("his");
+            assert_eq!(log_in("bob", "correct horse").await, None);
+            assert_eq!(log_in("eve", "correct horse").await, None);
+            let (login, role) = log_in("bob", "battery staple").await.expect("his");
             assert_eq!(role, Role::Viewer);
             let later = |secs| NOW + Duration::from_secs(secs);
             assert!(users.of_login(&login, later(599)).is_some());
             assert!(users.of_login(&login, later(1100)).is_some(), "it was used");
             assert!(users.of_login(&login, later(1700)).is_none());
             assert!(users.of_token(&login, later(1)).is_none(), "it is no token");
-            let (login, _) = users
-                .log_in("bob", "battery staple", NOW)
-                .await
-                .expect("his");
+            let (login, _) = log_in("bob", "battery staple").await.expect("his");
             users
                 .change_user("bob", None, Some(Role::Operator))
                 .await
@@ -688,7 +830,10 @@ mod tests {
     #[test]
     fn what_is_kept_is_there_after_a_restart_and_tells_no_secret() {
         let folder = folder("kept");
-        let open = || Users::open(Some(&folder), Duration::from_secs(60)).expect("it is ours");
+        let open = || {
+            let users = Users::open(Some(&folder), Duration::from_secs(60));
+            Arc::new(users.expect("it is ours"))
+        };
         let users = open();
         let token = block_on(async {
             users
@@ -725,6 +870,80 @@ mod tests {
             .expect("it is damaged");
         assert!(error.contains(FILE), "{error}");
         fs::remove_dir_all(folder).expect("removed");
+    }
+
+    /// However soon who asks goes away, no more are hashed than may be, and
+    /// others are told that it is too much.
+    #[test]
+    fn no_more_passwords_are_hashed_at_a_time_whoever_waits_for_them() {
+        let users = Users::open(None, Duration::from_secs(60)).expect("none is there");
+        let (under_way, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        block_on(async {
+            let mut asked = Vec::new();
+            for _ in 0..HASHES_MAX {
+                let (turn, wait) = (users.turn().await.expect("nobody waits"), wait.clone());
+                let work = hashed(turn, "guess", move |_| wait.lock().recv().is_ok());
+                let mut work = Box::pin(work);
+                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                assert!(work.as_mut().poll(&mut cx).is_pending());
+                // Who asked is gone.
+            }
+            for _ in 0..HASHES_WAITING_MAX {
+                let mut turn = Box::pin(users.turn());
+                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                assert!(turn.as_mut().poll(&mut cx).is_pending());
+                asked.push(turn);
+            }
+            assert_eq!(users.turn().await.err(), Some(UsersError::Busy));
+            under_way.send(()).expect("one waits for it");
+            drop(asked.remove(0).await.expect("its turn"));
+            drop(asked);
+            under_way.send(()).expect("one waits for it");
+            users.turn().await.expect("nobody waits");
+        });
+    }
+
+    /// A change that was begun is done, with the file and without who asked.
+    #[test]
+    fn a_change_is_done_when_who_asked_for_it_is_gone() {
+        let folder = folder("gone");
+        let open = || Users::open(Some(&folder), Duration::from_secs(60)).expect("it is ours");
+        let users = Arc::new(open());
+        block_on(async {
+            let (view, token) = users
+                .add_token("scraper", Role::Viewer, None, NOW)
+                .await
+                .expect("one");
+            let mut changes = users.changes();
+            let mut revoking = Box::pin(users.remove_token(&view.id));
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(revoking.as_mut().poll(&mut cx).is_pending());
+            drop(revoking);
+            changes.changed().await.expect("it is done");
+            assert!(users.of_token(&token, NOW).is_none());
+            assert!(open().of_token(&token, NOW).is_none());
+        });
+        fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[test]
+    fn a_user_has_so_many_logins_and_pushes_out_nobody_else() {
+        let users = Users::open(None, Duration::from_secs(60)).expect("none is there");
+        let user = |name: &str| Whose::User {
+            name: name.to_owned(),
+            password: String::new(),
+        };
+        let lasts = Duration::from_secs(60);
+        users.admit(user("ada"), NOW, lasts).expect("let in");
+        users.lend(NOW).expect("lent");
+        for _ in 0..LOGINS_PER_USER_MAX + 3 {
+            users.admit(user("bob"), NOW, lasts).expect("let in");
+        }
+        let logins = users.logins.lock();
+        assert_eq!(logins.len(), LOGINS_PER_USER_MAX + 2);
+        let ada = logins.values().find(|login| login.whose == user("ada"));
+        assert!(ada.is_some());
     }
 
     #[test]

@@ -163,6 +163,13 @@ impl Bans {
             || self.names.has(|| Some(Banned::client(client)), now)
     }
 
+    /// Whether a person has banned that address.
+    pub fn is_banned_by_request(&self, address: Option<IpAddr>, now: Time) -> bool {
+        let names = self.names.0.read();
+        let ban = address.and_then(|address| names.get(&Banned::address(address)));
+        ban.is_some_and(|ban| ban.why == BannedFor::Request && now < ban.until)
+    }
+
     /// It has failed; whether it is banned for that from now on.
     pub fn failed(&self, address: impl Into<Option<IpAddr>>, client: &str, now: Time) -> bool {
         let address = address.into();

@@ -775,6 +775,30 @@ impl Form<Vec<String>> for OriginTexts {
     }
 }
 
+/// Names of machines, as a browser writes them into `Host`, without a port.
+pub(super) struct HostNames;
+
+impl HostNames {
+    pub const fn shape() -> Shape {
+        Shape::Texts("an array of names without a port, as in [\"mqtt.example.org\"]")
+    }
+}
+
+impl Form<Vec<String>> for HostNames {
+    fn get(field: &Vec<String>) -> Option<Value> {
+        Some(Value::Texts(field.clone()))
+    }
+
+    fn parse(value: Value) -> Option<Vec<String>> {
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_name = |text: &String| !text.is_empty() && text.bytes().all(is_letter);
+        match value {
+            Value::Texts(texts) if texts.iter().all(is_name) => Some(texts),
+            _ => None,
+        }
+    }
+}
+
 macro_rules! text_forms {
     ($($form:ident: $field:ty, $variant:ident, $what:literal;)+) => {
         $(pub(super) struct $form;

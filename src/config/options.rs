@@ -8,8 +8,8 @@
 
 use super::forms::{
     AddressText, AlgorithmWords, AuthenticatorWords, FieldText, FilePath, FilterText, FilterTexts,
-    Flag, FlagOrNone, FolderPath, Form, HttpAddressText, HttpPath, KeyText, KeysText, Millis,
-    MillisOrNever, MillisOrNone, ModeText, MountText, NetworkTexts, Number, NumberOrNone,
+    Flag, FlagOrNone, FolderPath, Form, HostNames, HttpAddressText, HttpPath, KeyText, KeysText,
+    Millis, MillisOrNever, MillisOrNone, ModeText, MountText, NetworkTexts, Number, NumberOrNone,
     OriginTexts, PatternText, Secs, SecsOrNever, SocketOrOff, UserName, Word, WordOrNone, words,
 };
 use super::value::{Shape, Value};
@@ -427,6 +427,10 @@ pub(super) const CONFIG: &[Opt<Config>] = &[
          others are told together, as $others."),
     option!("http.login_expiry_secs", http.login_expiry: Secs(60, DAY_SECS * 365),
         "How long a browser stays logged in in which nobody does anything."),
+    option!("http.host_names", http.host_names: HostNames,
+        "Names by which browsers ask for it where it has no certificate, as behind a proxy that has \
+         one, besides IP addresses, localhost and this machine's own name. Others are refused, as \
+         any page can have a name of its own lead here."),
     option!("log.level", log.level: Word<LogLevel>,
         "The least severe level that is logged. \"debug\" and \"trace\" log single messages."),
     option!("log.format", log.format: Word<LogFormat>,

@@ -36,13 +36,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant as Moment, sleep_until};
 
 use connection::Connection;
-use half_open::{HalfOpen, Place};
+pub(crate) use half_open::{HalfOpen, Place};
 use handshake::{LINGER, within};
 pub(crate) use listen::{Accepted, Bound, Inode, Listening, SocketFile};
 use pace::{Pace, Scope, UserScopes};
 use peer::PackedAddress;
 pub use peer::{Peer, PeerAddress, TlsPeer};
-pub(crate) use tls::{Tls, read_certificates, read_identity};
+pub(crate) use tls::{Tls, TlsError, read_certificates, read_identity};
 use transport::Ready;
 pub(crate) use transport::{Entrance, Stream};
 use websocket::WebSocket;
@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     // Tells this broker from others in the process.
     number: u64,
     connections: AtomicUsize,
+    // Listeners of which connections are accepted.
+    accepting: AtomicUsize,
     half_open: Arc<HalfOpen>,
     // Of all listeners; `None`: as many as come.
     accepts: RwLock<Option<Mutex<Bucket>>>,
@@ -128,6 +130,7 @@ impl Shared {
             handshakes: Arc::new(Semaphore::new(threads)),
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             connections: AtomicUsize::new(0),
+            accepting: AtomicUsize::new(0),
             stopping,
         }
     }
@@ -145,14 +148,14 @@ impl Shared {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Listeners of which connections are accepted.
+    pub fn accepting_len(&self) -> usize {
+        self.accepting.load(Ordering::Relaxed)
+    }
+
     /// Whether the broker is on its way out.
     pub fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
-    }
-
-    /// Turns true when it is.
-    pub fn stopping(&self) -> watch::Receiver<bool> {
-        self.stopping.clone()
     }
 
     /// Waits until that is stored.
@@ -194,7 +197,36 @@ fn accepts(per_sec: u64) -> Option<Mutex<Bucket>> {
 /// Accepts connections, by the entrance as it is then, until that is taken away
 /// or the broker stops; and no faster than it may: the others wait in the
 /// system's backlog.
-pub(crate) async fn accept(
+pub(crate) fn accept(
+    listening: Listening,
+    entrance: watch::Receiver<Arc<Entrance>>,
+    shared: Arc<Shared>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let accepting = Accepting::new(&shared);
+    async move {
+        accept_all(listening, entrance, shared).await;
+        drop(accepting);
+    }
+}
+
+/// Counts a listener for as long as its connections are accepted, also if that
+/// ends by a fault.
+struct Accepting(Arc<Shared>);
+
+impl Accepting {
+    fn new(shared: &Arc<Shared>) -> Accepting {
+        shared.accepting.fetch_add(1, Ordering::Relaxed);
+        Accepting(shared.clone())
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn accept_all(
     listening: Listening,
     mut entrance: watch::Receiver<Arc<Entrance>>,
     shared: Arc<Shared>,

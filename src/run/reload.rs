@@ -164,10 +164,11 @@ impl Running {
         self.state.write().http = Some(http);
     }
 
-    /// By which clients of MQTT come in at the HTTP port, if there is one.
-    pub fn workbench(&self) -> Option<Arc<Entrance>> {
+    /// By which clients of MQTT come in at the HTTP port, if there is one: without
+    /// a name if they may and anybody may.
+    pub fn workbench(&self, may_be_anonymous: bool) -> Option<Arc<Entrance>> {
         let state = self.state.read();
-        state.http.as_ref().map(|http| http.workbench.clone())
+        (state.http.as_ref()).map(|http| http.workbench(may_be_anonymous))
     }
 
     /// All values that hold, without what may be secret.

@@ -64,11 +64,11 @@ fn the_example_has_every_option_with_its_default_and_bounds() {
     let objects = effective.to_json();
     let objects = objects.as_array().unwrap();
     // 3 at the top, 26 of a listener, 33 of authentication, 3 of access, 5 of the store, 37 limits,
-    // 10 of sessions, 3 + 24 of queues, 4 of the HTTP port, 1 of $SYS, 3 of the log, 2 + 24 of a
+    // 10 of sessions, 3 + 24 of queues, 5 of the HTTP port, 1 of $SYS, 3 of the log, 2 + 24 of a
     // queue, 3 of its member.
     assert_eq!(
         objects.len(),
-        3 + 26 + 33 + 3 + 5 + 37 + 10 + 27 + 4 + 1 + 3 + 26 + 3
+        3 + 26 + 33 + 3 + 5 + 37 + 10 + 27 + 5 + 1 + 3 + 26 + 3
     );
     let lines: Vec<_> = text.lines().collect();
     for object in objects {
@@ -301,6 +301,7 @@ tls_key = "http.key"
 open_metrics = true
 metrics_queues_max = 74
 login_expiry_secs = 72
+host_names = ["mqtt.example.org"]
 
 [log]
 level = "trace"
@@ -561,6 +562,7 @@ fn each_option_sets_its_field() {
             open_metrics: true,
             metrics_queues_max: 74,
             login_expiry: secs(72),
+            host_names: vec!["mqtt.example.org".into()],
         },
         log: LogSettings {
             level: LogLevel::Trace,

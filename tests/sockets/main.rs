@@ -23,6 +23,7 @@ mod features;
 #[path = "../hostile.rs"]
 mod hostile;
 mod http;
+mod http_bounds;
 mod limits;
 mod listeners;
 mod log;

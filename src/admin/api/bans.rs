@@ -12,11 +12,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::admin::State;
 use crate::admin::guard::{Administrator, Viewer};
 use crate::admin::page::{Body, Listed, Named, Page, Params};
 use crate::admin::problem::{self, Problem};
+use crate::admin::{State, cut};
 use crate::authentication::{Ban, Banned, BannedFor};
+use crate::message::Time;
 
 /// The longest ban: a year.
 const SECS_MAX: u64 = 365 * 24 * 60 * 60;
@@ -40,7 +41,19 @@ struct BanView {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     reason: BanReason,
+    /// What it may not do.
+    keeps_from: Vec<KeptFrom>,
     until_ms: u64,
+}
+
+/// What a ban keeps somebody from.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum KeptFrom {
+    /// From connecting as a client.
+    Mqtt,
+    /// From logging in at the HTTP port.
+    Http,
 }
 
 /// Why somebody is banned.
@@ -56,7 +69,15 @@ enum BanReason {
 }
 
 impl BanView {
-    fn new(whom: &Banned, ban: &Ban) -> BanView {
+    fn new(table: Table, whom: &Banned, ban: &Ban) -> BanView {
+        let is_address = matches!(whom, Banned::Address(_));
+        let keeps_from = match table {
+            Table::Http => vec![KeptFrom::Http],
+            Table::Mqtt if is_address && ban.why == BannedFor::Request => {
+                vec![KeptFrom::Mqtt, KeptFrom::Http]
+            }
+            Table::Mqtt | Table::Flapping => vec![KeptFrom::Mqtt],
+        };
         let (address, client, user) = match whom {
             Banned::Address(address) => (Some(address.to_string()), None, None),
             Banned::Client(client, user) => {
@@ -73,23 +94,53 @@ impl BanView {
                 BannedFor::Connects => BanReason::Connects,
                 BannedFor::Request => BanReason::Request,
             },
+            keeps_from,
             until_ms: ban.until.as_micros() / 1000,
         }
     }
 }
 
-/// Whose turn a page ends with, and in which of the two tables: first those who
-/// failed or were banned by request, then those who connected too often.
+/// Where bans are, in the order in which they are listed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Table {
+    /// Clients that failed, and who is banned by request.
+    Mqtt,
+    /// Clients that connected too often.
+    Flapping,
+    /// Addresses of which logins failed at the HTTP port.
+    Http,
+}
+
+impl Table {
+    const ALL: [Table; 3] = [Table::Mqtt, Table::Flapping, Table::Http];
+
+    fn list(
+        self,
+        state: &State,
+        after: Option<&Banned>,
+        max: usize,
+        now: Time,
+    ) -> Vec<(Banned, Ban)> {
+        let shared = &state.shared;
+        match self {
+            Table::Mqtt => shared.bans.list(after, max, now),
+            Table::Flapping => shared.core.flapping().list(after, max, now),
+            Table::Http => state.bans.list(after, max, now),
+        }
+    }
+}
+
+/// Whose turn a page ends with, and in which table.
 #[derive(Serialize, Deserialize)]
-struct Position(bool, Option<IpAddr>, Box<str>, Option<Box<str>>);
+struct Position(Table, Option<IpAddr>, Box<str>, Option<Box<str>>);
 
 impl Position {
-    fn of(is_second: bool, whom: &Banned) -> Position {
+    fn of(table: Table, whom: &Banned) -> Position {
         match whom {
-            Banned::Address(address) => Position(is_second, Some(*address), "".into(), None),
+            Banned::Address(address) => Position(table, Some(*address), "".into(), None),
             Banned::Client(client, user) => {
                 let user = user.as_deref().map(Box::from);
-                Position(is_second, None, client.clone(), user)
+                Position(table, None, client.clone(), user)
             }
         }
     }
@@ -110,36 +161,32 @@ async fn list(
     Shares(state): Shares<Arc<State>>,
     Params(page): Params<Page>,
 ) -> problem::Result<Listed<BanView>> {
-    let shared = &state.shared;
-    let (limit, now) = (page.limit()?, shared.clock.now());
+    let (limit, now) = (page.limit()?, state.shared.clock.now());
     let after = page.after().map(|after| {
         let position = serde_json::from_str::<Position>(after);
         position.map_err(|_| Page::wrong_after(after))
     });
-    let (is_second, after) = match after.transpose()? {
+    let (first, mut after) = match after.transpose()? {
         Some(position) => (position.0, Some(position.whom())),
-        None => (false, None),
+        None => (Table::Mqtt, None),
     };
     // One more than asked for tells whether there are more.
     let mut found = Vec::new();
-    if !is_second {
-        let bans = shared.bans.list(after.as_ref(), limit + 1, now);
-        found.extend(bans.into_iter().map(|(whom, ban)| (false, whom, ban)));
-    }
-    if found.len() <= limit {
-        let after = after.filter(|_| is_second);
+    for table in Table::ALL.into_iter().filter(|table| *table >= first) {
         let more = limit + 1 - found.len();
-        let bans = shared.core.flapping().list(after.as_ref(), more, now);
-        found.extend(bans.into_iter().map(|(whom, ban)| (true, whom, ban)));
+        let bans = table.list(&state, after.take().as_ref(), more, now);
+        found.extend(bans.into_iter().map(|(whom, ban)| (table, whom, ban)));
     }
     let has_more = found.len() > limit;
     found.truncate(limit);
     let last = found.last().filter(|_| has_more);
-    let next = last.map(|(is_second, whom, _)| {
+    let next = last.map(|(table, whom, _)| {
         // Plain values: they are JSON.
-        serde_json::to_string(&Position::of(*is_second, whom)).unwrap_or_default()
+        serde_json::to_string(&Position::of(*table, whom)).unwrap_or_default()
     });
-    let items = found.iter().map(|(_, whom, ban)| BanView::new(whom, ban));
+    let items = found
+        .iter()
+        .map(|(table, whom, ban)| BanView::new(*table, whom, ban));
     let items = items.collect();
     Ok(Json(Listed { items, next }))
 }
@@ -156,7 +203,8 @@ struct NewBan {
 }
 
 /// Bans an address, or a client identifier: who has it may not connect for so
-/// long. Who is connected stays so. The broker forgets it when it stops.
+/// long, and nobody logs in here from such an address. Who is connected or logged
+/// in stays so. The broker forgets it when it stops.
 #[utoipa::path(post, path = "/bans", tag = "bans", request_body = NewBan,
     responses((status = 200, body = BanView), (status = "default", body = Problem)))]
 async fn add(
@@ -179,12 +227,19 @@ async fn add(
     if !state.shared.bans.ban(whom.clone(), until, now) {
         return Err(Problem::conflict("there are as many bans as there may be"));
     }
-    tracing::warn!(by = &*who.name, ?whom, seconds = new.seconds, "banned");
+    let shown = new.address.as_deref().or(new.client.as_deref());
+    let shown = cut(shown.unwrap_or_default());
+    tracing::warn!(
+        by = &*who.name,
+        whom = shown,
+        seconds = new.seconds,
+        "banned"
+    );
     let why = BannedFor::Request;
-    Ok(Json(BanView::new(&whom, &Ban { why, until })))
+    Ok(Json(BanView::new(Table::Mqtt, &whom, &Ban { why, until })))
 }
 
-/// Lets an address in again.
+/// Lets an address in again: as a client, and at the HTTP port.
 #[utoipa::path(delete, path = "/bans/address/{address}", tag = "bans",
     params(("address" = String, Path, description = "An IP address.")),
     responses((status = 204), (status = "default", body = Problem)))]
@@ -194,8 +249,10 @@ async fn lift_address(
     Named(address): Named<String>,
 ) -> Result<StatusCode, Problem> {
     let whom = Banned::address(parse_address(&address)?);
-    let was_banned = state.shared.bans.lift(&whom, state.shared.clock.now());
-    lifted(&who.name, &address, was_banned)
+    let now = state.shared.clock.now();
+    let of_mqtt = state.shared.bans.lift(&whom, now);
+    let of_http = state.bans.lift(&whom, now);
+    lifted(&who.name, &address, of_mqtt || of_http)
 }
 
 /// Lets a client identifier in again, whoever uses it.
@@ -217,7 +274,7 @@ fn lifted(by: &str, whom: &str, was_banned: bool) -> Result<StatusCode, Problem>
     if !was_banned {
         return Err(Problem::not_found(format!("{whom:?} is not banned")));
     }
-    tracing::warn!(by, whom, "a ban was lifted");
+    tracing::warn!(by, whom = cut(whom), "a ban was lifted");
     Ok(StatusCode::NO_CONTENT)
 }
 

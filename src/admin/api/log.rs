@@ -15,9 +15,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::admin::State;
-use crate::admin::guard::{Administrator, Viewer};
+use crate::admin::guard::{Administrator, Standing, Viewer};
 use crate::admin::page::{Body, Listed, Page, Params};
 use crate::admin::problem::{self, Problem};
+use crate::admin::users::Role;
 use crate::config::LogLevel;
 use crate::logbook::{Levels, Line, Logbook};
 
@@ -98,6 +99,7 @@ struct From {
         (status = "default", body = Problem)))]
 async fn follow(
     _: Viewer,
+    standing: Standing,
     Shares(state): Shares<Arc<State>>,
     Params(from): Params<From>,
     Params(severe): Params<Severe>,
@@ -115,7 +117,9 @@ async fn follow(
         after,
         level: severe.level(),
         lines: Vec::new().into_iter(),
-        stopping: state.shared.stopping(),
+        stopping: state.stopping.clone(),
+        _place: state.events.enter()?,
+        standing,
     };
     let events = stream::unfold(following, |mut following| async move {
         let line = following.next().await?;
@@ -138,10 +142,13 @@ struct Following {
     level: LogLevel,
     lines: std::vec::IntoIter<Line>,
     stopping: tokio::sync::watch::Receiver<bool>,
+    standing: Standing,
+    // Given back when it is gone.
+    _place: tokio::sync::OwnedSemaphorePermit,
 }
 
 impl Following {
-    /// `None`: the broker stops.
+    /// `None`: there is to be none any more.
     async fn next(&mut self) -> Option<Line> {
         loop {
             if let Some(line) = self.lines.next() {
@@ -156,6 +163,7 @@ impl Following {
                 tokio::select! {
                     changed = self.watch.changed() => changed.ok()?,
                     _ = self.stopping.wait_for(|stopping| *stopping) => return None,
+                    () = self.standing.ended(Role::Viewer) => return None,
                 }
             }
         }

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State as Shares;
+use axum::extract::{DefaultBodyLimit, State as Shares};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::admin::State;
 use crate::admin::guard::Operator;
 use crate::admin::page::Body;
 use crate::admin::problem::{self, Problem};
+use crate::admin::{State, cut};
 use crate::base64;
 use crate::broker::look::{Outgoing, Published};
 use crate::message::Qos;
@@ -22,9 +22,13 @@ use crate::topic::{TopicLimits, TopicName};
 
 /// The longest text of a packet (1.5.4).
 const TEXT_BYTES_MAX: usize = 65_535;
+/// Of a request: a payload in base64 fits.
+const BODY_BYTES_MAX: usize = 8 << 20;
 
 pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
-    OpenApiRouter::new().routes(routes!(publish))
+    OpenApiRouter::new()
+        .routes(routes!(publish))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
 /// A message. Without a payload it is empty, which takes away what is retained.
@@ -157,7 +161,7 @@ async fn publish(
         let now = shared.clock.now();
         (shared.core).publish_for_person(&mut local.worker, &outgoing, now)
     })?;
-    let (by, topic) = (&*who.name, &*message.topic);
+    let (by, topic) = (&*who.name, cut(&message.topic));
     tracing::info!(by, topic, bytes = payload.len(), "published");
     state.stored(receipt).await?;
     Ok(Json(published))

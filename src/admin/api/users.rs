@@ -3,30 +3,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State as Shares;
+use axum::Json;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, State as Shares};
 use axum::http::header::SET_COOKIE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::admin::State;
-use crate::admin::guard::{Administrator, COOKIE, Viewer, cookie};
+use crate::admin::guard::{Administrator, COOKIE, Viewer, check_ours, cookie};
 use crate::admin::page::{Body, Listed, Named};
 use crate::admin::problem::{self, Problem};
 use crate::admin::server::Client;
-use crate::admin::users::{Role, TokenView, UserView, UsersError};
+use crate::admin::users::{NAME_BYTES_MAX, Role, TokenView, Turn, UserView, UsersError};
+use crate::admin::{State, to_the_end};
 
 /// A century.
 const EXPIRES_SECS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
 
+/// Of a request of somebody who is not known yet.
+const BODY_BYTES_MAX: usize = 4 << 10;
+
 pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
-    OpenApiRouter::new()
+    let for_everybody = OpenApiRouter::new()
         .routes(routes!(set_up))
         .routes(routes!(log_in))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    for_everybody
         .routes(routes!(log_out))
         .routes(routes!(me))
         .routes(routes!(list_users, add_user))
@@ -41,6 +47,9 @@ impl From<UsersError> for Problem {
             UsersError::NotFound(why) => Problem::not_found(why),
             UsersError::Exists(why) | UsersError::Conflict(why) => Problem::conflict(why),
             UsersError::Invalid(why) => Problem::invalid(why),
+            UsersError::Busy => Problem::unavailable(
+                "too many passwords are being checked: try again in a few seconds",
+            ),
             UsersError::Failed(why) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, why),
         }
     }
@@ -67,17 +76,18 @@ struct Setup {
     responses((status = 200, body = Me), (status = "default", body = Problem)))]
 async fn set_up(
     Shares(state): Shares<Arc<State>>,
-    Extension(client): Extension<Client>,
+    Welcome(client): Welcome,
     Body(setup): Body<Setup>,
 ) -> problem::Result<Me> {
-    check_ban(&state, client)?;
     let Setup {
         token,
         name,
         password,
     } = setup;
-    let made = state.users.set_up(&token, &name, &password).await;
-    made.inspect_err(|_| failed(&state, client))?;
+    if !state.users.is_setup_token(&token) {
+        failed(&state, client);
+    }
+    state.users.set_up(&token, &name, &password).await?;
     tracing::info!(user = name, "the first admin of the HTTP port was made");
     Ok(Json(Me {
         name,
@@ -97,13 +107,32 @@ struct Login {
     responses((status = 200, body = Me), (status = "default", body = Problem)))]
 async fn log_in(
     Shares(state): Shares<Arc<State>>,
-    Extension(client): Extension<Client>,
+    Welcome(client): Welcome,
     Body(login): Body<Login>,
 ) -> Result<Response, Problem> {
     let Login { name, password } = login;
+    if name.len() > NAME_BYTES_MAX {
+        let why = format!("a name has {NAME_BYTES_MAX} bytes at most");
+        return Err(Problem::invalid(why));
+    }
+    let turn = state.users.turn().await?;
+    // Others of this address may have failed meanwhile.
     check_ban(&state, client)?;
+    // Who goes before it is told has failed all the same.
+    let done = to_the_end(check_login(state, client, turn, name, password));
+    done.await
+        .unwrap_or_else(|| Err(Problem::unavailable("the broker stops")))
+}
+
+async fn check_login(
+    state: Arc<State>,
+    client: Client,
+    turn: Turn,
+    name: String,
+    password: String,
+) -> Result<Response, Problem> {
     let now = state.shared.clock.now();
-    let Some((login, role)) = state.users.log_in(&name, &password, now).await else {
+    let Some((login, role)) = state.users.log_in(turn, &name, &password, now).await else {
         failed(&state, client);
         tracing::info!(user = name, peer = %client.0, "a login by HTTP failed");
         return Err(Problem::unknown(match state.users.wants_setup() {
@@ -119,12 +148,17 @@ async fn log_in(
 /// Logs a browser out.
 #[utoipa::path(post, path = "/logout", tag = "logins", security(()),
     responses((status = 204), (status = "default", body = Problem)))]
-async fn log_out(Shares(state): Shares<Arc<State>>, headers: HeaderMap) -> Response {
-    if let Some(login) = cookie(&headers) {
-        state.users.log_out(login);
-    }
+async fn log_out(
+    Shares(state): Shares<Arc<State>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Some(login) = cookie(&headers) else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    check_ours(&headers)?;
+    state.users.log_out(login);
     let cookie = login_cookie(&state, "") + "; Max-Age=0";
-    (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
 }
 
 /// Only this origin's pages send it, no script reads it, and it goes when the
@@ -137,15 +171,31 @@ fn login_cookie(state: &State, login: &str) -> String {
     format!("{COOKIE}={login}; Path=/; HttpOnly; SameSite=Strict{secure}")
 }
 
-fn check_ban(state: &State, client: Client) -> Result<(), Problem> {
-    match (state.bans).is_banned(client.ip(), "", state.shared.clock.now()) {
-        false => Ok(()),
-        true => Err(Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many logins of this address have failed: it is kept out for a while \
-             (authentication.ban_secs)",
-        )),
+/// Who asks and is not banned: looked at before anything else of the request is.
+struct Welcome(Client);
+
+impl FromRequestParts<Arc<State>> for Welcome {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Welcome, Problem> {
+        let client = parts.extensions.get::<Client>().copied();
+        let client = client.ok_or_else(|| Problem::forbidden("nobody knows where this is from"))?;
+        check_ban(state, client)?;
+        Ok(Welcome(client))
     }
+}
+
+fn check_ban(state: &State, client: Client) -> Result<(), Problem> {
+    let now = state.shared.clock.now();
+    let why = if state.bans.is_banned(client.ip(), "", now) {
+        "too many logins of this address have failed: it is kept out for a while \
+         (authentication.ban_secs), or until an admin lifts the ban"
+    } else if (state.shared.bans).is_banned_by_request(client.ip(), now) {
+        "an admin has banned this address: another admin can lift the ban"
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, why))
 }
 
 fn failed(state: &State, client: Client) {

@@ -80,9 +80,10 @@ function frame() {
 
 async function logOut() {
   await attempt(() => post(['logout']))
-  // Who comes next begins at the beginning.
+  // Who comes next begins at the beginning, and finds nothing of this session: no password of
+  // MQTT either.
   history.replaceState(null, '', route.to('overview'))
-  enter()
+  location.reload()
 }
 
 let main = null

@@ -109,7 +109,7 @@ fn tell_connections(text: &mut Text, state: &State, counts: &Counts) {
             listed.entrance.connections_len(),
         );
     }
-    let workbench = state.operations.workbench();
+    let workbench = state.operations.workbench(true);
     let at_workbench = workbench.map_or(0, |workbench| workbench.connections_len());
     listeners.with(&[("listener", "workbench")], at_workbench);
     let certificates = listed.iter();

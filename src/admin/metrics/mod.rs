@@ -39,7 +39,7 @@ pub(crate) struct Metrics {
     /// How late tasks wake.
     delays: Arc<Histogram>,
     // One at a time goes round all there is.
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Metrics {
@@ -48,7 +48,7 @@ impl Metrics {
             are_open: settings.open_metrics,
             queues_max: settings.metrics_queues_max,
             delays: Arc::default(),
-            turn: Mutex::default(),
+            turn: Arc::default(),
         }
     }
 
@@ -70,11 +70,14 @@ async fn metrics(
         viewer?;
     }
     let runtime = Handle::current().metrics();
-    let (turn, own) = (state.metrics.turn.lock().await, state.clone());
-    // With very many sessions it takes a while, which others are not to wait for.
-    let rendering = tokio::task::spawn_blocking(move || families::render(&own, &runtime));
+    let (turn, own) = (state.metrics.turn.clone().lock_owned().await, state.clone());
+    // With very many sessions it takes a while, which others are not to wait for;
+    // who asks may be gone before that.
+    let rendering = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        families::render(&own, &runtime)
+    });
     let text = rendering.await;
-    drop(turn);
     let text = text.map_err(|_| Problem::unavailable("the broker stops"))?;
     Ok(([(CONTENT_TYPE, text::CONTENT_TYPE)], text).into_response())
 }

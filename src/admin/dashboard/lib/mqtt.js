@@ -178,7 +178,7 @@ export function connectForm({ handlers, connected, more = [] }) {
         'div',
         { className: 'columns' },
         field({ name: 'clientId', label: 'Client identifier', value: last.clientId || anyId(), required: true }),
-        field({ name: 'username', label: 'MQTT user', value: last.username, hint: 'Empty, where anybody may connect.' }),
+        field({ name: 'username', label: 'MQTT user', value: last.username, hint: 'Empty only where every listener lets such clients in, and for operators and admins here.' }),
         field({ name: 'password', label: 'Password', type: 'password', value: last.password, autocomplete: 'off' }),
         more,
       ),

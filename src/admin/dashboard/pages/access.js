@@ -90,10 +90,11 @@ function bans(signal) {
     signal,
     caption: 'Who is banned',
     empty: 'Nobody is banned.',
-    key: (ban) => `${kindOf(ban)} ${ban[kindOf(ban)]}`,
+    key: (ban) => `${kindOf(ban)} ${ban[kindOf(ban)]} ${ban.user} ${ban.keeps_from}`,
     columns: [
       { head: 'Who', text: (ban) => `${kindOf(ban)} ${ban[kindOf(ban)]}`, kind: 'code break' },
       { head: 'Why', text: ({ reason }) => ({ failures: 'too many failures', connects: 'connected too often', request: 'asked for' })[reason] ?? reason },
+      { head: 'Keeps from', text: ({ keeps_from: from }) => from.map((what) => ({ mqtt: 'MQTT', http: 'logging in here' })[what] ?? what).join(', ') },
       { head: 'Until', text: ({ until_ms: until }) => moment(until) },
       ...(isAdmin
         ? [
