@@ -24,6 +24,7 @@ use utoipa::ToSchema;
 
 use self::kept::Record;
 pub(super) use self::observed::SentAliases;
+pub(crate) use self::shown::listed;
 pub use self::shown::{ConnectWillView, FilterView, PacketView, PropertyView};
 use super::Core;
 use super::timers::Timer;

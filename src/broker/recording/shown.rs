@@ -307,7 +307,8 @@ fn unsubscribed(filter: &str) -> FilterView {
     }
 }
 
-fn listed(properties: Properties<'_>) -> Vec<PropertyView> {
+/// Properties, in the order in which they stand.
+pub(crate) fn listed(properties: Properties<'_>) -> Vec<PropertyView> {
     let property = |property: Property<'_>| PropertyView {
         name: property.name(),
         value: value(property),

@@ -271,10 +271,7 @@ pub(super) fn event(event: &Event) -> EventView {
 }
 
 /// As text if it is some, or else as base64.
-pub(in crate::broker) fn shown_payload(
-    payload: &[u8],
-    bytes_max: usize,
-) -> (Option<String>, Option<String>) {
+pub(crate) fn shown_payload(payload: &[u8], bytes_max: usize) -> (Option<String>, Option<String>) {
     let is_odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     let text = std::str::from_utf8(payload).ok();
     match text.filter(|text| !text.contains(is_odd)) {

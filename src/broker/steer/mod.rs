@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-pub(super) use self::look::shown_payload;
+pub(crate) use self::look::shown_payload;
 pub(super) use self::moving::Movings;
 use super::lists::Pick;
 use super::{Core, Worker};
