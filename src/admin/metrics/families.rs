@@ -711,7 +711,11 @@ mod tests {
     fn no_counter_is_told_of_the_queues_beyond_the_bound() {
         let mut queues = Queues::new(1);
         for name in ["a", "b"] {
-            queues.add(name, ListNumbers::default());
+            let numbers = ListNumbers {
+                lists: 1,
+                ..ListNumbers::default()
+            };
+            queues.add(name, numbers);
         }
         let mut text = Text::default();
         tell_queues(&mut text, &queues, &Census::default(), Time::ZERO);
