@@ -35,6 +35,39 @@ pub struct Line {
     pub fields: Map<String, Value>,
 }
 
+/// Which lines somebody wants to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    level: LogLevel,
+    // In lower case.
+    text: Option<String>,
+}
+
+impl Wanted {
+    /// Those of this level and more severe ones; `text`: with this in the message or
+    /// in a field, whichever case it is in.
+    pub fn new(level: LogLevel, text: Option<&str>) -> Wanted {
+        Wanted {
+            level,
+            text: text.map(str::to_lowercase),
+        }
+    }
+
+    fn is(&self, line: &Line) -> bool {
+        let Some(text) = &self.text else {
+            return line.level <= self.level;
+        };
+        let has = |found: &str| found.to_lowercase().contains(text);
+        let mut fields = line.fields.iter();
+        line.level <= self.level
+            && (has(&line.message)
+                || fields.any(|(name, value)| match value {
+                    Value::String(value) => has(&format!("{name}={value}")),
+                    value => has(&format!("{name}={value}")),
+                }))
+    }
+}
+
 /// Where a level is set: the log's filter.
 type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
 
@@ -141,24 +174,35 @@ impl Logbook {
         });
     }
 
-    /// Up to `limit` of the lines behind that number, the oldest first, of this
-    /// level or more severe ones; and the number of the last line that was
-    /// looked at.
-    pub fn after(&self, number: u64, level: LogLevel, limit: usize) -> (Vec<Line>, u64) {
+    /// Up to `limit` of the lines behind that number that are wanted, the oldest
+    /// first; and the number of the last line that was looked at. All that are
+    /// kept, where that many have not been logged: the number is of an earlier
+    /// process, and lines have begun anew.
+    pub fn after(&self, number: u64, wanted: &Wanted, limit: usize) -> (Vec<Line>, u64) {
         let kept = self.kept.lock();
-        let from = kept.lines.partition_point(|line| line.number <= number);
+        let number = Some(number).filter(|number| *number <= kept.last);
+        let mut seen = number.unwrap_or(0);
+        let from = kept.lines.partition_point(|line| line.number <= seen);
         let mut found = Vec::new();
-        let mut seen = number;
         for line in kept.lines.range(from..) {
             if found.len() == limit {
                 return (found, seen);
             }
             seen = line.number;
-            if line.level <= level {
+            if wanted.is(line) {
                 found.push(line.clone());
             }
         }
         (found, seen.max(kept.last))
+    }
+
+    /// The last `count` of the lines that are wanted, the oldest first.
+    pub fn last(&self, wanted: &Wanted, count: usize) -> Vec<Line> {
+        let kept = self.kept.lock();
+        let lines = kept.lines.iter().rev().filter(|line| wanted.is(line));
+        let mut found: Vec<Line> = lines.take(count).cloned().collect();
+        found.reverse();
+        found
     }
 
     /// The number of the last of the lines before the last `count` ones.
@@ -294,7 +338,7 @@ mod tests {
     }
 
     fn messages(book: &Logbook, after: u64, limit: usize) -> Vec<String> {
-        let (lines, _) = book.after(after, LogLevel::Trace, limit);
+        let (lines, _) = book.after(after, &Wanted::new(LogLevel::Trace, None), limit);
         lines.into_iter().map(|line| line.message).collect()
     }
 
@@ -307,7 +351,8 @@ mod tests {
         assert_eq!(messages(&book, 0, 9), ["b", "c", "d"]);
         assert_eq!(messages(&book, 2, 1), ["c"]);
         assert_eq!(messages(&book, 4, 9), [""; 0]);
-        assert_eq!(book.after(0, LogLevel::Warn, 9), (Vec::new(), 4));
+        let severe = Wanted::new(LogLevel::Warn, None);
+        assert_eq!(book.after(0, &severe, 9), (Vec::new(), 4));
         assert_eq!(book.before_last(1), 3);
         book.set_lines_max(1);
         assert_eq!(messages(&book, 0, 9), ["d"]);
@@ -315,6 +360,30 @@ mod tests {
         push(&book, "e");
         assert_eq!(messages(&book, 0, 9), [""; 0]);
         assert!(!book.keeps());
+    }
+
+    /// Not those of before, as for who pages; nor nothing, where lines began anew.
+    #[test]
+    fn the_last_ones_are_found_and_those_of_another_process() {
+        let book = Logbook::new(LogLevel::Info, 9);
+        let found = |text, count| {
+            let lines = book.last(&Wanted::new(LogLevel::Info, text), count);
+            lines
+                .into_iter()
+                .map(|line| line.number)
+                .collect::<Vec<_>>()
+        };
+        for number in 0..4 {
+            let fields = Map::from_iter([("client".to_owned(), Value::from(format!("C{number}")))]);
+            book.push(LogLevel::Info, "Connected".to_owned(), fields);
+        }
+        push(&book, "connected");
+        assert_eq!(found(None, 2), [4, 5]);
+        assert_eq!(found(Some("connected"), 9), [1, 2, 3, 4, 5]);
+        assert_eq!(found(Some("client=c2"), 9), [3]);
+        assert_eq!(found(Some("nobody"), 9), [0; 0]);
+        assert_eq!(messages(&book, 5, 9), [""; 0]);
+        assert_eq!(messages(&book, 6, 9).len(), 5);
     }
 
     #[test]

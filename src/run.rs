@@ -324,6 +324,7 @@ impl Broker {
             ),
         };
         if let Some(runtime) = self.runtime.take() {
+            self.running.end_changes();
             self.stopping.send_replace(true);
             let shared = self.shared.clone();
             let limits = shared.core.limits();
@@ -361,6 +362,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
+            self.running.end_changes();
             self.stopping.send_replace(true);
             runtime.shutdown_background();
             self.storage.stop(&self.shared, false);
@@ -415,6 +417,8 @@ pub(crate) fn serve(
     if let Some(failed) = &failed {
         tracing::error!("the disk failed, and nothing more can be stored: {failed}");
     }
+    // Before the service manager hears of it: a reload tells it that all is ready.
+    running.end_changes();
     if let Some(systemd) = running.systemd() {
         systemd.stopping(match failed {
             None => "disconnecting clients",

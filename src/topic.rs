@@ -6,6 +6,12 @@
 
 use std::fmt;
 
+/// Whether a topic, or a filter, is what only the broker publishes to, or below it.
+pub fn is_sys(topic: &str) -> bool {
+    let rest = topic.strip_prefix("$SYS");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// How long and how deep a topic may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicLimits {

@@ -173,3 +173,29 @@ fn every_option_stands_where_it_is_said_when_it_holds() {
         assert!(keys.iter().any(is_key), "{name} is no option");
     }
 }
+
+/// The description of the API has one schema of each name: of two types that share
+/// one, it would show only the last.
+#[test]
+fn no_two_types_of_the_api_share_a_name() {
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src"), &mut files);
+    let mut names = BTreeMap::<String, PathBuf>::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("it is text");
+        let mut is_schema = false;
+        for line in text.lines().map(str::trim) {
+            is_schema |= line.starts_with("#[derive(") && line.contains("ToSchema");
+            let words: Vec<&str> = line.split([' ', '(', '<', ';', '{']).collect();
+            let kind = (words.iter()).position(|word| ["struct", "enum"].contains(word));
+            if !line.starts_with("//")
+                && let Some(name) = kind.and_then(|at| words.get(at + 1))
+                && std::mem::take(&mut is_schema)
+                && let Some(other) = names.insert((*name).to_owned(), file.clone())
+            {
+                panic!("{name} is in {} and {}", file.display(), other.display());
+            }
+        }
+    }
+    assert!(names.len() > 50, "{names:?}");
+}

@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 
 use crate::config::{ConfigError, Source};
 use crate::message::{Identity, Qos};
-use crate::topic::TopicFilter;
+use crate::topic::{self, TopicFilter};
 pub use own::OwnRights;
 use rules::{Ask, Denial, Publishing, Reach, Rights, Rules, Strictness, Verdict};
 
@@ -328,7 +328,7 @@ pub fn read_rules(acl: Option<&Path>, form: Option<&Path>) -> Result<Option<Rule
 
 /// Topics below $SYS are the broker's own to publish.
 fn check_reserved(topic: &str) -> Result<(), Denied> {
-    match topic == "$SYS" || topic.starts_with("$SYS/") {
+    match topic::is_sys(topic) {
         true => Err(Denied("only the broker publishes below $SYS".into())),
         false => Ok(()),
     }

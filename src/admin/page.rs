@@ -41,6 +41,11 @@ impl Page {
         Ok(limit.unwrap_or(LIMIT_DEFAULT))
     }
 
+    /// Whether anything is said of the page.
+    pub fn is_given(&self) -> bool {
+        self.limit.is_some() || self.after.is_some()
+    }
+
     pub fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }
@@ -85,6 +90,16 @@ pub(crate) struct Listed<T> {
     pub items: Vec<T>,
     /// What to give as `after` for the page behind it; null: it is the last.
     pub next: Option<String>,
+}
+
+impl<T> Listed<T> {
+    /// The first of all that there are; `place`: after what the next page is.
+    pub fn first(mut items: Vec<T>, limit: usize, place: impl FnOnce(&T) -> String) -> Listed<T> {
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| has_more).map(place);
+        Listed { items, next }
+    }
 }
 
 impl<T, P: ToString> From<Paged<T, P>> for Listed<T> {

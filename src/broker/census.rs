@@ -42,6 +42,9 @@ pub struct SessionNumbers {
     pub subscriptions: usize,
     /// Packet ids that clients have not answered.
     pub in_flight_out: usize,
+    /// Messages of sessions' own that clients have not acknowledged: no jobs, which
+    /// their lists count.
+    pub kept_in_flight: usize,
     /// QoS 2 messages that clients have not released.
     pub in_flight_in: usize,
     /// Messages that wait for room in a window, or for their client.
@@ -124,6 +127,8 @@ impl Core {
                     }
                     sums.subscriptions += session.subscriptions.len();
                     sums.in_flight_out += session.window.in_use();
+                    let own = session.window.sent().filter(|sent| sent.job.is_none());
+                    sums.kept_in_flight += own.count();
                     sums.in_flight_in += session.received_len();
                     sums.waiting += session.waiting_len();
                     sums.kept_bytes += session.kept_bytes();

@@ -29,6 +29,10 @@ use crate::session::{
 use crate::slots::Locked;
 use crate::topic::TopicName;
 
+/// Why somebody is refused, where that is counted apart.
+const FLAPS: &str = "this client connects too often; try again later";
+const USER_FULL: &str = "the user has connections_per_user_max connections";
+
 /// How a connection, or a session, comes to its end.
 pub(super) enum Ending {
     /// DISCONNECT: the will goes unpublished [MQTT-3.14.4-3].
@@ -113,7 +117,17 @@ impl Core {
         match &admission {
             Ok(Admission::Admitted(_)) => self.counters.connections_accepted.increment(),
             Ok(Admission::Challenged(_)) => {}
-            Err(_) => self.counters.connections_refused.increment(),
+            Err(close) => {
+                self.counters.connections_refused.increment();
+                let counter = match (&*close.why, close.reason) {
+                    (FLAPS, _) => &self.counters.refused_flapping,
+                    (USER_FULL, _) => &self.counters.refused_user_full,
+                    // It comes of methods only.
+                    (_, ReasonCode::ServerUnavailable) => &self.counters.refused_unavailable,
+                    _ => &self.counters.refused_other,
+                };
+                counter.increment();
+            }
         }
         admission
     }
@@ -277,7 +291,6 @@ impl Core {
         if connecting == Connecting::Welcome {
             return Ok(());
         }
-        self.counters.refused_flapping.increment();
         if connecting == Connecting::OnceTooOften {
             self.counters.bans.increment();
             let (client, user) = (&identity.client, &identity.user);
@@ -287,8 +300,7 @@ impl Core {
                 "banned: it connects too often; perhaps two devices have this identifier"
             );
         }
-        let why = "this client connects too often; try again later";
-        Err(Close::new(ReasonCode::Banned, why))
+        Err(Close::new(ReasonCode::Banned, FLAPS))
     }
 
     /// One connection more for its user, if it may have one and has it not yet.
@@ -300,9 +312,7 @@ impl Core {
         };
         let mut count = self.user_connections.entry(user.clone()).or_default();
         if max > 0 && *count >= max {
-            self.counters.refused_user_full.increment();
-            let why = "the user has connections_per_user_max connections";
-            return Err(Close::new(ReasonCode::QuotaExceeded, why));
+            return Err(Close::new(ReasonCode::QuotaExceeded, USER_FULL));
         }
         *count += 1;
         entry.has_place = true;
@@ -485,6 +495,9 @@ impl Core {
         session.will_due = Time::MAX;
         session.raise_durability(entry.durability);
         let number = session.attach(terms, &connack, now, &mut worker.effects);
+        // Who ends what came by a listener is not to take this for the connection
+        // before; where this one comes from is noted next.
+        session.account_mut().origin = None;
         self.store_head(&mut session, &mut worker.effects, Time::MAX);
         drop(session);
         if has_other_rights {

@@ -54,6 +54,8 @@ counters! {
     refused_user_full,
     /// And those who came while there was little memory left.
     refused_memory,
+    /// And all others.
+    refused_other,
     /// Bans of an address or a client identifier.
     bans,
     /// How often a listener did not accept for a while, as so many had come.

@@ -79,6 +79,7 @@ impl Memory {
             // There may be nobody who looks.
             let nothing = Shedding::Nothing as u8;
             self.shedding.store(nothing, Ordering::Relaxed);
+            self.resident_bytes.store(0, Ordering::Relaxed);
         }
     }
 
@@ -247,6 +248,16 @@ impl Core {
 mod tests {
     use super::*;
     use Shedding::*;
+
+    /// It is not what it was when somebody still looked.
+    #[test]
+    fn without_a_ceiling_nobody_knows_how_much_there_is() {
+        let memory = Memory::new(1000);
+        memory.note(900, Time::ZERO);
+        memory.set_bytes_max(0);
+        let told = memory.resident_bytes();
+        assert_eq!((told.now, told.most), (0, 900));
+    }
 
     #[test]
     fn each_mark_is_left_a_twentieth_below() {

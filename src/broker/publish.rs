@@ -20,7 +20,7 @@ use crate::message::{MessageId, Qos, QueueId, SessionId, Time};
 use crate::protocol::{Properties, Property, ReasonCode};
 use crate::router::{Matches, Receiver, Target};
 use crate::session::{Close, Delivered, Delivery, Effects, Publication, Session};
-use crate::topic::{TopicError, TopicFilter, TopicLimits, TopicName};
+use crate::topic::{self, TopicError, TopicFilter, TopicLimits, TopicName};
 
 /// Expired retained messages removed before others get their turn.
 const EXPIRED_PAGE_MAX: usize = 1024;
@@ -537,7 +537,9 @@ impl Core {
         now: Time,
     ) -> Result<Option<Queued>, Refused> {
         let targets = matches.targets;
-        let mut to_retain = publication.retain && !self.retain_sys(publication, now);
+        // What the broker says of itself is in a store of its own.
+        let is_sys = topic::is_sys(publication.topic.as_str());
+        let mut to_retain = publication.retain && !is_sys;
         let mut to_queues = None;
         if self.store.is_on() {
             if targets.len() > 1 {

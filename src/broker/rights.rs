@@ -14,7 +14,7 @@ use crate::message::{Identity, QueueId, SessionId, Time};
 use crate::mount::Mount;
 use crate::router::NodeId;
 use crate::session::{Gate, Publication, Session, Subscribed};
-use crate::topic::{TopicFilter, TopicLimits};
+use crate::topic::{self, TopicFilter, TopicLimits};
 
 impl Gate for Rights {
     fn may_read(&self, topic: &[u8]) -> bool {
@@ -211,7 +211,7 @@ impl Core {
     pub(super) fn may_still_publish(&self, publication: &Publication<'_>) -> bool {
         let topic = publication.topic.as_str();
         // The broker's own; or by the broker, for a person.
-        let is_own = topic.starts_with("$SYS/") || **publication.publisher == *self.identity;
+        let is_own = topic::is_sys(topic) || **publication.publisher == *self.identity;
         if !self.access.is_on() || is_own {
             return true;
         }

@@ -72,6 +72,7 @@ impl Core {
         self.retained.set_bounds(messages, bytes);
         self.memory
             .set_bytes_max(limits.memory_bytes_max.unwrap_or(0));
+        self.recordings.set_bytes_max(limits.traces_bytes_max);
         self.flapping.set(&config.authentication.ban);
         let changed = Replanned {
             before: self.plans.replace(Plans::new(config)),

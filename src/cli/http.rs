@@ -91,6 +91,20 @@ pub struct Common {
 }
 
 impl Common {
+    /// Whether the HTTP port is told, and the broker is not that of a data folder.
+    pub fn is_elsewhere(&self) -> bool {
+        let http = &self.http;
+        http.http.is_some() || !http.says_where() && http.is_given()
+    }
+
+    /// The data folder of a broker on this machine.
+    ///
+    /// # Errors
+    /// The configuration cannot be read.
+    pub fn folder(&self) -> Result<PathBuf, Failure> {
+        self.http.folder()
+    }
+
     /// Finds the broker and does `work`; ends at once when the process is told
     /// to stop, which is no failure.
     ///

@@ -37,7 +37,7 @@ pub struct LogArguments {
     #[command(subcommand)]
     command: Option<Command>,
     /// So many of the last lines, at most 1000
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20, value_parser = count)]
     count: usize,
     /// And what is logged from now on
     #[arg(short, long)]
@@ -45,8 +45,16 @@ pub struct LogArguments {
     /// The least severe level that is shown
     #[arg(long, value_enum)]
     level: Option<Level>,
+    /// Only lines with this in the message or in a field, whichever case it is in
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
     #[command(flatten)]
     common: Common,
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count <= PAGE_MAX);
+    count.ok_or_else(|| format!("it is a number from 0 to {PAGE_MAX}"))
 }
 
 #[derive(Subcommand, Clone)]
@@ -121,9 +129,12 @@ async fn level(api: &mut Api, level: Option<Level>, span: Option<Duration>, json
 async fn lines(api: &mut Api, arguments: &LogArguments) -> Outcome {
     let json = arguments.common.json;
     let level = arguments.level.map(Level::name);
-    let route = Route::to(&["log"]).with("limit", PAGE_MAX);
-    let route = route.maybe("level", level);
-    let mut page: Listed = api.get(&route).await?;
+    let route = Route::to(&["log"]).maybe("level", level);
+    let route = route.maybe("text", arguments.text.as_deref());
+    // Also where none is to be seen of what was: what comes, comes after the last.
+    let last = route.clone().with("last", arguments.count.max(1));
+    let mut page: Listed = api.get(&last).await?;
+    let route = route.with("limit", PAGE_MAX);
     let mut after = number_behind(&page, 0);
     let first = page.items.len().saturating_sub(arguments.count);
     let mut is_read = print_lines(&page.items[first..], json)?;

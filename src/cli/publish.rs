@@ -1,12 +1,13 @@
 //! `rotamq pub`: publishes messages, or puts them into queues.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -14,9 +15,9 @@ use tokio::time::{Instant, sleep_until};
 use super::arguments::{self, ConnectArguments};
 use super::client::{self, Client, Sender};
 use super::property::{self, GivenProperties};
-use super::{Failure, Outcome, describe};
+use super::{Failure, Outcome, describe, goes_on};
 use crate::message::{PacketId, Qos};
-use crate::protocol::{Ack, Packet, PacketType, Property, Publish};
+use crate::protocol::{Ack, Packet, PacketType, Properties, Property, Publish, ReasonCode};
 
 /// Messages sent and not yet acknowledged.
 const WINDOW: usize = 20;
@@ -59,6 +60,10 @@ pub struct PublishArguments {
     /// Wait so long after each time
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = arguments::seconds)]
     repeat_delay: Duration,
+    /// Print an object for each message when its outcome is known: qos, reason_code and reason,
+    /// null at QoS 0, which is not answered; and message_id, if a queue has it
+    #[arg(long)]
+    json: bool,
 }
 
 fn help() -> String {
@@ -112,6 +117,8 @@ pub fn run(arguments: PublishArguments) -> Outcome {
             unacknowledged: BTreeSet::new(),
             refused: 0,
             why: String::new(),
+            json: arguments.json,
+            message_ids: BTreeMap::new(),
         };
         publishing.run(client).await
     })
@@ -199,6 +206,14 @@ impl Source {
     }
 }
 
+/// Under which id a queue has it, as its acknowledgement tells.
+fn message_id(properties: Properties<'_>) -> Option<String> {
+    properties.iter().find_map(|property| match property {
+        Property::UserProperty(("message-id", id)) => Some(id.to_owned()),
+        _ => None,
+    })
+}
+
 /// The state of a run.
 struct Publishing<'a> {
     /// Empty once an alias stands for it (3.3.2.3.4).
@@ -212,6 +227,10 @@ struct Publishing<'a> {
     refused: u64,
     /// Why it refused the last of them.
     why: String,
+    /// Whether outcomes are printed.
+    json: bool,
+    /// Under which ids queues have what was received and is not complete yet.
+    message_ids: BTreeMap<PacketId, String>,
 }
 
 impl Publishing<'_> {
@@ -259,7 +278,10 @@ impl Publishing<'_> {
         })?;
         match packet_id {
             Some(packet_id) => _ = self.unacknowledged.insert(packet_id),
-            None => self.source.delivered(),
+            None => {
+                self.source.delivered();
+                self.print(None, None)?;
+            }
         }
         let aliased = |property| matches!(property, Property::TopicAlias(_));
         if properties.iter().any(aliased) {
@@ -271,6 +293,9 @@ impl Publishing<'_> {
     fn handle(&mut self, packet: &Packet<'_>, sender: &mut Sender) -> Result<(), Failure> {
         match packet {
             Packet::Pubrec(ack) if !ack.reason.is_failure() => {
+                if let Some(id) = message_id(ack.properties) {
+                    self.message_ids.insert(ack.packet_id, id);
+                }
                 // [MQTT-4.3.3-1]
                 sender.send(&Packet::Pubrel(Ack {
                     properties: self.properties.of(PacketType::Pubrel),
@@ -285,6 +310,9 @@ impl Publishing<'_> {
                     self.refused += 1;
                     self.why = describe::why(ack.reason, ack.properties);
                 }
+                let received = self.message_ids.remove(&ack.packet_id);
+                let id = message_id(ack.properties).or(received);
+                self.print(Some(ack.reason), id)?;
             }
             Packet::Pingresp => sender.pinged_back(),
             // A message for a session that is resumed here waits, not being
@@ -292,6 +320,23 @@ impl Publishing<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What has come of a message; `None`: nobody says.
+    fn print(&self, reason: Option<ReasonCode>, id: Option<String>) -> Result<(), Failure> {
+        if !self.json {
+            return Ok(());
+        }
+        let mut outcome = json!({
+            "qos": self.qos as u8,
+            "reason_code": reason.map(|reason| reason as u8),
+            "reason": reason.map(ReasonCode::word),
+        });
+        if let Some(id) = id {
+            outcome["message_id"] = id.into();
+        }
+        // Nobody may read it any more: it is published all the same.
+        goes_on(&format!("{outcome}\n")).map(drop)
     }
 
     fn lost(&self, failure: Failure) -> Failure {

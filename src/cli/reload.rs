@@ -1,70 +1,70 @@
-//! `rotamq reload`: the broker that runs on a data folder reads its
-//! configuration again.
+//! `rotamq reload`: a broker reads its configuration again, which runs on a data
+//! folder of this machine or has its HTTP port elsewhere.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
+use hyper::Method;
+
+use super::http::{Api, Common, Route};
 use super::{Failure, Kind, Outcome, print};
-use crate::config::{Effective, Flags, Reloaded, Source};
+use crate::config::Reloaded;
 use crate::run::control::{Answer, AskError, Request, ask};
 
 /// What `rotamq reload` is told.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone)]
 #[command(after_help = "\
-Ends with 1 if the configuration is wrong, and with 5 if no broker runs on the folder.
+Which file the broker reads, it was told at its start. Ends with 1 if the configuration is wrong, and \
+with 5 if there is no broker.
 
 Examples:
   rotamq reload
   rotamq reload --data /var/lib/rotamq
-  rotamq reload --config /etc/rotamq/rotamq.toml --json")]
+  rotamq reload --config /etc/rotamq/rotamq.toml --json
+  rotamq reload --http https://mq.example.org:18080 --token-file token")]
 pub struct ReloadArguments {
-    /// The broker's data folder; without it, that of the configuration
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Find the data folder by this configuration; which file the broker reads, it was told at its
-    /// start
-    #[arg(long, value_name = "FILE", conflicts_with = "data")]
-    config: Option<PathBuf>,
-    /// Print an object with changed and needs_restart
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Has it read, and prints what has changed.
 ///
 /// # Errors
-/// All that is wrong with the configuration, and nothing is changed then; no
-/// broker runs on the folder.
+/// All that is wrong with the configuration, and nothing is changed then; there
+/// is no broker.
 pub fn run(arguments: ReloadArguments) -> Outcome {
-    let data = match arguments.data {
-        Some(data) => data,
-        None => {
-            let file = arguments.config.as_deref().map(Source::read).transpose()?;
-            let variables = std::env::vars_os();
-            let effective = Effective::load(file.as_ref(), variables, &Flags::default())?;
-            effective.config.store.data
-        }
-    };
-    let data = std::path::absolute(data)?;
+    let common = arguments.common;
+    if common.is_elsewhere() {
+        // Not to be given up on the way: what it says is what has been changed.
+        return common.run_to_end(async |api: &mut Api| {
+            let route = Route::to(&["reload"]);
+            let reloaded: Reloaded = api.change(Method::POST, &route, None).await?;
+            say(&reloaded, common.json)
+        });
+    }
+    let data = std::path::absolute(common.folder()?)?;
     let shown = data.display();
     let answer = ask(&data, &Request::Reload).map_err(|error| match error {
         AskError::Nobody => Failure::of(
             Kind::Unavailable,
-            format!("no broker runs on the data folder {shown}: name another one with --data"),
+            format!("no broker runs on the data folder {shown}: name another one with --data, or with --http where it is"),
         ),
         error => Failure::new(format!("{shown}: {error}")),
     })?;
     match answer {
-        Answer::Reloaded(reloaded) if arguments.json => {
-            print(&format!("{:#}\n", serde_json::to_value(&reloaded)?))
-        }
-        Answer::Reloaded(reloaded) => print(&told(&reloaded)),
+        Answer::Reloaded(reloaded) => say(&reloaded, common.json),
         Answer::NotReloaded { problems } => Err(Failure::new(format!(
             "{}\nnothing is changed",
             problems.join("\n")
         ))),
         Answer::Error(error) => Err(Failure::new(error)),
         _ => Err(Failure::new("the broker's answer is one to something else")),
+    }
+}
+
+fn say(reloaded: &Reloaded, json: bool) -> Outcome {
+    match json {
+        true => print(&format!("{:#}\n", serde_json::to_value(reloaded)?)),
+        false => print(&told(reloaded)),
     }
 }
 

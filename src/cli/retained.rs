@@ -144,25 +144,24 @@ pub fn run(arguments: RetainedArguments) -> Outcome {
     })
 }
 
-/// A page at a time, until none is left or none goes.
+/// A page at a time, until there is none behind it.
 async fn delete_all(api: &mut Api, filter: &str, json: bool) -> Outcome {
     let route = Route::to(&["retained"]).with("filter", filter);
     let progress = Progress::counting("deleting");
     let mut deleted = 0;
+    let mut next: Option<String> = None;
     loop {
+        let route = route.clone().maybe("after", next.as_ref());
         let page: Value = api.change(Method::DELETE, &route, None).await?;
-        let count = |name: &str| {
-            (page[name].as_u64())
-                .ok_or_else(|| Failure::new("the broker does not say how many it deleted"))
-        };
-        let (of_page, left) = (count("deleted")?, count("left")?);
-        deleted += of_page;
+        let of_page = page["deleted"].as_u64();
+        deleted +=
+            of_page.ok_or_else(|| Failure::new("the broker does not say how many it deleted"))?;
         progress.set(deleted);
-        if left == 0 || of_page == 0 {
+        next = page["next"].as_str().map(str::to_owned);
+        if next.is_none() {
             drop(progress);
-            let done = json!({ "deleted": deleted, "left": left });
-            return say(json, &done, || {
-                format!("{deleted} retained messages are deleted; {left} are left.\n")
+            return say(json, &json!({ "deleted": deleted }), || {
+                format!("{deleted} retained messages are deleted.\n")
             });
         }
     }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
 use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -15,6 +16,8 @@ use super::client::{self, Client, Sender};
 use super::format::Format;
 use super::property::{self, GivenProperties};
 use super::{Failure, Outcome, describe};
+use crate::broker::recording::listed;
+use crate::broker::steer::shown_payload;
 use crate::message::{PacketId, Qos};
 use crate::protocol::{
     Ack, Packet, PacketType, Properties, Property, Publish, ReasonCode, RetainHandling, Subscribe,
@@ -65,6 +68,10 @@ pub struct SubscribeArguments {
     /// What to print of each message
     #[arg(short = 'F', value_name = "FORMAT", value_parser = Format::parse)]
     format: Option<Format>,
+    /// Print an object for each message, on a line of its own: topic, payload, or payload_base64
+    /// where it is no text, qos, retain, packet_id and properties
+    #[arg(long, conflicts_with_all = ["format", "verbose", "no_end_of_line"])]
+    json: bool,
     /// Print no end of line after each message
     #[arg(short = 'N')]
     no_end_of_line: bool,
@@ -223,6 +230,23 @@ pub fn run(arguments: SubscribeArguments) -> Outcome {
             },
         }
     })
+}
+
+/// A message as JSON, whatever is in it.
+fn object(publish: &Publish<'_>) -> String {
+    let (payload, payload_base64) = shown_payload(publish.payload, publish.payload.len());
+    let mut object = json!({
+        "topic": publish.topic,
+        "qos": publish.qos as u8,
+        "retain": publish.retain,
+        "packet_id": publish.packet_id.map(PacketId::get),
+        "properties": listed(publish.properties),
+    });
+    match payload {
+        Some(payload) => object["payload"] = payload.into(),
+        None => object["payload_base64"] = payload_base64.into(),
+    }
+    object.to_string()
 }
 
 /// What is asked of the broker for each filter.
@@ -477,7 +501,9 @@ impl<'a> Subscribing<'a> {
     /// Whether somebody reads it.
     fn print(&mut self, publish: &Publish<'_>) -> Result<bool, Failure> {
         self.line.clear();
-        if let Err(text) = self
+        if self.arguments.json {
+            self.line = object(publish).into_bytes();
+        } else if let Err(text) = self
             .format
             .write(publish, SystemTime::now(), &mut self.line)
         {

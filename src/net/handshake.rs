@@ -76,6 +76,7 @@ async fn read_connect<S: Stream>(
             Ok(None) => read(stream, peer, &mut bytes, shared).await?,
             Err(error) => {
                 core.counters().connections_refused.increment();
+                core.counters().refused_other.increment();
                 tracing::info!(%peer, why = error.what, "CONNECT refused");
                 return Err(refusal_of(&error, shared));
             }
@@ -127,9 +128,6 @@ async fn read_connect<S: Stream>(
                 if has_method && close.reason == ReasonCode::NotAuthorized {
                     note_failure(peer, &connect, shared);
                 }
-                if has_method && close.reason == ReasonCode::ServerUnavailable {
-                    core.counters().refused_unavailable.increment();
-                }
                 tracing::info!(%peer, ?client, reason = ?close.reason, why = %close.why, "CONNECT refused");
                 return Err(refusal_to(peer, &connect, &close, shared));
             }
@@ -152,6 +150,7 @@ async fn read_connect<S: Stream>(
                 Ok(None) => read(stream, peer, &mut rest, shared).await?,
                 Err(error) => {
                     core.counters().connections_refused.increment();
+                    core.counters().refused_other.increment();
                     record(peer, &connect, (Direction::In, &rest), shared);
                     let close = Close::new(error.reason, error.what);
                     return Err(refusal_to(peer, &connect, &close, shared));

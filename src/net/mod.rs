@@ -466,7 +466,9 @@ impl Open {
         let open = Open::new(common);
         let is_full = shared.connections_len() > shared.core.limits().connections_max;
         if is_full || entrance.connections_len() > entrance.door.limits.connections_max {
-            shared.core.counters().connections_refused.increment();
+            let counters = shared.core.counters();
+            counters.connections_refused.increment();
+            counters.refused_other.increment();
             tracing::debug!(%peer, "refused: there are connections_max connections");
             return None;
         }

@@ -133,6 +133,7 @@ impl Entrance {
             }
             _ => {
                 shared.core.counters().connections_refused.increment();
+                shared.core.counters().refused_other.increment();
                 tracing::info!(%peer, why = %error, "{what}");
             }
         };

@@ -72,7 +72,7 @@ use self::list::Links;
 use self::once::{Keys, Once};
 use self::ready::Ready;
 use self::rota::Rota;
-pub use self::steering::{MemberState, Peek, Seen, Taken, Whereabouts};
+pub use self::steering::{MemberState, Peek, Place, Seen, Taken, Whereabouts};
 pub use self::stored::{Fate, JobRecord, StoredJob, Wanted};
 use self::stored::{Keeping, Source};
 use self::trace::Trace;

@@ -58,10 +58,13 @@ pub struct Seen {
     pub deliveries: u32,
 }
 
+/// Where a job that is looked at stands among the others: by state, priority and
+/// place in the order.
+pub type Place = (u8, u8, u64);
+
 /// The first jobs of a queue, while they are looked for.
 pub struct Peek {
-    /// By state, priority and place in the order.
-    found: BTreeMap<(u8, u8, u64), Seen>,
+    found: BTreeMap<Place, Seen>,
     jobs_max: usize,
     with_in_flight: bool,
     next_key: usize,
@@ -91,8 +94,13 @@ impl Peek {
         self.found.range(..(1, 0, 0)).count()
     }
 
-    /// A job that is not in memory, behind those that are.
-    pub fn add_stored(&mut self, job: StoredJob<'_>, ask: &Ask<'_>) {
+    /// So many are looked for.
+    pub fn jobs_max(&self) -> usize {
+        self.jobs_max
+    }
+
+    /// A job that is not in memory: its place is behind those that are.
+    pub fn stored(job: StoredJob<'_>, ask: &Ask<'_>) -> (Place, Seen) {
         let (rank, whereabouts) = match job.record.fate {
             Fate::Delayed(due) => (2, Whereabouts::Delayed { due }),
             _ => (1, Whereabouts::Ready),
@@ -104,10 +112,10 @@ impl Peek {
             group: ask.group.map(Box::from),
             deliveries: job.record.deliveries,
         };
-        self.add((rank, u8::MAX - ask.priority, job.sequence), seen);
+        ((rank, u8::MAX - ask.priority, job.sequence), seen)
     }
 
-    fn add(&mut self, place: (u8, u8, u64), seen: Seen) {
+    fn add(&mut self, place: Place, seen: Seen) {
         self.found.insert(place, seen);
         if self.found.len() > self.jobs_max {
             self.found.pop_last();
@@ -115,8 +123,8 @@ impl Peek {
     }
 
     /// In the order in which they are given out, as far as that can be known.
-    pub fn into_seen(self) -> impl Iterator<Item = Seen> {
-        self.found.into_values()
+    pub fn into_seen(self) -> impl Iterator<Item = (Place, Seen)> {
+        self.found.into_iter()
     }
 }
 

@@ -4,8 +4,10 @@
 //! read and checked before anything is changed: with an error nothing is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -21,6 +23,10 @@ use crate::config::{
 };
 use crate::logbook::Logbook;
 use crate::net::{Bound, Entrance, Shared, with_worker};
+
+/// How long who stops the broker waits for changes that are being made; those that
+/// are still being read then are not made.
+const CHANGES_MAX: Duration = Duration::from_secs(2);
 
 /// Reads the configuration again, as it was read at the start.
 pub(crate) type Load = Box<dyn Fn() -> Result<Effective, ConfigError> + Send + Sync>;
@@ -46,6 +52,8 @@ pub(crate) struct Running {
     program: Program,
     // Locked for as long as changes are read and made.
     changing: Mutex<()>,
+    // The broker stops: nothing is changed any more.
+    is_closed: AtomicBool,
     // Written for a moment.
     state: RwLock<State>,
 }
@@ -84,6 +92,7 @@ impl Running {
             methods,
             program,
             changing: Mutex::new(()),
+            is_closed: AtomicBool::new(false),
             state: RwLock::new(State {
                 effective,
                 known,
@@ -176,6 +185,30 @@ impl Running {
         self.state.read().effective.settings()
     }
 
+    /// The broker stops: its configuration is not read again from now on, and what
+    /// is being changed is changed when this returns, as long as that takes no time.
+    pub fn end_changes(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        drop(self.changing.try_lock_for(CHANGES_MAX));
+    }
+
+    /// For as long as changes are read and made: who comes first reads first, and
+    /// an older file never wins over a newer one.
+    fn begin_changes(&self) -> Result<MutexGuard<'_, ()>, ReloadError> {
+        let changing = self.changing.lock();
+        self.check_open()?;
+        Ok(changing)
+    }
+
+    fn check_open(&self) -> Result<(), ReloadError> {
+        match self.is_closed.load(Ordering::SeqCst) {
+            true => Err(ReloadError {
+                problems: vec!["the broker stops; start it again with what is to hold".into()],
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// The files of sockets go before anybody else can want the paths.
     pub fn close_listeners(&self) {
         self.state.write().listeners.clear();
@@ -198,18 +231,24 @@ impl Running {
     /// # Errors
     /// All that is wrong: then nothing is changed.
     pub fn reload(&self) -> Result<Reloaded, ReloadError> {
-        if let Some(systemd) = self.program.systemd {
-            systemd.reloading();
-        }
-        let effective = match &self.program.load {
-            Some(load) => load().map_err(ReloadError::from),
-            None => Ok(self.state.read().effective.clone()),
-        };
-        let reloaded = effective.and_then(|effective| self.take(effective));
+        let reloaded = self.begin_changes().and_then(|changing| {
+            if let Some(systemd) = self.program.systemd {
+                systemd.reloading();
+            }
+            let effective = match &self.program.load {
+                Some(load) => load().map_err(ReloadError::from),
+                None => Ok(self.state.read().effective.clone()),
+            };
+            let reloaded = effective.and_then(|effective| self.take(effective, &changing));
+            // Who was told meanwhile that the broker stops is not told otherwise.
+            if let Some(systemd) = self.program.systemd
+                && self.check_open().is_ok()
+            {
+                systemd.ready(&self.status());
+            }
+            reloaded
+        });
         log(&reloaded);
-        if let Some(systemd) = self.program.systemd {
-            systemd.ready(&self.status());
-        }
         reloaded
     }
 
@@ -218,13 +257,17 @@ impl Running {
     /// # Errors
     /// Those of [`Running::reload`].
     pub fn reload_with(&self, effective: Effective) -> Result<Reloaded, ReloadError> {
-        let reloaded = self.take(effective);
+        let changing = self.begin_changes();
+        let reloaded = changing.and_then(|changing| self.take(effective, &changing));
         log(&reloaded);
         reloaded
     }
 
-    fn take(&self, mut effective: Effective) -> Result<Reloaded, ReloadError> {
-        let _changing = self.changing.lock();
+    fn take(
+        &self,
+        mut effective: Effective,
+        _changing: &MutexGuard<'_, ()>,
+    ) -> Result<Reloaded, ReloadError> {
         let state = self.state.read();
         let changes = state.effective.changes(&effective).into_iter();
         let (needs_restart, changed) =
@@ -256,6 +299,7 @@ impl Running {
         if !problems.is_empty() {
             return Err(ReloadError { problems });
         }
+        self.check_open()?;
 
         self.change_core(config, &known);
         known.log(true);
@@ -271,7 +315,7 @@ impl Running {
         for (listener, prepared) in config.listeners.iter().zip(prepared) {
             match prepared {
                 Prepared::Kept(place, entrance) => {
-                    if let Some(mut kept) = before[place].take() {
+                    if let Some(mut kept) = before.get_mut(place).and_then(Option::take) {
                         kept.change(listener.clone(), entrance);
                         state.listeners.push(kept);
                     }

@@ -282,7 +282,7 @@ fn retained_messages_are_listed_shown_and_deleted() {
     operator.delete("/api/v1/retained/a%2F1").ok();
     operator.delete("/api/v1/retained/a%2F1").problem(404);
     let cleared = operator.delete("/api/v1/retained?filter=a%2F%23").ok();
-    assert_eq!(cleared, json!({ "deleted": 2, "left": 0 }));
+    assert_eq!(cleared, json!({ "deleted": 2, "next": null }));
     assert_eq!(told(&all(&viewer, "/api/v1/retained", 9), "topic"), ["b"]);
     let mut later = RUMQTTC.connect(broker.address(), "later");
     later.subscribe(&["#"], 1);
@@ -450,6 +450,11 @@ fn access_is_shown_and_explained() {
     assert_eq!(access["acl_file"], Value::Null);
     assert_eq!(access["password_file"], passwords);
     let users = all(&viewer, "/api/v1/access/users", 1);
+    let name = users[0]["name"].as_str().expect("a name");
+    let found = viewer.get(&format!("/api/v1/access/users?name={}", encoded(name)));
+    assert_eq!(found.ok()["items"][0], users[0]);
+    let none = all(&viewer, "/api/v1/access/users?name=nobody%20of%20them", 9);
+    assert_eq!(none, [Value::Null; 0]);
     let mut sorted = told(&users, "name");
     sorted.sort_unstable();
     assert_eq!(told(&users, "name"), sorted);

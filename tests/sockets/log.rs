@@ -88,6 +88,23 @@ fn the_last_lines_are_listed_and_the_next_ones_come() {
     let severe = broker.http.get("/api/v1/log?level=error").ok();
     assert_eq!(severe, json!({"items": [], "next": null}));
     broker.http.get("/api/v1/log?after=x").problem(400);
+    // The last ones, and those with a text.
+    let last = broker.http.get("/api/v1/log?last=1").ok();
+    assert_eq!(
+        (items(&last), &last["next"]),
+        (
+            items(&all).last_chunk::<1>().unwrap().as_slice(),
+            &Value::Null
+        )
+    );
+    let found = broker.http.get("/api/v1/log?last=9&text=LISTENING").ok();
+    assert_eq!(messages(&found, "listening on").len(), items(&found).len());
+    for wrong in ["last=0", "last=1001", "last=1&limit=1", "last=1&after=1"] {
+        broker
+            .http
+            .get(&format!("/api/v1/log?{wrong}"))
+            .problem(400);
+    }
 
     let mut stream = TcpStream::connect(broker.http.address).unwrap();
     let request = format!(
@@ -114,6 +131,22 @@ fn the_last_lines_are_listed_and_the_next_ones_come() {
         let line = comes("\"closed\"");
         assert!(line.contains(&id), "{line}");
     }
+}
+
+/// Numbers begin anew with each process: who had more lines of another one is sent
+/// all that there are.
+#[test]
+fn who_followed_the_log_of_an_earlier_process_goes_on() {
+    let broker = start("earlier", "");
+    let mut stream = TcpStream::connect(broker.http.address).unwrap();
+    let request = format!(
+        "GET /api/v1/log/events HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 99999\r\n\
+         Authorization: Bearer {}\r\n\r\n",
+        broker.token
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut events = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(events.any(|line| line.contains("listening on")));
 }
 
 #[test]
@@ -148,7 +181,7 @@ fn the_level_is_another_one_for_a_while() {
 fn the_configuration_is_shown_and_read_again() {
     let broker = start("config", "[limits]\ninflight_max = 7\n");
     let setting = |key: &str| {
-        let shown = broker.http.get("/api/v1/config").ok();
+        let shown = broker.http.get("/api/v1/config?limit=1000").ok();
         let mut items = items(&shown).iter();
         items.find(|item| item["key"] == key).expect(key).clone()
     };
@@ -157,6 +190,21 @@ fn the_configuration_is_shown_and_read_again() {
     let expected = json!({"key": "limits.inflight_max", "value": 7, "origin": format!("{path}:2")});
     assert_eq!(shown, expected);
     assert_eq!(setting("listener[0].address")["origin"], "--listen");
+    // A page at a time, and by key.
+    let all = broker.http.get("/api/v1/config?limit=1000").ok();
+    assert_eq!(all["next"], Value::Null);
+    let first = broker.http.get("/api/v1/config?limit=1").ok();
+    let next = first["next"].as_str().expect("there is more");
+    let second = format!("/api/v1/config?limit=1&after={next}");
+    let second = broker.http.get(&second).ok();
+    let both = [&items(&first)[0], &items(&second)[0]];
+    assert_eq!(both, [&items(&all)[0], &items(&all)[1]]);
+    let found = broker.http.get("/api/v1/config?key=inflight").ok();
+    assert_eq!(
+        (items(&found), &found["next"]),
+        (&[shown.clone()][..], &Value::Null)
+    );
+    broker.http.get("/api/v1/config?after=nothing").problem(400);
 
     let reload = || broker.http.post("/api/v1/reload", &Value::Null);
     std::fs::write(&broker.config, "[limits]\ninflight_max = 0\n").unwrap();

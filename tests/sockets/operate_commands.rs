@@ -332,7 +332,7 @@ fn retained_messages_are_seen_and_deleted() {
     broker.says(&["retained", "delete", "a/1"]);
     assert_eq!(broker.run(&["retained", "show", "a/1"]).code, 3);
     let deleted = broker.json(&["retained", "delete", "--filter", "#"]);
-    assert_eq!(deleted, json!({ "deleted": 2, "left": 0 }));
+    assert_eq!(deleted, json!({ "deleted": 2 }));
     assert_eq!(broker.json(&["status"])["retained"]["messages"], 0);
 }
 
@@ -389,6 +389,72 @@ fn the_log_is_shown_and_its_level_changed() {
     assert!(lines.any(|line| line.contains("DEBUG") && line.contains("somebody")));
     stop(child);
     assert_eq!(broker.run(&["log", "level", "loud"]).code, 2);
+}
+
+/// For scripts: what comes and what has come of it, whatever is in it.
+#[test]
+fn messages_and_their_outcomes_are_told_as_json() {
+    let program = Program::serve(&[]);
+    let port = program.address.port().to_string();
+    let ask = |words: &[&str]| {
+        let (name, rest) = words.split_first().expect("a command");
+        let to = [&[*name, "-V", "5", "-h", "127.0.0.1", "-p", &port], rest].concat();
+        let done = Done::of(rotamq(&to).output().unwrap());
+        assert_eq!((done.code, &*done.stderr), (0, ""), "{words:?}");
+        let objects = done
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect(line));
+        objects.collect::<Vec<Value>>()
+    };
+    let kept = ["-t", "kept", "-r", "-D", "publish", "content-type", "a/b"];
+    let told = ask(&[&["pub", "-m", "a \"text\"\n", "--json"][..], &kept].concat());
+    let unknown = json!({ "qos": 0, "reason_code": null, "reason": null });
+    assert_eq!(told, [unknown]);
+    let seen = ask(&["sub", "-t", "kept", "-q", "1", "-C", "1", "--json"]);
+    let expected = json!({
+        "topic": "kept", "payload": "a \"text\"\n", "qos": 0, "retain": true, "packet_id": null,
+        "properties": [{ "name": "content-type", "value": "a/b" }],
+    });
+    assert_eq!(seen, [expected]);
+    for qos in ["1", "2"] {
+        let told = ask(&["pub", "-t", "$queue/jobs", "-q", qos, "-m", "x", "--json"]);
+        assert_eq!(told[0]["reason_code"], 0, "{told:?}");
+        assert!(told[0]["message_id"].is_string(), "{told:?}");
+    }
+    let refused = ["pub", "-V", "5", "-h", "127.0.0.1", "-p", &port];
+    let refused = [
+        &refused[..],
+        &["-t", "$SYS/x", "-q", "1", "-m", "x", "--json"],
+    ]
+    .concat();
+    let done = Done::of(rotamq(&refused).output().unwrap());
+    let told: Value = serde_json::from_str(&done.stdout).expect(&done.stdout);
+    assert_eq!(
+        (done.code != 0, &told["reason"]),
+        (true, &json!("not-authorized"))
+    );
+}
+
+#[test]
+fn a_broker_elsewhere_reads_its_configuration_again() {
+    let broker = Broker::start("commands_reload", &[]);
+    let create = ["http", "token", "create", "there", "--role"];
+    let token = |role: &str| {
+        let made = broker.json(&[&create[..], &[role]].concat());
+        made["token"].as_str().expect("a token").to_owned()
+    };
+    let url = broker.url();
+    let reload = |token: &str| {
+        let arguments = ["reload", "--http", &url, "--token", token, "--json"];
+        Done::of(rotamq(&arguments).output().unwrap())
+    };
+    let done = reload(&token("admin"));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let told: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(told, json!({ "changed": [], "needs_restart": [] }));
+    assert_ne!(reload("no token").code, 0);
+    assert!(broker.says(&["reload"]).contains("No option has changed"));
 }
 
 #[test]

@@ -342,3 +342,49 @@ fn a_log_that_cannot_be_written_ends_nothing() {
         assert_eq!(broker.wait().unwrap().code(), Some(0));
     }
 }
+
+/// A will outlives a stop of the broker, and is published only if its client stays
+/// away for the grace.
+#[test]
+fn a_stop_is_nobodys_end_until_its_grace_is_over() {
+    let data = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("program-wills");
+    _ = std::fs::remove_dir_all(&data);
+    let config = file("wills.toml", "[session]\nwill_restart_grace_secs = 3\n");
+    let (data, config) = (data.to_str().unwrap(), config.to_str().unwrap());
+    let arguments = ["--data", data, "--config", config];
+    let with_will = |id: &str| {
+        let parts = [id, &format!("wills/{id}"), "gone"].map(raw::text).concat();
+        raw::connect_flags(Version::V311, 0x0C, 0, &parts)
+    };
+    let open = |program: &Program, connect: &[u8]| {
+        let mut client = Raw::open(program.address);
+        client.send(connect);
+        assert_eq!(client.packet()[0], 0x20);
+        client
+    };
+    let watcher = raw::connect(Version::V311, "watcher", false, 0);
+    let mut program = Program::serve(&arguments);
+    let mut watching = open(&program, &watcher);
+    watching.send(&raw::subscribe(1, "wills/#", 1));
+    watching.fence();
+    let clients = ["back", "away"].map(|id| open(&program, &with_will(id)));
+    program.signal(Signal::TERM);
+    assert!(program.wait().success());
+    drop((clients, watching));
+
+    let program = Program::serve(&arguments);
+    let _back = open(&program, &with_will("back"));
+    let mut watching = open(&program, &watcher);
+    let has = |packet: &[u8], topic: &str| {
+        let topic = topic.as_bytes();
+        packet.windows(topic.len()).any(|part| part == topic)
+    };
+    let came = watching.packet();
+    assert!(has(&came, "wills/away"), "{came:?}");
+    // Both would have been due at the same moment.
+    let mut last = open(&program, &raw::connect(Version::V311, "last", true, 0));
+    last.send(&raw::publish("wills/none", b"that was all", 1, 1));
+    last.fence();
+    let came = watching.packet();
+    assert!(has(&came, "wills/none"), "{came:?}");
+}

@@ -254,6 +254,16 @@ fn traces_are_listed_paged_stopped_and_deleted() {
     let listed = http.get("/api/v1/traces").ok();
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(2));
     assert_eq!(listed["items"][0], full.show());
+    let first = http.get("/api/v1/traces?limit=1").ok();
+    assert_eq!(first["items"], json!([full.show()]));
+    let next = first["next"].as_str().expect("there is another");
+    let second = http.get(&format!("/api/v1/traces?after={next}")).ok();
+    assert_eq!(second["items"], json!([trace.show()]));
+    let is_full = http.get("/api/v1/traces?state=full").ok();
+    assert_eq!(is_full["items"], first["items"]);
+    let of_users = http.get("/api/v1/traces?kind=user").ok();
+    assert_eq!(of_users["items"], json!([]));
+    http.get("/api/v1/traces?kind=other").problem(400);
     let mut numbers = Vec::new();
     let mut after = String::new();
     loop {

@@ -231,3 +231,18 @@ fn with_little_memory_newcomers_are_referred_elsewhere() {
     world.core.note_memory(1, world.now);
     assert_eq!(world.connect("new").refused(), ReasonCode::UseAnotherServer);
 }
+
+/// Whoever adds a way to be refused counts it: none is found by subtraction.
+#[test]
+fn each_refused_connection_has_a_reason() {
+    let configure = |config: &mut Config| config.limits.connections_per_user_max = 1;
+    in_each_version_with(configure, |mut world| {
+        world.who = user("ann");
+        world.connect("a").go();
+        world.connect("b").refused();
+        world.connect("$broker").refused();
+        let counts = world.counts();
+        let of = (counts.refused_user_full, counts.refused_other);
+        assert_eq!((counts.connections_refused, of), (2, (1, 1)));
+    });
+}

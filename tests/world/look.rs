@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use rotamq::broker::look::{
-    Cleared, ClientShown, InFlightState, InFlightView, Kind, Outgoing, Paged, Published, Receivers,
-    SessionShown, SubscriptionView, Wanted,
+    Cleared, ClientShown, InFlightState, InFlightView, Kind, Outgoing, Paged, Position, Published,
+    Receivers, SessionShown, SubscriptionView, Wanted,
 };
 use rotamq::broker::steer::{Code, SteerError};
 use rotamq::journal::Receipt;
@@ -764,12 +764,12 @@ fn retained_messages_are_listed_by_topic_and_taken_away_for_good() {
         world.done(cleared.expect("it was there"));
         assert_eq!(world.receive(a), []);
         let filter = filter_of("a/1/#");
-        let cleared = (world.core).clear_retained_page(&mut world.worker, filter, world.now);
+        let cleared = (world.core).clear_retained_page(&mut world.worker, filter, None, world.now);
         assert_eq!(
             cleared.0,
             Cleared {
                 deleted: 2,
-                left: 0
+                next: None
             }
         );
         world.done(cleared.1);
@@ -782,6 +782,29 @@ fn retained_messages_are_listed_by_topic_and_taken_away_for_good() {
     });
 }
 
+/// Whatever is asked for: an answer is put together in memory.
+#[test]
+fn a_page_of_large_retained_messages_ends_sooner() {
+    const LARGE: usize = 1 << 20;
+    let mut world = World::new();
+    let p = world.connect("p").go();
+    for number in 10..22 {
+        world.publish_with(p, &format!("n/{number}"), &"x".repeat(LARGE), 0, true);
+    }
+    let page = |after: Option<&str>, bytes_max| {
+        let after = after.map(topic_name);
+        (world.core).list_retained(filter_of("#"), after, 100, bytes_max, world.now)
+    };
+    let first = page(None, Some(LARGE));
+    assert_eq!(
+        (first.items.len(), first.next.as_deref()),
+        (7, Some("n/17"))
+    );
+    let second = page(first.next.as_deref(), Some(LARGE));
+    assert_eq!((second.items.len(), second.next), (5, None));
+    assert_eq!(page(None, Some(9)).items.len(), 12);
+}
+
 #[test]
 fn many_retained_messages_are_taken_away_a_page_at_a_time() {
     let mut world = World::new();
@@ -790,12 +813,103 @@ fn many_retained_messages_are_taken_away_a_page_at_a_time() {
         world.publish_with(p, &format!("n/{number}"), "x", 0, true);
         world.publish_with(p, &format!("m/{number}"), "x", 0, true);
     }
-    for (deleted, left) in [(1000, 1000), (1000, 500), (500, 0), (0, 0)] {
-        let filter = filter_of("n/+");
-        let cleared = (world.core).clear_retained_page(&mut world.worker, filter, world.now);
-        assert_eq!(cleared.0, Cleared { deleted, left });
+    let mut pages = Vec::new();
+    let mut next: Option<String> = None;
+    loop {
+        let (filter, after) = (filter_of("n/+"), next.as_deref().map(topic_name));
+        let cleared = (world.core).clear_retained_page(&mut world.worker, filter, after, world.now);
+        pages.push(cleared.0.deleted);
+        next = cleared.0.next;
+        if next.is_none() {
+            break;
+        }
     }
+    assert_eq!(pages.iter().sum::<usize>(), 2500);
+    assert!(pages.iter().all(|deleted| *deleted <= 1000), "{pages:?}");
     assert_eq!(world.core.retained_len(), 2500);
+}
+
+/// However few of very many it matches: others have their turns in between.
+#[test]
+fn a_filter_that_matches_few_is_looked_for_in_steps() {
+    let mut world = World::with(|config| config.limits.retained_messages_max = 100_000);
+    let p = world.connect("p").go();
+    for number in 0..25_000 {
+        world.publish_with(p, &format!("n/{number:05}/x"), "x", 0, true);
+    }
+    world.publish_with(p, "n/24999/rare", "x", 0, true);
+    let (mut deleted, mut pages, mut next) = (0, 0, None::<String>);
+    loop {
+        let (filter, after) = (filter_of("+/+/rare"), next.as_deref().map(topic_name));
+        let (cleared, _) =
+            (world.core).clear_retained_page(&mut world.worker, filter, after, world.now);
+        (deleted, pages, next) = (deleted + cleared.deleted, pages + 1, cleared.next);
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(deleted, 1);
+    assert!(pages > 2, "{pages} pages");
+    assert_eq!(world.core.retained_len(), 25_000);
+}
+
+/// A listener goes, and its clients come back by another one meanwhile.
+#[test]
+fn who_came_back_by_another_listener_stays() {
+    in_each_version(|mut world| {
+        let gone = ListenerName::new("0.0.0.0:1883");
+        let came_by = |world: &World, c: C, listener: &ListenerName| {
+            let origin = Origin {
+                address: PeerAddress::Unix.into(),
+                listener: listener.clone(),
+            };
+            let link = world.clients[c.0].link.as_ref().expect("open");
+            world.core.note_origin(link, origin);
+        };
+        let a = world.connect("a").clean(false).go();
+        came_by(&world, a, &gone);
+        let b = world.connect("b").clean(false).go();
+        came_by(&world, b, &gone);
+        let why = Close::new(ReasonCode::AdministrativeAction, "its listener is gone");
+        let mut closing = world.core.begin_closing(why, Some(gone));
+        world.drop(a);
+        world.connect("a").clean(false).go();
+        let closed = world.core.close_some(&mut world.worker, &mut closing, 9);
+        assert_eq!(closed, 1, "only b has come by it");
+    });
+}
+
+/// A page goes on where the one before ended, unless that was of another session.
+#[test]
+fn subscriptions_of_a_session_that_was_made_anew_are_all_listed() {
+    let mut world = World::new();
+    let filters = ["a", "b", "c"];
+    let subscribe = |world: &mut World, client: &str| {
+        let c = world.connect(client).clean(false).go();
+        for filter in filters {
+            world.subscribe(c, filter, 0);
+        }
+        c
+    };
+    let before = subscribe(&mut world, "x");
+    let list = |world: &World, after, limit| {
+        let page = (world.core).list_subscriptions(Some("x"), None, after, limit);
+        page.expect("the client is there")
+    };
+    let first = list(&world, None, 2);
+    assert!(first.next.is_some());
+    world.disconnect(before);
+    (world.core.end_session(&mut world.worker, "x", world.now)).expect("it is there");
+    // It has the place of the session that was.
+    subscribe(&mut world, "y");
+    subscribe(&mut world, "x");
+    let mut second = filters_of(list(&world, first.next, 9));
+    second.sort_unstable();
+    assert_eq!(second, filters);
+}
+
+fn filters_of(page: Paged<SubscriptionView, Position>) -> Vec<String> {
+    page.items.into_iter().map(|view| view.filter).collect()
 }
 
 #[test]
@@ -843,7 +957,10 @@ fn what_a_person_publishes_goes_the_ways_of_all_messages() {
             "",
             "a/+",
             "#",
+            "$SYS",
             "$SYS/broker/load",
+            "$delayed/0/$SYS/broker/load",
+            "$delayed/5/$SYS/broker/load",
             "$share/g/t",
             "$queue/$nack",
             "$settles/1/t",

@@ -358,6 +358,14 @@ impl World {
         Ok(())
     }
 
+    /// The configuration is another one while the broker runs.
+    fn reconfigure(&mut self, configure: impl FnOnce(&mut Config)) {
+        configure(&mut self.config);
+        (self.core).reconfigure(&mut self.worker, &self.config, self.now);
+        self.worker.effects.wake_all();
+        self.drive();
+    }
+
     fn disk(&self) -> &Twin {
         self.disk.as_ref().expect("it is stored")
     }

@@ -578,6 +578,56 @@ fn there_are_few_at_once_and_those_that_are_over_make_room() {
 }
 
 #[test]
+fn there_is_as_much_room_as_is_set_now() {
+    let mut world = World::with(|config| config.limits.traces_bytes_max = 0);
+    assert!(world.try_record(of(client("c"))).is_err());
+    world.reconfigure(|config| config.limits.traces_bytes_max = 80 * KIB);
+    let first = world.record(client("c"));
+    assert_eq!(
+        world.recording(first).expect("it is there").bytes_max,
+        10 * KIB
+    );
+    // What goes on stays, though there is no room for it any more.
+    world.reconfigure(|config| config.limits.traces_bytes_max = 8 * KIB);
+    assert!(world.recording(first).is_some());
+    match world.try_record(of(client("d"))) {
+        Err(NotStarted::Full(why)) => assert!(why.contains("leave 0 bytes"), "{why}"),
+        other => panic!("there is no room, and not {other:?}"),
+    }
+    world.core.recordings().stop(first, world.now);
+    world.record(client("d"));
+}
+
+/// What it takes to look out for acknowledgements is part of what it may take.
+#[test]
+fn what_is_looked_out_for_takes_room_until_the_end() {
+    let mut world = World::new();
+    let small = Request {
+        bytes_max: Some(16 * KIB),
+        ..of(topic("t"))
+    };
+    let (p, s) = (world.connect("p").go(), world.connect("s").go());
+    world.subscribe(s, "t", 1);
+    let empty = world.try_record(small.clone()).expect("there is room").id;
+    for _ in 0..10 {
+        world.publish(p, "t", "m", 1);
+    }
+    let running = world.recording(empty).expect("it is there");
+    world.core.recordings().stop(empty, world.now);
+    let over = world.recording(empty).expect("it is there");
+    assert_eq!(running.packets, over.packets);
+    assert!(over.bytes < running.bytes, "{running:?} {over:?}");
+    // It is full by that too, and says so.
+    let full = world.try_record(small).expect("there is room").id;
+    for _ in 0..500 {
+        world.publish(p, "t", "m", 1);
+    }
+    let view = world.recording(full).expect("it is there");
+    assert_eq!(view.why, Some(Why::Bytes));
+    assert!(view.bytes <= 16 * KIB && view.missed > 0, "{view:?}");
+}
+
+#[test]
 fn what_is_no_recording_is_refused_with_what_would_be_one() {
     let mut world = World::new();
     let invalid = |world: &mut World, request| match world.try_record(request) {

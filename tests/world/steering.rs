@@ -233,6 +233,31 @@ fn what_is_on_disk_is_looked_at_too() {
     assert_eq!(texts(&answer["messages"], "payload"), expected);
 }
 
+/// Whatever is asked for: an answer is put together in memory.
+#[test]
+fn as_many_messages_are_looked_at_as_an_answer_has_room_for() {
+    const LARGE: usize = 1 << 20;
+    for is_stored in [false, true] {
+        let mut world = World::new();
+        if is_stored {
+            world = world.stored(&Twin::new());
+        }
+        let p = world.connect("p").go();
+        for _ in 0..12 {
+            world.publish(p, "$queue/q", &"x".repeat(LARGE), 1);
+        }
+        let request = json!({"op": "peek", "queue": "q", "count": 12, "payload_bytes_max": LARGE});
+        let answer = world.steer(request);
+        let shown = texts(&answer["messages"], "payload");
+        assert_eq!((shown.len(), &answer["cut"]), (7, &json!(true)));
+        assert!(shown.iter().all(|payload| payload.len() == LARGE));
+        let request = json!({"op": "peek", "queue": "q", "count": 12, "payload_bytes_max": 9});
+        let answer = world.steer(request);
+        let shown = texts(&answer["messages"], "payload");
+        assert_eq!((shown.len(), &answer["cut"]), (12, &Value::Null));
+    }
+}
+
 #[test]
 fn a_messages_way_is_told() {
     in_each_version(|mut world| {

@@ -184,3 +184,62 @@ fn what_there_is_is_counted_in_pages() {
         }
     });
 }
+
+/// A job is in its queue, and a QoS 2 message that has come is nowhere any more.
+#[test]
+fn each_message_is_stored_once() {
+    in_each_version(|mut world| {
+        let s = world.connect("s").clean(false).go();
+        world.subscribe(s, "t", 2);
+        world.subscribe(s, "$queue/jobs", 1);
+        let p = world.connect("p").go();
+        world.publish(p, "t", "came", 2);
+        world.publish(p, "t", "is on its way", 1);
+        world.fill("jobs", 0..2);
+        for got in world.messages(s) {
+            if got.qos == 2 {
+                world.send(s, &pubrec(got.id));
+            }
+        }
+        world.core.begin_sys(world.now);
+        world.advance(secs(1));
+        let reader = world.connect("reader").go();
+        world.subscribe(reader, "$SYS/#", 0);
+        let all = said(world.messages(reader));
+        assert_eq!(all["messages/stored"], "3");
+        assert_eq!(all["store/messages/count"], "3");
+    });
+}
+
+#[test]
+fn what_was_said_is_gone_when_it_is_switched_off() {
+    let mut world = World::with(|config| config.sys.interval = secs(60));
+    let away: Vec<C> = (0..3)
+        .map(|n| world.connect(&format!("c{n}")).clean(false).go())
+        .collect();
+    away.into_iter().for_each(|c| world.disconnect(c));
+    world.core.begin_sys(world.now);
+    world.advance(secs(1));
+    let listen = |world: &mut World| {
+        let s = world.connect("s").go();
+        world.subscribe(s, "$SYS/broker/clients/#", 0);
+        let all = said(world.messages(s));
+        world.disconnect(s);
+        all
+    };
+    let all = listen(&mut world);
+    assert_eq!(
+        (&*all["clients/total"], &*all["clients/maximum"]),
+        ("3", "3")
+    );
+    world.reconfigure(|config| config.sys.interval = Duration::ZERO);
+    world.advance(secs(61));
+    assert_eq!(listen(&mut world), BTreeMap::new());
+    world.reconfigure(|config| config.sys.interval = secs(60));
+    world.advance(secs(1));
+    let all = listen(&mut world);
+    assert_eq!(
+        (&*all["clients/total"], &*all["clients/maximum"]),
+        ("3", "3")
+    );
+}

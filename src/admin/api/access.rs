@@ -15,6 +15,7 @@ use crate::admin::State;
 use crate::admin::guard::Viewer;
 use crate::admin::page::{Listed, Page, Params};
 use crate::admin::problem::{self, Problem};
+use crate::broker::look::is_like;
 use crate::message::{ClientId, Identity, Qos};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
@@ -162,14 +163,22 @@ struct MqttUser {
     name: String,
 }
 
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Like {
+    /// Only those whose names have this in them; or, with a `*`, are like it.
+    name: Option<String>,
+}
+
 /// Users of the password file, by name. Those that tokens, certificates or a
 /// service name are not known here.
-#[utoipa::path(get, path = "/access/users", tag = "access", params(Page),
+#[utoipa::path(get, path = "/access/users", tag = "access", params(Page, Like),
     responses((status = 200, body = Listed<MqttUser>), (status = "default", body = Problem)))]
 async fn users(
     _: Viewer,
     Shares(state): Shares<Arc<State>>,
     Params(page): Params<Page>,
+    Params(filter): Params<Like>,
 ) -> problem::Result<Listed<MqttUser>> {
     let (limit, after) = (page.limit()?, page.after());
     let users = state
@@ -180,17 +189,15 @@ async fn users(
     let names = users.iter().flat_map(|users| users.names());
     let mut names: Vec<_> = names
         .filter(|name| after.is_none_or(|after| *name > after))
+        .filter(|name| is_like(filter.name.as_deref(), name))
         .collect();
     names.sort_unstable();
-    let has_more = names.len() > limit;
-    names.truncate(limit);
-    let next = names.last().filter(|_| has_more);
-    let next = next.map(|name| (*name).to_owned());
-    let items = names.iter().map(|name| MqttUser {
+    let page = Listed::first(names, limit, |last| (*last).to_owned());
+    let items = page.items.iter().map(|name| MqttUser {
         name: (*name).to_owned(),
     });
     Ok(Json(Listed {
         items: items.collect(),
-        next,
+        next: page.next,
     }))
 }

@@ -16,14 +16,16 @@ use utoipa_axum::routes;
 
 use crate::admin::State;
 use crate::admin::guard::{Administrator, Standing, Viewer};
-use crate::admin::page::{Body, Listed, Page, Params};
+use crate::admin::page::{Body, Listed, Page, Params, within};
 use crate::admin::problem::{self, Problem};
 use crate::admin::users::Role;
 use crate::config::LogLevel;
-use crate::logbook::{Levels, Line, Logbook};
+use crate::logbook::{Levels, Line, Logbook, Wanted};
 
 /// Lines that are sent at once to who follows the log.
 const SENT_AT_ONCE: usize = 256;
+/// Of the last lines, so many at once.
+const LAST_MAX: usize = 1000;
 /// What who begins to follow the log is sent of what there was, unless it says.
 const FOLLOWED_FROM: u64 = 100;
 /// For no longer than that another level holds for a while.
@@ -45,34 +47,58 @@ fn logbook(state: &State) -> Result<&Arc<Logbook>, Problem> {
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Severe {
+struct Which {
     /// Lines of this level and more severe ones.
     level: Option<LogLevel>,
+    /// Lines with this in the message or in a field, whichever case it is in.
+    text: Option<String>,
 }
 
-impl Severe {
-    fn level(&self) -> LogLevel {
-        self.level.unwrap_or(LogLevel::Trace)
+impl Which {
+    fn wanted(&self) -> Wanted {
+        let level = self.level.unwrap_or(LogLevel::Trace);
+        Wanted::new(level, self.text.as_deref())
     }
 }
 
-/// The last lines of the log, the oldest first.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Last {
+    /// So many of the last lines, and no page after them; not with `after` or
+    /// `limit`.
+    #[param(minimum = 1, maximum = 1000)]
+    last: Option<usize>,
+}
+
+/// The lines of the log that are kept, the oldest first.
 ///
 /// `log.kept_lines` says how many there are.
-#[utoipa::path(get, path = "/log", tag = "log", params(Page, Severe),
+#[utoipa::path(get, path = "/log", tag = "log", params(Page, Which, Last),
     responses((status = 200, body = Listed<Line>), (status = "default", body = Problem)))]
 async fn list(
     _: Viewer,
     Shares(state): Shares<Arc<State>>,
     Params(page): Params<Page>,
-    Params(severe): Params<Severe>,
+    Params(which): Params<Which>,
+    Params(Last { last }): Params<Last>,
 ) -> problem::Result<Listed<Line>> {
+    let (book, wanted) = (logbook(&state)?, which.wanted());
+    if let Some(last) = within("last", last, 1..=LAST_MAX)? {
+        if page.is_given() {
+            let why = "last says all: leave after and limit out, or ask without it";
+            return Err(Problem::invalid(why));
+        }
+        return Ok(Json(Listed {
+            items: book.last(&wanted, last),
+            next: None,
+        }));
+    }
     let limit = page.limit()?;
     let after = match page.after() {
         None => 0,
         Some(after) => number(after)?,
     };
-    let (items, seen) = logbook(&state)?.after(after, severe.level(), limit);
+    let (items, seen) = book.after(after, &wanted, limit);
     let next = (items.len() == limit).then(|| seen.to_string());
     Ok(Json(Listed { items, next }))
 }
@@ -87,14 +113,15 @@ fn number(text: &str) -> Result<u64, Problem> {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct From {
-    /// Begin behind the line of this number; without it, with the last hundred.
+    /// Begin behind the line of this number, or with all where that many have not
+    /// been logged since the broker started; without it, with the last hundred.
     after: Option<u64>,
 }
 
 /// The log, line after line as it comes: events `line`, each a line as JSON.
 ///
 /// Who is too slow misses lines, and sees that by their numbers.
-#[utoipa::path(get, path = "/log/events", tag = "log", params(From, Severe),
+#[utoipa::path(get, path = "/log/events", tag = "log", params(From, Which),
     responses((status = 200, content_type = "text/event-stream", body = Line),
         (status = "default", body = Problem)))]
 async fn follow(
@@ -102,7 +129,7 @@ async fn follow(
     standing: Standing,
     Shares(state): Shares<Arc<State>>,
     Params(from): Params<From>,
-    Params(severe): Params<Severe>,
+    Params(which): Params<Which>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let book = logbook(&state)?.clone();
@@ -115,7 +142,7 @@ async fn follow(
         watch: book.watch(),
         book,
         after,
-        level: severe.level(),
+        wanted: which.wanted(),
         lines: Vec::new().into_iter(),
         stopping: state.stopping.clone(),
         _place: state.events.enter()?,
@@ -139,7 +166,7 @@ struct Following {
     book: Arc<Logbook>,
     watch: tokio::sync::watch::Receiver<u64>,
     after: u64,
-    level: LogLevel,
+    wanted: Wanted,
     lines: std::vec::IntoIter<Line>,
     stopping: tokio::sync::watch::Receiver<bool>,
     standing: Standing,
@@ -156,7 +183,7 @@ impl Following {
             }
             // What comes while they are read is not waited for in vain.
             self.watch.borrow_and_update();
-            let (lines, seen) = self.book.after(self.after, self.level, SENT_AT_ONCE);
+            let (lines, seen) = self.book.after(self.after, &self.wanted, SENT_AT_ONCE);
             let is_all = lines.len() < SENT_AT_ONCE;
             (self.lines, self.after) = (lines.into_iter(), seen);
             if self.lines.len() == 0 && is_all {

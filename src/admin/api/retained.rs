@@ -45,6 +45,16 @@ impl Matching {
     }
 }
 
+/// # Errors
+/// It is no `next` of a page before.
+fn topic_after(after: Option<&str>) -> Result<Option<TopicName<'_>>, Problem> {
+    let parse = |after| {
+        let parsed = TopicName::parse(after, TopicLimits::NONE);
+        parsed.map_err(|_| Page::wrong_after(after))
+    };
+    after.map(parse).transpose()
+}
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Payloads {
@@ -80,11 +90,7 @@ async fn list(
     let shared = &state.shared;
     let (filter, limit) = (matching.filter()?, page.limit()?);
     let payload_bytes_max = payloads.bytes_max(who.role)?;
-    let after = page.after().map(|after| {
-        let parsed = TopicName::parse(after, TopicLimits::NONE);
-        parsed.map_err(|_| Page::wrong_after(after))
-    });
-    let (after, now) = (after.transpose()?, shared.clock.now());
+    let (after, now) = (topic_after(page.after())?, shared.clock.now());
     let retained = shared
         .core
         .list_retained(filter, after, limit, payload_bytes_max, now);
@@ -134,10 +140,12 @@ async fn remove(
 struct All {
     /// A topic filter; `#`: all but those that begin with `$`.
     filter: String,
+    /// Those from there on: `next` of the page before.
+    after: Option<String>,
 }
 
-/// Takes a page of those away that a topic filter matches: 1,000 at most. Ask
-/// again while some are left.
+/// Takes a page of those away that a topic filter matches: 1,000 at most, and
+/// perhaps none. Ask again, after `next`, until there is none.
 #[utoipa::path(delete, path = "/retained", tag = "retained", params(All),
     responses((status = 200, body = Cleared), (status = "default", body = Problem)))]
 async fn clear(
@@ -150,9 +158,10 @@ async fn clear(
         filter: Some(all.filter),
     };
     let filter = matching.filter()?;
+    let after = topic_after(all.after.as_deref())?;
     let (cleared, receipt) = with_worker(shared, |local| {
         let now = shared.clock.now();
-        (shared.core).clear_retained_page(&mut local.worker, filter, now)
+        (shared.core).clear_retained_page(&mut local.worker, filter, after, now)
     });
     let (by, deleted) = (&*who.name, cleared.deleted);
     tracing::info!(

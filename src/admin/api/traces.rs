@@ -13,7 +13,7 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -21,7 +21,9 @@ use crate::admin::State;
 use crate::admin::guard::Operator;
 use crate::admin::page::{Body, Listed, Named, Page, Params};
 use crate::admin::problem::{self, Problem};
-use crate::broker::recording::{NotStarted, PacketView, RecordingView, Request, What};
+use crate::broker::recording::{
+    NotStarted, PacketView, RecordingView, Request, State as How, What,
+};
 
 const SECONDS_DEFAULT: u64 = 60;
 const PACKETS_DEFAULT: usize = 10_000;
@@ -124,18 +126,59 @@ async fn start(
     Ok((StatusCode::CREATED, Json(view)))
 }
 
+/// What a trace is of.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+enum TraceKind {
+    Client,
+    User,
+    Address,
+    Topic,
+}
+
+impl TraceKind {
+    fn of(view: &RecordingView) -> TraceKind {
+        match (&view.client, &view.user, &view.address) {
+            (Some(_), ..) => TraceKind::Client,
+            (_, Some(_), _) => TraceKind::User,
+            (_, _, Some(_)) => TraceKind::Address,
+            _ => TraceKind::Topic,
+        }
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Filter {
+    #[param(inline)]
+    kind: Option<TraceKind>,
+    #[param(inline)]
+    state: Option<How>,
+}
+
 /// All traces, the oldest first. Of those that are over, each stays for an hour.
-#[utoipa::path(get, path = "/traces", tag = "traces",
+#[utoipa::path(get, path = "/traces", tag = "traces", params(Page, Filter),
     responses((status = 200, body = Listed<RecordingView>), (status = "default", body = Problem)))]
 async fn list(
     Operator(_who): Operator,
     Shares(state): Shares<Arc<State>>,
-) -> Json<Listed<RecordingView>> {
-    let now = state.shared.clock.now();
-    Json(Listed {
-        items: state.shared.core.recordings().list(now),
-        next: None,
-    })
+    Params(page): Params<Page>,
+    Params(filter): Params<Filter>,
+) -> problem::Result<Listed<RecordingView>> {
+    let (limit, after) = (page.limit()?, page.after_parsed::<u64>()?);
+    let mut items = state
+        .shared
+        .core
+        .recordings()
+        .list(state.shared.clock.now());
+    items.retain(|view| {
+        after.is_none_or(|after| view.id > after)
+            && (filter.kind).is_none_or(|kind| kind == TraceKind::of(view))
+            && (filter.state).is_none_or(|state| state == view.state)
+    });
+    Ok(Json(Listed::first(items, limit, |last| {
+        last.id.to_string()
+    })))
 }
 
 /// How a trace goes.

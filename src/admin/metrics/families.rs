@@ -139,8 +139,6 @@ fn tell_connections(text: &mut Text, state: &State, counts: &Counts) {
         "Clients that were let in.",
     )
     .is(counts.connections_accepted);
-    let reasons = by_prefix(counts, "refused_", &["refused_messages"]);
-    let known: u64 = reasons.iter().map(|(_, count)| count).sum();
     let mut refused = text.counter(
         "rotamq_connections_refused_total",
         "Connections refused, at accept or by CONNACK. unknown: they are not who they say; busy: too \
@@ -148,13 +146,9 @@ fn tell_connections(text: &mut Text, state: &State, counts: &Counts) {
          failed or came too often; half_open: too many of the address were not through; user_full: \
          the user has too many; memory: there was none left; other: a limit, or an invalid CONNECT.",
     );
-    for (reason, count) in reasons {
+    for (reason, count) in by_prefix(counts, "refused_", &["refused_messages"]) {
         refused.with(&[("reason", reason)], count);
     }
-    refused.with(
-        &[("reason", "other")],
-        counts.connections_refused.saturating_sub(known),
-    );
 }
 
 /// The counters whose names begin so, by the rest of their names.
@@ -378,11 +372,21 @@ impl Queues {
         self.listed.insert((is_dead, name.to_owned()), numbers);
     }
 
-    fn each(&self) -> impl Iterator<Item = (&str, &ListNumbers)> {
+    fn listed(&self) -> impl Iterator<Item = (&str, &ListNumbers)> {
         let listed = self.listed.iter();
-        let listed = listed.map(|((_, name), numbers)| (name.as_str(), numbers));
+        listed.map(|((_, name), numbers)| (name.as_str(), numbers))
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&str, &ListNumbers)> {
         let others = (self.others.lists > 0).then_some((OTHERS, &self.others));
-        listed.chain(others)
+        self.listed().chain(others)
+    }
+
+    /// Not of the others: their sum falls when one of them is deleted or listed.
+    fn tell_total(&self, mut family: Family<'_>, of: impl Fn(&ListNumbers) -> u64) {
+        for (queue, numbers) in self.listed() {
+            family.with(&[("queue", queue)], of(numbers));
+        }
     }
 
     fn tell<V: std::fmt::Display>(&self, mut family: Family<'_>, of: impl Fn(&ListNumbers) -> V) {
@@ -401,7 +405,7 @@ fn tell_queues(text: &mut Text, queues: &Queues, census: &Census, now: Time) {
     let mut messages = text.gauge(
         "rotamq_queue_messages",
         "Messages of a work queue. $dead/NAME has the dead letters of NAME; $others stands for the \
-         queues beyond http.metrics_queues_max, here and below.",
+         queues beyond http.metrics_queues_max, in all gauges of queues.",
     );
     for (queue, numbers) in queues.each() {
         for (state, count) in [
@@ -485,7 +489,7 @@ fn tell_queues(text: &mut Text, queues: &Queues, census: &Census, now: Time) {
     ];
     for (name, help, total) in totals {
         let family = text.counter(&format!("rotamq_queue_{name}_total"), help);
-        queues.tell(family, total);
+        queues.tell_total(family, total);
     }
     let groups = &census.groups;
     text.gauge("rotamq_share_groups", "Share groups.")
@@ -612,7 +616,9 @@ fn tell_runtime(text: &mut Text, state: &State, runtime: &RuntimeMetrics) {
     .is(runtime.num_alive_tasks());
     text.gauge(
         "rotamq_runtime_queue_depth",
-        "Tasks that are ready and that no thread has taken up.",
+        "Tasks that are ready in the queue that all threads share: those that came from other threads, \
+         and what a thread's own queue had no room for. What waits in the threads' own queues is not \
+         among them.",
     )
     .is(runtime.global_queue_depth());
     let workers: Vec<String> = (0..runtime.num_workers())
@@ -700,6 +706,30 @@ mod tests {
         }
     }
 
+    /// The sum of the others falls when one is deleted: a counter must not.
+    #[test]
+    fn no_counter_is_told_of_the_queues_beyond_the_bound() {
+        let mut queues = Queues::new(1);
+        for name in ["a", "b"] {
+            let numbers = ListNumbers {
+                lists: 1,
+                ..ListNumbers::default()
+            };
+            queues.add(name, numbers);
+        }
+        let mut text = Text::default();
+        tell_queues(&mut text, &queues, &Census::default(), Time::ZERO);
+        let text = text.into_string();
+        let told = |line: &&str| line.contains(OTHERS) && !line.starts_with('#');
+        assert!(text.lines().filter(told).count() > 0);
+        let totals = text
+            .lines()
+            .filter(told)
+            .filter(|line| line.contains("_total"));
+        assert_eq!(totals.count(), 0, "{text}");
+        assert!(text.contains("rotamq_queue_done_total{queue=\"a\"} 0"));
+    }
+
     /// A counter that somebody adds gets words of its own.
     #[test]
     fn each_counter_that_is_told_by_itself_says_what_it_is() {
@@ -709,7 +739,7 @@ mod tests {
         assert!(!text.contains(help_of("")), "{text}");
         assert_eq!(
             by_prefix(&Counts::default(), "refused_", &["refused_messages"]).len(),
-            8
+            9
         );
     }
 }

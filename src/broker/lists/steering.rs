@@ -4,6 +4,7 @@
 //! Owns the steps that need the list itself; which of them are asked for, and
 //! what is said of them, is `steer`'s.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,7 +19,7 @@ use crate::config::{Durability, queue_settings};
 use crate::journal::ListId;
 use crate::message::{Message, MessageId, QueueId, Time};
 use crate::protocol::ReasonCode;
-use crate::queue::{Ask, Counts, Event, MemberState, Peek, Rates, Taken};
+use crate::queue::{Ask, Counts, Event, MemberState, Peek, Place, Rates, Seen, Taken};
 use crate::router::Receiver;
 use crate::session::{Close, Effects, Publication, Subscribed};
 use crate::topic::{TopicFilter, TopicLimits};
@@ -43,6 +44,12 @@ pub(in crate::broker) struct Look {
     pub rates: Rates,
     pub set_aside: usize,
     pub members: Vec<MemberState>,
+}
+
+/// A job that is looked at, as it is or as it is shown, with what that takes.
+enum Found<V> {
+    Seen(Seen),
+    Shown((V, usize)),
 }
 
 /// What is to be moved.
@@ -83,42 +90,76 @@ impl Core {
         })
     }
 
-    /// The first jobs of a queue, those in memory before those on disk.
+    /// The first jobs of a queue, those in memory before those on disk, as `show`
+    /// shows them, with what that takes in bytes: as many as `bytes_max` has room
+    /// for, but one in any case. And whether there was no room for all.
     ///
     /// # Errors
     /// The queue is gone, or the disk cannot be read.
-    pub(in crate::broker) fn peek(
+    pub(in crate::broker) fn peek<V>(
         &self,
         id: QueueId,
         name: &str,
         mut peek: Peek,
-        jobs_max: usize,
-    ) -> Result<Peek, SteerError> {
+        bytes_max: usize,
+        show: impl Fn(&Seen) -> (V, usize),
+    ) -> Result<(Vec<V>, bool), SteerError> {
         // Others have their turns in between.
         while self.with_queue(id, name, |list| list.queue.peek(&mut peek))? {}
         let unread = self.with_queue(id, name, |list| list.queue.unread())?;
-        let mut left = jobs_max.saturating_sub(peek.ready_len());
+        let mut left = peek.jobs_max().saturating_sub(peek.ready_len());
+        // What is read is shown at once: whole, it may take much more.
+        let mut shown = BTreeMap::new();
+        let mut bytes = 0;
         for (stored_in, mut from, _) in unread {
-            while left > 0 {
+            while left > 0 && bytes <= bytes_max {
                 let rows = self.read_rows(stored_in, from, left.min(ROWS_MAX))?;
                 let Some(last) = rows.last() else { break };
                 from = last.row + 1;
-                self.with_queue(id, name, |list| {
+                let seen: Vec<_> = self.with_queue(id, name, |list| {
                     let there = rows.iter();
                     let there = there.filter(|row| !list.queue.was_taken(stored_in, row.row));
-                    for job in there.filter_map(stored_job).take(left) {
+                    let jobs = there.filter_map(stored_job).take(left);
+                    let seen = jobs.map(|job| {
                         let message = job.message.clone();
                         let ask = list.ask(
                             &Publication::of(&message, message.received()),
                             message.received(),
                         );
-                        peek.add_stored(job, &ask);
-                        left -= 1;
-                    }
+                        Peek::stored(job, &ask)
+                    });
+                    seen.collect()
                 })?;
+                left -= seen.len();
+                for (place, seen) in seen {
+                    let (view, cost) = show(&seen);
+                    bytes += cost;
+                    shown.insert(place, (view, cost));
+                }
             }
         }
-        Ok(peek)
+        let jobs_max = peek.jobs_max();
+        let mut found: BTreeMap<Place, Found<V>> = BTreeMap::new();
+        found.extend(
+            peek.into_seen()
+                .map(|(place, seen)| (place, Found::Seen(seen))),
+        );
+        let stored = shown.into_iter();
+        found.extend(stored.map(|(place, shown)| (place, Found::Shown(shown))));
+        let mut views = Vec::new();
+        let mut bytes = 0;
+        for found in found.into_values().take(jobs_max) {
+            let (view, cost) = match found {
+                Found::Seen(seen) => show(&seen),
+                Found::Shown(shown) => shown,
+            };
+            bytes += cost;
+            if bytes > bytes_max && !views.is_empty() {
+                return Ok((views, true));
+            }
+            views.push(view);
+        }
+        Ok((views, false))
     }
 
     /// What happened to one message of a queue, or to all from this event on.

@@ -4,7 +4,6 @@
 //! Owns that it goes the ways that it goes for clients. Each change tells by a
 //! receipt when it is stored: who asked for it is told then, and not before.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,11 +19,11 @@ use crate::broker::steer::{Code, SteerError};
 use crate::broker::wishes::Wishes;
 use crate::broker::{Core, Worker};
 use crate::journal::{Change, Receipt};
-use crate::message::{Message, Qos, SessionId, Time};
+use crate::message::{Qos, SessionId, Time};
 use crate::protocol::{Properties, ReasonCode};
 use crate::router::Cursor;
 use crate::session::{Close, Publication};
-use crate::topic::{TopicFilter, TopicName};
+use crate::topic::{self, TopicFilter, TopicName};
 
 /// Retained messages that one request takes away.
 const CLEARED_MAX: usize = 1000;
@@ -66,11 +65,11 @@ pub enum Receivers {
 }
 
 /// A page of retained messages is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Cleared {
     pub deleted: usize,
-    /// More that the filter matches, up to 1000: ask again; 0: all are gone.
-    pub left: usize,
+    /// What to give as `after` for the page behind it; null: all are gone.
+    pub next: Option<String>,
 }
 
 impl Core {
@@ -174,9 +173,6 @@ impl Core {
     ) -> Result<Taken, SteerError> {
         let refused = |close: Close| invalid(close.why);
         let topic = outgoing.topic;
-        if topic == "$SYS" || topic.starts_with("$SYS/") {
-            return Err(invalid("only the broker itself publishes below $SYS"));
-        }
         let bytes = topic.len() + outgoing.properties.as_bytes().len() + outgoing.payload.len();
         if bytes + HEAD_BYTES_MAX > self.limits().packet_bytes_max {
             let why = "its PUBLISH would be larger than packet_bytes_max";
@@ -191,6 +187,9 @@ impl Core {
             delay = spelled.delay;
             settles = spelled.settles.is_some();
             sorted.passed_on = spelled.properties.as_deref().unwrap_or(sorted.passed_on);
+        }
+        if topic::is_sys(topic) {
+            return Err(invalid("only the broker itself publishes below $SYS"));
         }
         let name = self.parse_topic(topic).map_err(refused)?;
         self.check_payload(sorted.says_text, outgoing.payload)
@@ -261,15 +260,17 @@ impl Core {
         }))
     }
 
-    /// Takes a page of those away that a filter matches.
+    /// Takes those away that a filter matches, from the topic `after` on: a page of
+    /// them, which may be none and still not the last.
     pub fn clear_retained_page(
         &self,
         worker: &mut Worker,
         filter: TopicFilter<'_>,
+        after: Option<TopicName<'_>>,
         now: Time,
     ) -> (Cleared, Receipt) {
         // Before the pin: what is looked through may be much.
-        let (page, mut next) = self.some_retained(filter, None, now);
+        let (page, next) = self.retained_page(filter, after.map(Cursor::at), CLEARED_MAX, now);
         let receipt = self.pinned(worker, |worker| {
             worker.effects.receipt = Receipt::NONE;
             for message in &page {
@@ -277,28 +278,11 @@ impl Core {
             }
             worker.effects.receipt
         });
-        let left = match next.take() {
-            Some(next) => self.some_retained(filter, Some(next), now).0.len(),
-            None => 0,
+        let cleared = Cleared {
+            deleted: page.len(),
+            next: next.map(|next| next.topic()),
         };
-        let deleted = page.len();
-        (Cleared { deleted, left }, receipt)
-    }
-
-    /// A page that has one at least, if there are any.
-    fn some_retained(
-        &self,
-        filter: TopicFilter<'_>,
-        mut from: Option<Cursor>,
-        now: Time,
-    ) -> (Vec<Arc<Message>>, Option<Cursor>) {
-        loop {
-            let (page, next) = self.retained_page(filter, from, CLEARED_MAX, now);
-            if !page.is_empty() || next.is_none() {
-                return (page, next);
-            }
-            from = next;
-        }
+        (cleared, receipt)
     }
 
     fn clear_topic(&self, worker: &mut Worker, topic: TopicName<'_>, now: Time) {

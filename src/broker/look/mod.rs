@@ -27,6 +27,9 @@ use crate::pattern;
 
 /// Sessions, subscriptions or topics that are looked at for one page.
 const STEPS_MAX: usize = 10_000;
+/// What the items of one answer may take: few messages may be large, and many
+/// small, but all of them are put together in memory.
+pub(in crate::broker) const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub struct Paged<T, P> {
 }
 
 /// Whether a text is what is asked for: has it in it; or, with a `*`, is like it.
-fn is_like(wanted: Option<&str>, text: &str) -> bool {
+pub(crate) fn is_like(wanted: Option<&str>, text: &str) -> bool {
     wanted.is_none_or(|wanted| match wanted.contains('*') {
         true => pattern::fits(wanted, text),
         false => text.contains(wanted),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Paged, STEPS_MAX, at_ms, invalid, known_at_ms, not_found};
+use super::{ANSWER_BYTES_MAX, Paged, STEPS_MAX, at_ms, invalid, known_at_ms, not_found};
 use crate::broker::Core;
 use crate::broker::steer::{SteerError, shown_payload};
 use crate::message::{Message, Time};
@@ -39,10 +39,34 @@ pub struct RetainedView {
     pub user_properties: Vec<[String; 2]>,
 }
 
+impl RetainedView {
+    /// What it takes of memory.
+    fn cost_bytes(&self) -> usize {
+        let properties = self.user_properties.iter();
+        let properties = properties.map(|pair| {
+            let [name, value] = pair;
+            size_of_val(pair) + name.len() + value.len()
+        });
+        let texts = [
+            &self.payload,
+            &self.payload_base64,
+            &self.content_type,
+            &self.publisher_user,
+        ];
+        let texts = texts.into_iter().flatten().map(String::len);
+        size_of::<RetainedView>()
+            + self.topic.len()
+            + self.publisher.len()
+            + texts.sum::<usize>()
+            + properties.sum::<usize>()
+    }
+}
+
 impl Core {
     /// Retained messages that a filter matches, in the order of their topics'
     /// levels, from the topic `after` on. `payload_bytes_max`: so much of each
-    /// payload; `None`: nothing that is in it.
+    /// payload; `None`: nothing that is in it. The page ends where it has become
+    /// large.
     pub fn list_retained(
         &self,
         filter: TopicFilter<'_>,
@@ -52,13 +76,19 @@ impl Core {
         now: Time,
     ) -> Paged<RetainedView, String> {
         let (page, next) = self.retained_page(filter, after.map(Cursor::at), limit, now);
-        let items = page
-            .iter()
-            .map(|message| retained_view(message, payload_bytes_max));
-        Paged {
-            items: items.collect(),
-            next: next.map(|next| next.topic()),
+        let mut next = next.map(|next| next.topic());
+        let mut items: Vec<RetainedView> = Vec::new();
+        let mut bytes = 0;
+        for message in &page {
+            let view = retained_view(message, payload_bytes_max);
+            bytes += view.cost_bytes();
+            if bytes > ANSWER_BYTES_MAX && !items.is_empty() {
+                next = Some(view.topic);
+                break;
+            }
+            items.push(view);
         }
+        Paged { items, next }
     }
 
     /// The retained message of a topic.

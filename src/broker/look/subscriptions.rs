@@ -81,7 +81,11 @@ impl Core {
         if let Some(client) = client {
             let id = self.session_named(client);
             let missing = || not_found(format!("no client {client:?} has a session"));
-            slot = id.ok_or_else(missing)?.0.slot;
+            let slot_now = id.ok_or_else(missing)?.0.slot;
+            // The session is another one by now: its places have nothing to do with
+            // that of the one before.
+            key = key.filter(|_| slot == slot_now);
+            slot = slot_now;
             end = slot + 1;
         }
         let mut items = Vec::new();

@@ -14,17 +14,18 @@ mod shown;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use self::kept::Record;
 pub(super) use self::observed::SentAliases;
-pub use self::shown::{FilterView, PacketView, PropertyView, WillView};
+pub(crate) use self::shown::listed;
+pub use self::shown::{ConnectWillView, FilterView, PacketView, PropertyView};
 use super::Core;
 use super::timers::Timer;
 use crate::message::{PacketId, SessionId, Time};
@@ -38,8 +39,13 @@ pub const PACKETS_MAX: usize = 100_000;
 pub const RECORDINGS_MAX: usize = 8;
 /// How long one stays that is over.
 const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
-/// Messages of a topic whose acknowledgements are looked out for at a time.
-const AWAITED_MAX: usize = 65_536;
+/// What it takes to look out for a message's acknowledgement: a set has up to twice
+/// the places that it needs, and when it grows, the old ones as well.
+const AWAITED_COST_BYTES: usize = 4 * size_of::<Awaited>();
+
+/// A PUBLISH that is not acknowledged yet: in which session, in which direction, by
+/// which packet id.
+type Awaited = (SessionId, Direction, PacketId);
 
 /// Whose packets, or about what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +106,7 @@ impl Direction {
 }
 
 /// How far a recording is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     Recording,
@@ -160,7 +166,7 @@ pub struct Recordings {
     // The number of the last one that began.
     last_id: AtomicU64,
     // What all of them may take; 0: there are none.
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     all: Mutex<Vec<Recording>>,
 }
 
@@ -176,9 +182,9 @@ struct Recording {
     packets: Vec<Arc<Record>>,
     bytes: usize,
     missed: u64,
-    /// PUBLISHes that were recorded and are not acknowledged yet: in which
-    /// direction, in which session, by which packet id.
-    awaited: FxHashSet<(SessionId, Direction, PacketId)>,
+    /// Those that were recorded; each costs, for good, for the set does not shrink.
+    awaited: FxHashSet<Awaited>,
+    awaited_most: usize,
 }
 
 impl Recordings {
@@ -187,9 +193,15 @@ impl Recordings {
         Recordings {
             on: AtomicBool::new(false),
             last_id: AtomicU64::new(0),
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             all: Mutex::default(),
         }
+    }
+
+    /// What all of them may take from now on; 0: none begins. Those that go on keep
+    /// what was reserved for them.
+    pub(super) fn set_bytes_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// Whether anything is recorded. Who begins to look a moment late misses
@@ -233,6 +245,7 @@ impl Recordings {
         let found = all.iter_mut().find(|recording| recording.id == id)?;
         if found.is_running(now) {
             found.ended = Some((now, Why::Stopped));
+            found.forget_awaited();
         }
         let view = found.view(now);
         self.note_whether_on(&all, now);
@@ -254,9 +267,10 @@ impl Recordings {
     }
 
     fn start(&self, request: Request, now: Time) -> Result<RecordingView, NotStarted> {
-        let bytes_max = self.check(&request)?;
+        let all_bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        let bytes_max = check(&request, all_bytes_max)?;
         let mut all = self.all.lock();
-        self.make_room(&mut all, bytes_max, now)?;
+        make_room(&mut all, all_bytes_max, bytes_max, now)?;
         let recording = Recording {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             bytes_max,
@@ -269,80 +283,12 @@ impl Recordings {
             bytes: 0,
             missed: 0,
             awaited: FxHashSet::default(),
+            awaited_most: 0,
         };
         let view = recording.view(now);
         all.push(recording);
         self.note_whether_on(&all, now);
         Ok(view)
-    }
-
-    /// What the recording may take.
-    fn check(&self, request: &Request) -> Result<usize, NotStarted> {
-        let invalid = |why: String| Err(NotStarted::Invalid(why));
-        if self.bytes_max == 0 {
-            return invalid("limits.traces_bytes_max is 0: there are no traces".to_owned());
-        }
-        match &request.what {
-            What::Client(name) | What::User(name) if name.is_empty() => {
-                return invalid("the name of a client or a user is not empty".to_owned());
-            }
-            What::Topic(filter) => {
-                if let Err(error) = TopicFilter::parse(filter, TopicLimits::NONE) {
-                    return invalid(format!("{filter:?} is no topic filter: {error}"));
-                }
-            }
-            What::Client(_) | What::User(_) | What::Address(_) => {}
-        }
-        let secs_max = LASTS_MAX.as_secs();
-        if request.lasts.is_zero() || request.lasts > LASTS_MAX {
-            return invalid(format!("it lasts 1 to {secs_max} seconds"));
-        }
-        if request.packets_max == 0 || request.packets_max > PACKETS_MAX {
-            return invalid(format!("it has 1 to {PACKETS_MAX} packets at most"));
-        }
-        let bytes_max = request.bytes_max.unwrap_or(self.bytes_max / RECORDINGS_MAX);
-        if bytes_max == 0 || bytes_max > self.bytes_max {
-            return invalid(format!(
-                "it takes 1 to {} bytes, as limits.traces_bytes_max says",
-                self.bytes_max
-            ));
-        }
-        Ok(bytes_max)
-    }
-
-    /// Forgets of those that are over, the oldest first, as many as are in the
-    /// way of another one of that size.
-    fn make_room(
-        &self,
-        all: &mut Vec<Recording>,
-        bytes_max: usize,
-        now: Time,
-    ) -> Result<(), NotStarted> {
-        let running = all.iter().filter(|recording| recording.is_running(now));
-        if running.clone().count() == RECORDINGS_MAX {
-            let why = format!("there are {RECORDINGS_MAX} traces that go on; stop one first");
-            return Err(NotStarted::Full(why));
-        }
-        let reserved: usize = running.map(|recording| recording.bytes_max).sum();
-        let left = self.bytes_max - reserved;
-        if bytes_max > left {
-            let why = format!(
-                "those that go on leave {left} bytes of limits.traces_bytes_max; stop one, or \
-                 ask for a smaller one"
-            );
-            return Err(NotStarted::Full(why));
-        }
-        let is_over = |recording: &Recording| !recording.is_running(now);
-        let taken = |all: &[Recording]| -> usize {
-            let over = all.iter().filter(|recording| is_over(recording));
-            over.map(|recording| recording.bytes).sum()
-        };
-        while (all.len() == RECORDINGS_MAX || taken(all) + bytes_max > left)
-            && let Some(oldest) = all.iter().position(is_over)
-        {
-            all.remove(oldest);
-        }
-        Ok(())
     }
 
     /// Looks whether one is over, or has been for long; when it is to be looked
@@ -353,7 +299,10 @@ impl Recordings {
         let at = all.iter().position(|recording| recording.id == id)?;
         let next = match all[at].is_running(now) {
             true => all[at].until,
-            false => all[at].end().0 + KEPT_FOR,
+            false => {
+                all[at].forget_awaited();
+                all[at].end().0 + KEPT_FOR
+            }
         };
         if next <= now {
             all.remove(at);
@@ -361,6 +310,75 @@ impl Recordings {
         }
         Some(next)
     }
+}
+
+/// What the recording may take, of what all of them may.
+fn check(request: &Request, all_bytes_max: usize) -> Result<usize, NotStarted> {
+    let invalid = |why: String| Err(NotStarted::Invalid(why));
+    if all_bytes_max == 0 {
+        return invalid("limits.traces_bytes_max is 0: there are no traces".to_owned());
+    }
+    match &request.what {
+        What::Client(name) | What::User(name) if name.is_empty() => {
+            return invalid("the name of a client or a user is not empty".to_owned());
+        }
+        What::Topic(filter) => {
+            if let Err(error) = TopicFilter::parse(filter, TopicLimits::NONE) {
+                return invalid(format!("{filter:?} is no topic filter: {error}"));
+            }
+        }
+        What::Client(_) | What::User(_) | What::Address(_) => {}
+    }
+    let secs_max = LASTS_MAX.as_secs();
+    if request.lasts.is_zero() || request.lasts > LASTS_MAX {
+        return invalid(format!("it lasts 1 to {secs_max} seconds"));
+    }
+    if request.packets_max == 0 || request.packets_max > PACKETS_MAX {
+        return invalid(format!("it has 1 to {PACKETS_MAX} packets at most"));
+    }
+    let bytes_max = request.bytes_max.unwrap_or(all_bytes_max / RECORDINGS_MAX);
+    if bytes_max == 0 || bytes_max > all_bytes_max {
+        return invalid(format!(
+            "it takes 1 to {} bytes, as limits.traces_bytes_max says",
+            all_bytes_max
+        ));
+    }
+    Ok(bytes_max)
+}
+
+/// Forgets of those that are over, the oldest first, as many as are in the
+/// way of another one of that size.
+fn make_room(
+    all: &mut Vec<Recording>,
+    all_bytes_max: usize,
+    bytes_max: usize,
+    now: Time,
+) -> Result<(), NotStarted> {
+    let running = all.iter().filter(|recording| recording.is_running(now));
+    if running.clone().count() == RECORDINGS_MAX {
+        let why = format!("there are {RECORDINGS_MAX} traces that go on; stop one first");
+        return Err(NotStarted::Full(why));
+    }
+    let reserved: usize = running.map(|recording| recording.bytes_max).sum();
+    let left = all_bytes_max.saturating_sub(reserved);
+    if bytes_max > left {
+        let why = format!(
+            "those that go on leave {left} bytes of limits.traces_bytes_max; stop one, or \
+             ask for a smaller one"
+        );
+        return Err(NotStarted::Full(why));
+    }
+    let is_over = |recording: &Recording| !recording.is_running(now);
+    let taken = |all: &[Recording]| -> usize {
+        let over = all.iter().filter(|recording| is_over(recording));
+        over.map(|recording| recording.bytes).sum()
+    };
+    while (all.len() == RECORDINGS_MAX || taken(all) + bytes_max > left)
+        && let Some(oldest) = all.iter().position(is_over)
+    {
+        all.remove(oldest);
+    }
+    Ok(())
 }
 
 impl Recording {
@@ -371,6 +389,13 @@ impl Recording {
     /// When it ends at the latest, or has ended; and why.
     fn end(&self) -> (Time, Why) {
         self.ended.unwrap_or((self.until, Why::Time))
+    }
+
+    /// It is over: nothing more is looked out for.
+    fn forget_awaited(&mut self) {
+        self.awaited = FxHashSet::default();
+        self.bytes -= self.awaited_most * AWAITED_COST_BYTES;
+        self.awaited_most = 0;
     }
 
     fn push(&mut self, record: Record) {

@@ -13,7 +13,7 @@ use parking_lot::MutexGuard;
 use rustc_hash::FxHashMap;
 
 use super::kept::{self, Content, Record};
-use super::{AWAITED_MAX, Direction, Recording, Recordings, What};
+use super::{AWAITED_COST_BYTES, Awaited, Direction, Recording, Recordings, What, Why};
 use crate::broker::{Core, Link, spelled};
 use crate::message::{ClientId, Identity, SessionId, Time};
 use crate::mount::Mount;
@@ -349,11 +349,24 @@ impl Recording {
         };
         let key = (session, direction, packet_id);
         match is_meant {
-            true if self.awaited.len() < AWAITED_MAX => _ = self.awaited.insert(key),
-            true => {}
+            // What is missed is not told in full either.
+            true if self.full.is_some() => {}
+            true => self.awaits(key),
             // The id was another message's before.
             false => _ = self.awaited.remove(&key),
         }
+    }
+
+    fn awaits(&mut self, key: Awaited) {
+        let most = self.awaited_most.max(self.awaited.len() + 1);
+        let more = (most - self.awaited_most) * AWAITED_COST_BYTES;
+        if self.bytes + more > self.bytes_max {
+            self.full = Some(Why::Bytes);
+            return;
+        }
+        self.bytes += more;
+        self.awaited_most = most;
+        self.awaited.insert(key);
     }
 
     /// Whether this acknowledges a message that it was about; `direction`: which

@@ -80,7 +80,7 @@ pub struct PacketView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub has_password: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub will: Option<WillView>,
+    pub will: Option<ConnectWillView>,
     /// In their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub properties: Vec<PropertyView>,
@@ -106,7 +106,7 @@ pub struct FilterView {
 
 /// The will in a CONNECT.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct WillView {
+pub struct ConnectWillView {
     pub topic: String,
     pub qos: u8,
     pub retain: bool,
@@ -230,7 +230,7 @@ impl Record {
         view.has_password = Some(connect.password.is_some());
         view.will = connect.will.as_ref().map(|will| {
             let (payload, payload_base64) = self.payload(will.payload);
-            WillView {
+            ConnectWillView {
                 topic: will.topic.to_owned(),
                 qos: will.qos as u8,
                 retain: will.retain,
@@ -307,7 +307,8 @@ fn unsubscribed(filter: &str) -> FilterView {
     }
 }
 
-fn listed(properties: Properties<'_>) -> Vec<PropertyView> {
+/// Properties, in the order in which they stand.
+pub(crate) fn listed(properties: Properties<'_>) -> Vec<PropertyView> {
     let property = |property: Property<'_>| PropertyView {
         name: property.name(),
         value: value(property),

@@ -11,6 +11,7 @@ use super::{
 use crate::base64;
 use crate::broker::Core;
 use crate::broker::lists::{Look, no_queue};
+use crate::broker::look::ANSWER_BYTES_MAX;
 use crate::config::{QueueSettings, queue_keys};
 use crate::message::{QueueId, SessionId, Time};
 use crate::pattern;
@@ -156,12 +157,17 @@ impl Core {
         payload_bytes_max: usize,
     ) -> Result<Peeked, SteerError> {
         let id = self.queue_named(name)?;
-        let peek = self.peek(id, name, Peek::new(count, in_flight), count)?;
-        let messages = peek.into_seen();
-        let messages = messages.map(|seen| self.message_view(&seen, payload_bytes_max));
+        let show = |seen: &Seen| {
+            let view = self.message_view(seen, payload_bytes_max);
+            let bytes = view.cost_bytes();
+            (view, bytes)
+        };
+        let peek = Peek::new(count, in_flight);
+        let (messages, cut) = self.peek(id, name, peek, ANSWER_BYTES_MAX, show)?;
         Ok(Peeked {
             queue: name.to_owned(),
-            messages: messages.collect(),
+            messages,
+            cut,
         })
     }
 
@@ -265,10 +271,7 @@ pub(super) fn event(event: &Event) -> EventView {
 }
 
 /// As text if it is some, or else as base64.
-pub(in crate::broker) fn shown_payload(
-    payload: &[u8],
-    bytes_max: usize,
-) -> (Option<String>, Option<String>) {
+pub(crate) fn shown_payload(payload: &[u8], bytes_max: usize) -> (Option<String>, Option<String>) {
     let is_odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     let text = std::str::from_utf8(payload).ok();
     match text.filter(|text| !text.contains(is_odd)) {

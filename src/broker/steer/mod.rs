@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-pub(super) use self::look::shown_payload;
+pub(crate) use self::look::shown_payload;
 pub(super) use self::moving::Movings;
 use super::lists::Pick;
 use super::{Core, Worker};
@@ -315,6 +315,10 @@ pub struct Deleted {
 pub struct Peeked {
     pub queue: String,
     pub messages: Vec<MessageView>,
+    /// There are more of those that were asked for, but the answer would become too
+    /// large: ask for less of each payload.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub cut: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -344,6 +348,26 @@ pub struct MessageView {
     pub payload_base64: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub user_properties: Vec<(String, String)>,
+}
+
+impl MessageView {
+    /// What it takes of memory.
+    pub(super) fn cost_bytes(&self) -> usize {
+        let properties = self.user_properties.iter();
+        let properties = properties.map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len());
+        let texts = [
+            &self.client,
+            &self.group,
+            &self.payload,
+            &self.payload_base64,
+        ];
+        let texts = texts.into_iter().flatten().map(String::len);
+        size_of::<MessageView>()
+            + self.topic.len()
+            + self.publisher.len()
+            + texts.sum::<usize>()
+            + properties.sum::<usize>()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

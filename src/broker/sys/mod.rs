@@ -48,7 +48,7 @@ struct Round {
     // What was counted when the loads were told last.
     before: Option<(Time, [u64; LOADS.len()])>,
     loads: [[f64; WINDOWS.len()]; LOADS.len()],
-    connected_max: usize,
+    clients_max: usize,
     said: BTreeMap<String, String>,
 }
 
@@ -89,7 +89,7 @@ impl Default for SysTree {
                 census: Census::default(),
                 before: None,
                 loads: Default::default(),
-                connected_max: 0,
+                clients_max: 0,
                 said: BTreeMap::new(),
             }),
             // The topics are the broker's own: they need no bounds.
@@ -108,9 +108,26 @@ impl Core {
 
     /// From now on it speaks as often as is set now, if it does.
     pub(in crate::broker) fn change_sys(&self, now: Time) {
-        if !self.sys_settings().interval.is_zero() {
-            self.sys_tree.round.lock().began = now;
-            self.timers.schedule(now, Timer::SysTree);
+        let is_on = !self.sys_settings().interval.is_zero();
+        let mut round = self.sys_tree.round.lock();
+        // What was counted for a round that does not end is of no use.
+        round.census = Census::default();
+        match is_on {
+            true => {
+                round.began = now;
+                self.timers.schedule(now, Timer::SysTree);
+            }
+            false => self.forget_said(&mut round, now),
+        }
+    }
+
+    /// Nobody is to find what does not hold any more.
+    fn forget_said(&self, round: &mut Round, now: Time) {
+        for topic in std::mem::take(&mut round.said).into_keys() {
+            if let Ok(topic) = TopicName::parse(&topic, TopicLimits::NONE) {
+                let removed = self.sys_tree.retained.set(topic, None, now);
+                debug_assert!(removed.is_ok(), "removing takes no room");
+            }
         }
     }
 
@@ -150,6 +167,12 @@ impl Core {
         for (topic, value) in &changed {
             self.say(worker, topic, value, now);
         }
+        if self.sys_settings().interval.is_zero() {
+            // It was switched off meanwhile.
+            let mut round = self.sys_tree.round.lock();
+            round.said.extend(changed);
+            return self.forget_said(&mut round, now);
+        }
         self.timers.schedule(due, Timer::SysTree);
     }
 
@@ -159,26 +182,21 @@ impl Core {
         let (payload, id) = (value.as_bytes(), self.next_message_id(worker));
         let qos = Qos::AtMostOnce;
         let publication = Publication::new(topic, payload, qos, true, &self.identity, now, id);
+        // Before subscribers get it: who comes meanwhile finds it here. Nothing else
+        // is retained here, whatever its topic.
+        let message = publication.message().clone();
+        let kept = (self.sys_tree.retained).set(topic, Some(message), now);
+        debug_assert!(kept.is_ok(), "it has no bounds");
         // At QoS 0 nothing refuses it that would have to be told.
         _ = self.publish(worker, &publication, topic.as_str(), now);
-    }
-
-    /// Keeps what the broker says of itself, if this is that; whether it is.
-    pub(in crate::broker) fn retain_sys(&self, publication: &Publication<'_>, now: Time) -> bool {
-        let is_sys = publication.topic.as_str().starts_with(FOLDER);
-        if is_sys {
-            let message = publication.message().clone();
-            let kept = (self.sys_tree.retained).set(publication.topic, Some(message), now);
-            debug_assert!(kept.is_ok(), "it has no bounds");
-        }
-        is_sys
     }
 
     /// All topics, and what is to be said there.
     fn values(&self, round: &mut Round, census: &Census, now: Time) -> Vec<(String, String)> {
         let (sums, counts) = (self.tally(), self.counters.read());
         let sessions = &census.sessions;
-        round.connected_max = round.connected_max.max(sessions.connected);
+        let clients = sessions.connected + sessions.absent;
+        round.clients_max = round.clients_max.max(clients);
         let mut values = Vec::new();
         let mut say = |topic: &str, value: String| {
             values.push((format!("{FOLDER}broker/{topic}"), value));
@@ -196,16 +214,16 @@ impl Core {
         let lists = [&census.queues, &census.groups, &census.put_off];
         let in_lists: usize = lists.iter().map(|list| list.messages()).sum();
         let bytes_in_lists: usize = lists.iter().map(|list| list.bytes).sum();
-        let stored = sessions.waiting + sessions.in_flight_out + in_lists + retained;
+        let stored = sessions.waiting + sessions.kept_in_flight + in_lists + retained;
         let stored_bytes = sessions.kept_bytes + bytes_in_lists + retained_bytes;
         let shared = census.groups.members;
         let numbers = [
-            ("clients/total", sessions.connected + sessions.absent),
+            ("clients/total", clients),
             ("clients/connected", sessions.connected),
             ("clients/active", sessions.connected),
             ("clients/disconnected", sessions.absent),
             ("clients/inactive", sessions.absent),
-            ("clients/maximum", round.connected_max),
+            ("clients/maximum", round.clients_max),
             ("messages/stored", stored),
             ("messages/inflight", sessions.in_flight_out),
             ("store/messages/count", stored),

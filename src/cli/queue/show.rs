@@ -186,7 +186,12 @@ pub fn messages(peeked: &Peeked) -> String {
             payload(message),
         ]
     });
-    table(&head, &rows.collect::<Vec<_>>())
+    let mut text = table(&head, &rows.collect::<Vec<_>>());
+    if peeked.cut {
+        text +=
+            "There are more, but no room for them in one answer: ask for less with --payload.\n";
+    }
+    text
 }
 
 fn state(message: &MessageView) -> String {

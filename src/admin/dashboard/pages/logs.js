@@ -97,6 +97,8 @@ function log(signal) {
       let after = last >= 0 ? last : null
       for (;;) {
         const { items, next } = await get(['log'], { after, limit: PAGE }, signal)
+        // The broker was started again: lines are numbered anew.
+        if (items.length > 0 && items[0].number <= last) last = -1
         items.forEach(add)
         if (next === null || items.length === 0) break
         after = next
