@@ -189,11 +189,9 @@ mod tests {
     }
 
     /// Those that print nothing, or what has a form of its own.
-    const WITHOUT_JSON: [&str; 8] = [
+    const WITHOUT_JSON: [&str; 6] = [
         "rotamq",
         "rotamq serve",
-        "rotamq pub",
-        "rotamq sub",
         "rotamq config example",
         "rotamq store export",
         "rotamq completions",
