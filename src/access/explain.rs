@@ -1,18 +1,23 @@
 //! What the rules say to something that somebody may want to do, for people.
 
+use clap::ValueEnum;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
 use super::ask_to_publish;
 use super::rules::{Ask, Rights, Strictness};
 use crate::message::Qos;
 use crate::topic::{TopicFilter, TopicLimits, TopicName};
 
 /// What somebody may want to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     Publish,
     Subscribe,
-    /// Get what is published to a topic.
+    /// Get what is published to a topic
     Read,
-    /// Put into a queue.
+    /// Put into a queue
     Put,
     Join,
     Create,

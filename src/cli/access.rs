@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde_json::json;
 
 use super::{Failure, Outcome, say};
@@ -49,7 +49,7 @@ Examples:
         client: String,
         /// What it wants to do
         #[arg(value_enum)]
-        what: What,
+        what: Action,
         /// The topic, the filter, or the name of the queue; $queue/NAME is a queue too
         topic: String,
         /// With which QoS it publishes
@@ -81,33 +81,6 @@ struct Files {
     /// A file of roles
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Publish,
-    Subscribe,
-    /// Get what is published to a topic
-    Read,
-    /// Put into a queue
-    Put,
-    Join,
-    Create,
-    Steer,
-}
-
-impl What {
-    fn action(self) -> Action {
-        match self {
-            What::Publish => Action::Publish,
-            What::Subscribe => Action::Subscribe,
-            What::Read => Action::Read,
-            What::Put => Action::Put,
-            What::Join => Action::Join,
-            What::Create => Action::Create,
-            What::Steer => Action::Steer,
-        }
-    }
 }
 
 impl Files {
@@ -185,7 +158,7 @@ pub fn run(arguments: AccessArguments) -> Outcome {
                     .map_or(&[], std::slice::from_ref),
             );
             let question = Question {
-                action: what.action(),
+                action: what,
                 topic: &topic,
                 qos: Qos::from_bits(qos).expect("clap bounds it"),
                 retain,

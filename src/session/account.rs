@@ -6,6 +6,9 @@
 //! message is counted in the session itself, and comes here when its connection
 //! looks after it.
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use crate::message::Time;
 use crate::origin::Origin;
 
@@ -31,9 +34,8 @@ pub struct Account {
 // One to each session: with it an idle client still takes what is promised.
 const _: () = assert!(size_of::<Account>() <= 80);
 
-/// Messages that were for the session and that its client does not get, by
-/// reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Messages that were for a session and that its client does not get, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Dropped {
     /// QoS 0, and the client was away.
     pub absent: u64,
@@ -49,6 +51,22 @@ pub struct Dropped {
     pub denied: u64,
     /// Their place on disk was damaged.
     pub damaged: u64,
+}
+
+impl Dropped {
+    /// For whatever reason.
+    pub fn all(&self) -> u64 {
+        let Dropped {
+            absent,
+            slow,
+            oldest,
+            expired,
+            too_large,
+            denied,
+            damaged,
+        } = self;
+        absent + slow + oldest + expired + too_large + denied + damaged
+    }
 }
 
 /// What came on a connection since its session was told last.

@@ -479,7 +479,7 @@ mod tests {
                 // What a power cut leaves of it is all of it.
                 let copy = open(&to.cut());
                 assert_eq!(all(&copy), all(&store));
-                assert_eq!(copy.verify().unwrap(), []);
+                assert_eq!(copy.verify(&mut |_| ()).unwrap(), []);
                 // It goes on by itself.
                 step(&copy, 10_000);
                 copy.commit(true).unwrap();
@@ -641,6 +641,6 @@ mod tests {
         assert_eq!(damage, []);
         let mut count = 0;
         copy.keys(b"", &mut |_, len| count += usize::from(len == 2000));
-        assert_eq!((count, copy.verify().unwrap()), (40, vec![]));
+        assert_eq!((count, copy.verify(&mut |_| ()).unwrap()), (40, vec![]));
     }
 }

@@ -467,8 +467,9 @@ impl Base {
         self.write(writer, &records)
     }
 
-    /// Reads every record of every file; what is damaged is copied aside.
-    pub fn verify(&self) -> io::Result<Vec<Damage>> {
+    /// Reads every record of every file; what is damaged is copied aside. `read`
+    /// is told how many bytes more were.
+    pub fn verify(&self, read: &mut dyn FnMut(u64)) -> io::Result<Vec<Damage>> {
         let files: Vec<_> = {
             let view = self.view.read();
             view.files.values().map(|held| held.file.clone()).collect()
@@ -485,6 +486,7 @@ impl Base {
                 let kept = frame::keep(&*self.disk, &file.name, range.clone(), lost, what)?;
                 damage.push(kept);
             }
+            read(bytes.len() as u64);
         }
         Ok(damage)
     }
@@ -1148,7 +1150,7 @@ mod tests {
                 }
                 assert!(contents(&base) == model, "{seed} {step}");
             }
-            assert_eq!(base.verify().unwrap(), []);
+            assert_eq!(base.verify(&mut |_| ()).unwrap(), []);
         }
     }
 
@@ -1440,7 +1442,7 @@ mod tests {
                     .filter(|key| model.get(**key) != found.get(**key))
                     .collect();
                 assert!(wrong.len() <= 1, "{what}: {wrong:?}");
-                damage.extend(base.verify().unwrap());
+                damage.extend(base.verify(&mut |_| ()).unwrap());
                 if !damage.is_empty() {
                     noticed += 1;
                 }
@@ -1502,7 +1504,7 @@ mod tests {
                     assert!(ever.iter().any(|one| one == value), "{seed}");
                 })
                 .unwrap();
-                base.verify().unwrap();
+                base.verify(&mut |_| ()).unwrap();
                 base.apply(&[put("k05", b"new")]).unwrap();
                 written
                     .entry(b"k05".to_vec())

@@ -410,14 +410,14 @@ impl Store {
     }
 
     /// Reads all that the base has, and says what of it is damaged; the log was
-    /// read when it was opened.
+    /// read when it was opened. `read` is told how many bytes more were.
     ///
     /// # Errors
     ///
     /// When the disk can't be read at all.
-    pub fn verify(&self) -> io::Result<Vec<Damage>> {
+    pub fn verify(&self, read: &mut dyn FnMut(u64)) -> io::Result<Vec<Damage>> {
         match &self.running {
-            Some(running) => running.base.verify(),
+            Some(running) => running.base.verify(read),
             None => Ok(Vec::new()),
         }
     }

@@ -69,7 +69,11 @@ fn messages<'v>(listed: &'v Value, begin: &str) -> Vec<&'v str> {
 #[test]
 fn the_last_lines_are_listed_and_the_next_ones_come() {
     let broker = start("lines", "log.kept_lines = 50\n");
-    let all = broker.http.get("/api/v1/log").ok();
+    let log = || broker.http.get("/api/v1/log").ok();
+    until("it has said all that it says at its start", || {
+        !messages(&log(), "nobody can log in").is_empty()
+    });
+    let all = log();
     assert_eq!(messages(&all, "listening on").len(), 1, "{all}");
     let line = &items(&all)[0];
     assert_eq!(line["number"], 1);

@@ -78,7 +78,7 @@ struct Asked {
     user: Option<String>,
     client: String,
     #[param(inline)]
-    action: What,
+    action: Action,
     /// The topic, the filter, or the queue's name; `$queue/NAME` is a queue too.
     #[param(min_length = 1)]
     topic: String,
@@ -89,35 +89,6 @@ struct Asked {
     /// Whether what it publishes is to be retained.
     #[serde(default)]
     retain: bool,
-}
-
-/// What a client may want to do.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-enum What {
-    Publish,
-    Subscribe,
-    /// Get what is published to a topic.
-    Read,
-    /// Put into a queue.
-    Put,
-    Join,
-    Create,
-    Steer,
-}
-
-impl What {
-    fn action(self) -> Action {
-        match self {
-            What::Publish => Action::Publish,
-            What::Subscribe => Action::Subscribe,
-            What::Read => Action::Read,
-            What::Put => Action::Put,
-            What::Join => Action::Join,
-            What::Create => Action::Create,
-            What::Steer => Action::Steer,
-        }
-    }
 }
 
 /// What the rules say.
@@ -140,7 +111,7 @@ async fn explain(
     let core = &state.shared.core;
     let qos = Qos::from_bits(asked.qos);
     let question = Question {
-        action: asked.action.action(),
+        action: asked.action,
         topic: &asked.topic,
         qos: qos.ok_or_else(|| Problem::invalid(format!("qos is 0, 1 or 2, not {}", asked.qos)))?,
         retain: asked.retain,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Shares;
-use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
@@ -36,11 +35,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(tail))
 }
 
-/// Does it, and has all that it stored on disk before it is told.
-async fn steer(state: &State, who: &Who, request: Request) -> Result<Answer, Problem> {
+/// Does it, and has all that it stored on disk before it is told. What is
+/// answered is of the kind that was asked for.
+async fn steer(state: &State, who: &Who, request: Request) -> problem::Result<Answer> {
+    let asked = || serde_json::to_string(&request).unwrap_or_default();
     match request.is_change() {
-        true => tracing::info!(by = who.name, ?request, "steered"),
-        false => tracing::debug!(by = who.name, ?request, "looked at"),
+        true => tracing::info!(by = who.name, request = asked(), "steered"),
+        false => tracing::debug!(by = who.name, request = asked(), "looked at"),
     }
     let shared = &state.shared;
     let now = shared.clock.now();
@@ -51,20 +52,7 @@ async fn steer(state: &State, who: &Who, request: Request) -> Result<Answer, Pro
     });
     let stored = shared.stored(receipt).await;
     stored.map_err(|failed| Problem::unavailable(format!("the disk failed: {failed}")))?;
-    Ok(answer?)
-}
-
-/// The answer to a request of its kind: no other one comes.
-macro_rules! steered {
-    ($state:expr, $who:expr, $request:expr, $kind:ident) => {
-        match steer(&$state, &$who, $request).await? {
-            Answer::$kind(answer) => Ok(Json(answer)),
-            _ => Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the answer is not of what was asked",
-            )),
-        }
-    };
+    Ok(Json(answer?))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -88,8 +76,9 @@ async fn list(
         after: page.after().map(str::to_owned),
         limit: Some(page.limit()?),
     };
-    let answer: problem::Result<Queues> = steered!(state, who, request, Queues);
-    let Json(Queues { queues, next }) = answer?;
+    let Json(Answer::Queues(Queues { queues, next })) = steer(&state, &who, request).await? else {
+        unreachable!("a list is answered by queues");
+    };
     Ok(Json(Listed {
         items: queues,
         next,
@@ -103,8 +92,8 @@ async fn show(
     Viewer(who): Viewer,
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
-) -> problem::Result<Box<Shown>> {
-    steered!(state, who, Request::Show { queue }, Shown)
+) -> problem::Result<Answer> {
+    steer(&state, &who, Request::Show { queue }).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -125,16 +114,12 @@ async fn create(
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
     Body(body): Body<Settings>,
-) -> problem::Result<Given> {
-    steered!(
-        state,
-        who,
-        Request::Create {
-            queue,
-            settings: body.settings
-        },
-        Given
-    )
+) -> problem::Result<Answer> {
+    let request = Request::Create {
+        queue,
+        settings: body.settings,
+    };
+    steer(&state, &who, request).await
 }
 
 /// Changes settings of a queue.
@@ -146,16 +131,12 @@ async fn set(
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
     Body(body): Body<Settings>,
-) -> problem::Result<Given> {
-    steered!(
-        state,
-        who,
-        Request::Set {
-            queue,
-            settings: body.settings
-        },
-        Given
-    )
+) -> problem::Result<Answer> {
+    let request = Request::Set {
+        queue,
+        settings: body.settings,
+    };
+    steer(&state, &who, request).await
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -175,16 +156,12 @@ async fn delete(
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
     Params(how): Params<Force>,
-) -> problem::Result<Deleted> {
-    steered!(
-        state,
-        who,
-        Request::Delete {
-            queue,
-            force: how.force
-        },
-        Deleted
-    )
+) -> problem::Result<Answer> {
+    let request = Request::Delete {
+        queue,
+        force: how.force,
+    };
+    steer(&state, &who, request).await
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -210,14 +187,14 @@ async fn peek(
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
     Params(peek): Params<Peek>,
-) -> problem::Result<Peeked> {
+) -> problem::Result<Answer> {
     let request = Request::Peek {
         queue,
         count: within("count", peek.count, 1..=1000)?,
         in_flight: peek.in_flight,
         payload_bytes_max: within("payload_bytes_max", peek.payload_bytes_max, 0..=1 << 20)?,
     };
-    steered!(state, who, request, Peeked)
+    steer(&state, &who, request).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -238,16 +215,12 @@ async fn purge(
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
     Body(body): Body<Count>,
-) -> problem::Result<Purged> {
-    steered!(
-        state,
-        who,
-        Request::Purge {
-            queue,
-            count: within("count", body.count, 0..=1000)?
-        },
-        Purged
-    )
+) -> problem::Result<Answer> {
+    let request = Request::Purge {
+        queue,
+        count: within("count", body.count, 0..=1000)?,
+    };
+    steer(&state, &who, request).await
 }
 
 /// Members get nothing until the queue is resumed.
@@ -258,8 +231,8 @@ async fn pause(
     Operator(who): Operator,
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
-) -> problem::Result<Paused> {
-    steered!(state, who, Request::Pause { queue }, Paused)
+) -> problem::Result<Answer> {
+    steer(&state, &who, Request::Pause { queue }).await
 }
 
 /// Members get messages again.
@@ -270,8 +243,8 @@ async fn resume(
     Operator(who): Operator,
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
-) -> problem::Result<Paused> {
-    steered!(state, who, Request::Resume { queue }, Paused)
+) -> problem::Result<Answer> {
+    steer(&state, &who, Request::Resume { queue }).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -290,17 +263,13 @@ async fn move_messages(
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
     Body(body): Body<MoveTo>,
-) -> problem::Result<MovedTo> {
-    steered!(
-        state,
-        who,
-        Request::Move {
-            queue,
-            to: body.to,
-            what: body.what
-        },
-        Moved
-    )
+) -> problem::Result<Answer> {
+    let request = Request::Move {
+        queue,
+        to: body.to,
+        what: body.what,
+    };
+    steer(&state, &who, request).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -320,17 +289,13 @@ async fn redrive(
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
     Body(body): Body<RedriveTo>,
-) -> problem::Result<MovedTo> {
-    steered!(
-        state,
-        who,
-        Request::Redrive {
-            queue,
-            to: body.to,
-            what: body.what
-        },
-        Moved
-    )
+) -> problem::Result<Answer> {
+    let request = Request::Redrive {
+        queue,
+        to: body.to,
+        what: body.what,
+    };
+    steer(&state, &who, request).await
 }
 
 /// What happened to a message.
@@ -341,9 +306,9 @@ async fn trace(
     Viewer(who): Viewer,
     Shares(state): Shares<Arc<State>>,
     Named(names): Named<(String, String)>,
-) -> problem::Result<Traced> {
+) -> problem::Result<Answer> {
     let (queue, message) = names;
-    steered!(state, who, Request::Trace { queue, message }, Traced)
+    steer(&state, &who, Request::Trace { queue, message }).await
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -364,11 +329,11 @@ async fn tail(
     Shares(state): Shares<Arc<State>>,
     Named(queue): Named<String>,
     Params(tail): Params<Tail>,
-) -> problem::Result<Tailed> {
+) -> problem::Result<Answer> {
     let request = Request::Tail {
         queue,
         after: tail.after,
         count: within("count", tail.count, 1..=1000)?,
     };
-    steered!(state, who, request, Tailed)
+    steer(&state, &who, request).await
 }

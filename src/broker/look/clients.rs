@@ -130,7 +130,7 @@ pub struct Details {
     pub will: Option<WillView>,
     /// Messages that the client does not get, since its session began or the
     /// broker started.
-    pub dropped: DroppedView,
+    pub dropped: Dropped,
     /// Towards the client, oldest first; the first 1000.
     pub in_flight_out_list: Vec<InFlightView>,
     /// From the client, by packet id; the first 1000.
@@ -150,25 +150,6 @@ pub struct WillView {
     pub delay_secs: u64,
     /// When it will be, if the client stays away; null: the client is there.
     pub due_at_ms: Option<u64>,
-}
-
-/// Messages that were for a session and that its client does not get, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct DroppedView {
-    /// QoS 0, and the client was away.
-    pub absent: u64,
-    /// QoS 0, and the client did not read.
-    pub slow: u64,
-    /// They made room for younger ones.
-    pub oldest: u64,
-    /// Their time had passed.
-    pub expired: u64,
-    /// Larger than the client takes.
-    pub too_large: u64,
-    /// The client had no right to them.
-    pub denied: u64,
-    /// Their place on disk was damaged.
-    pub damaged: u64,
 }
 
 /// A message on its way.
@@ -346,7 +327,7 @@ impl Core {
         subscription_list.truncate(DETAILS_MAX);
         Details {
             will: held.will,
-            dropped: held.dropped.into(),
+            dropped: held.dropped,
             in_flight_out_list,
             in_flight_in_list: in_flight_in_list.collect(),
             subscription_list,
@@ -445,7 +426,7 @@ fn session_view(session: &Session) -> SessionView {
     let identity = &session.identity;
     let origin = (session.account()).and_then(|account| account.origin.as_ref());
     let is_absent = !session.is_connected();
-    let dropped = DroppedView::from(dropped(session));
+    let dropped = dropped(session);
     SessionView {
         client: identity.client.as_str().to_owned(),
         user: identity.user.as_deref().map(str::to_owned),
@@ -490,33 +471,4 @@ fn dropped(session: &Session) -> Dropped {
 /// `None`: for ever.
 fn secs(span: Duration) -> Option<u64> {
     (span < Duration::MAX).then_some(span.as_secs())
-}
-
-impl DroppedView {
-    fn all(&self) -> u64 {
-        let DroppedView {
-            absent,
-            slow,
-            oldest,
-            expired,
-            too_large,
-            denied,
-            damaged,
-        } = self;
-        absent + slow + oldest + expired + too_large + denied + damaged
-    }
-}
-
-impl From<Dropped> for DroppedView {
-    fn from(dropped: Dropped) -> DroppedView {
-        DroppedView {
-            absent: dropped.absent,
-            slow: dropped.slow,
-            oldest: dropped.oldest,
-            expired: dropped.expired,
-            too_large: dropped.too_large,
-            denied: dropped.denied,
-            damaged: dropped.damaged,
-        }
-    }
 }

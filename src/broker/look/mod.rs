@@ -15,8 +15,8 @@ use std::time::Duration;
 
 pub use change::{Cleared, Outgoing, Published, Receivers};
 pub use clients::{
-    ClientShown, ClientView, Details, DroppedView, InFlightState, InFlightView, SessionShown,
-    SessionView, Wanted, WillView,
+    ClientShown, ClientView, Details, InFlightState, InFlightView, SessionShown, SessionView,
+    Wanted, WillView,
 };
 pub use retained::RetainedView;
 pub use subscriptions::{Kind, Position, SubscriptionView};

@@ -223,10 +223,13 @@ impl Looked {
                 "there is no store in the folder {shown}"
             )));
         }
+        let progress = Progress::of_bytes("verifying", log.bytes + base.bytes);
         let opened = Store::open(Arc::new(frozen), store_settings(settings));
         let (store, mut report) = opened
             .map_err(|error| Failure::new(format!("cannot open the store in {shown}: {error}")))?;
-        for damage in store.verify().map_err(unreadable)? {
+        progress.add(log.bytes);
+        let verified = store.verify(&mut |bytes| progress.add(bytes));
+        for damage in verified.map_err(unreadable)? {
             let is_known =
                 |known: &Damage| (&known.file, &known.range) == (&damage.file, &damage.range);
             if !report.damage.iter().any(is_known) {
@@ -240,6 +243,13 @@ impl Looked {
             base,
             damaged,
         })
+    }
+
+    /// How far it is with all that there is.
+    fn progress(&self, what: &str) -> Progress {
+        let progress = Progress::of_many(what);
+        progress.expect(self.store.numbers().keys as u64 + self.report.rows);
+        progress
     }
 
     /// What is said of damage, a line each; none: there is none.
@@ -314,10 +324,8 @@ impl Counts {
 }
 
 fn check(settings: &StoreSettings, json: bool) -> Outcome {
-    let progress = Progress::waiting("verifying");
     let looked = Looked::at(settings)?;
-    drop(progress);
-    let progress = Progress::counting("reading");
+    let progress = looked.progress("reading");
     let mut counts = Counts::default();
     let left = read_all(&looked.store, &mut |stored| {
         counts.add(&stored);
@@ -435,12 +443,10 @@ fn said(
 }
 
 fn export(settings: &StoreSettings, out: Option<&Path>) -> Outcome {
-    let progress = Progress::waiting("verifying");
     let looked = Looked::at(settings)?;
-    drop(progress);
     // Not among the lines, where these are seen.
     let is_seen = out.is_none() && io::stdout().is_terminal();
-    let progress = (!is_seen).then(|| Progress::counting("writing"));
+    let progress = (!is_seen).then(|| looked.progress("writing"));
     let count = || progress.iter().for_each(|progress| progress.add(1));
     let exported = match out {
         Some(path) => {
