@@ -302,7 +302,6 @@ impl Running {
         self.check_open()?;
 
         self.change_core(config, &known);
-        known.log(true);
         let mut state = self.state.write();
         let state = &mut *state;
         if let (Some(http), Some(changed)) = (&mut state.http, http) {
@@ -328,6 +327,8 @@ impl Running {
         for gone in before.into_iter().flatten() {
             gone.close(&self.runtime, &self.shared);
         }
+        // Only now all that it says holds.
+        known.log(true);
         (state.known, state.effective) = (known, effective);
         if let Err(error) = self.watch_memory(state) {
             tracing::error!(%error, "nobody looks at the memory: there is no thread for it");
