@@ -76,7 +76,31 @@ pub struct Broker {
     stopping: watch::Sender<bool>,
     storage: Threads,
     // `None` once it was stopped.
-    runtime: Option<Runtime>,
+    runtimes: Option<Runtimes>,
+}
+
+/// Who has a timer of its own makes each thread of its runtime ask when that is
+/// due whenever it goes to sleep, which it does as often as once a delivery. So
+/// what runs on timers has its own, and a slow page holds up no client.
+struct Runtimes {
+    clients: Runtime,
+    /// For timed work, the HTTP port, commands and the service manager.
+    housekeeping: Runtime,
+}
+
+impl Runtimes {
+    fn start(config: &Config) -> Result<Runtimes, ServeError> {
+        Ok(Runtimes {
+            clients: start_runtime("rotamq", config.threads)?,
+            housekeeping: start_runtime("rotamq-keep", 1)?,
+        })
+    }
+
+    /// Ends all tasks where they wait.
+    fn shutdown(self) {
+        self.clients.shutdown_background();
+        self.housekeeping.shutdown_background();
+    }
 }
 
 /// Why a broker could not start: one sentence.
@@ -113,7 +137,7 @@ impl Broker {
         let effective = Effective::of(config);
         let program = Program::default();
         Broker::start_on(
-            start_runtime(&effective.config)?,
+            Runtimes::start(&effective.config)?,
             effective,
             sockets,
             methods,
@@ -122,7 +146,7 @@ impl Broker {
     }
 
     fn start_on(
-        runtime: Runtime,
+        runtimes: Runtimes,
         effective: Effective,
         (sockets, port): (Vec<Bound>, Option<Port>),
         methods: Vec<Arc<dyn Method>>,
@@ -165,7 +189,8 @@ impl Broker {
         }
         core.begin_sys(clock.now());
         core.set_authentication_methods(known.methods(&methods));
-        let threads = runtime.metrics().num_workers();
+        let clients = runtimes.clients.handle();
+        let threads = clients.metrics().num_workers();
         let bans = Bans::new(config.authentication.ban.clone());
         let shared = Arc::new(Shared::new(core, bans, clock, threads, stopped));
         let storage = Threads::start(&shared, calendar)?;
@@ -177,29 +202,31 @@ impl Broker {
         let for_commands = http.as_ref().map(Http::for_commands);
         let running = Running::new(
             shared.clone(),
-            runtime.handle().clone(),
+            clients.clone(),
             methods,
             program,
             (effective, known),
         );
         let running = Arc::new(running);
+        let housekeeping = &runtimes.housekeeping;
         let control = match folder {
             None => None,
             Some(folder) => {
                 let asked = (running.clone(), for_commands.clone());
-                Some(Control::start(&folder, &runtime, &shared, asked)?)
+                Some(Control::start(&folder, housekeeping, &shared, asked)?)
             }
         };
         running.open(sockets.into_iter().zip(entrances).collect())?;
         let http_port = {
-            let _in_runtime = runtime.enter();
-            http.map(|http| http.listen(&running)).transpose()?
+            let _in_runtime = housekeeping.enter();
+            let listen = |http: Http| http.listen(&running, clients);
+            http.map(listen).transpose()?
         };
         let timed = shared.clone();
-        runtime.spawn(keep_running("timed work", move || keep_time(timed.clone())));
+        housekeeping.spawn(keep_running("timed work", move || keep_time(timed.clone())));
         if let Some(systemd) = running.systemd() {
             let (shared, beats) = (shared.clone(), storage.beats.clone());
-            runtime.spawn(keep_running("the watchdog", move || {
+            housekeeping.spawn(keep_running("the watchdog", move || {
                 systemd.keep_watched(shared.clone(), beats.clone())
             }));
             systemd.ready(&running.status());
@@ -212,7 +239,7 @@ impl Broker {
             shared,
             stopping,
             storage,
-            runtime: Some(runtime),
+            runtimes: Some(runtimes),
         })
     }
 
@@ -323,7 +350,7 @@ impl Broker {
                 format!("the broker's disk failed: {failed}"),
             ),
         };
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(runtimes) = self.runtimes.take() {
             self.running.end_changes();
             self.stopping.send_replace(true);
             let shared = self.shared.clone();
@@ -333,7 +360,7 @@ impl Broker {
                 (timeout, per_sec) = (timeout.min(FAILED_STOP_MAX), 0);
             }
             let http_port = self.http_port.take();
-            runtime.block_on(async {
+            runtimes.clients.block_on(async {
                 let closed = stopping::drain(&shared, &close, per_sec, timeout / 4 * 3);
                 let why = tokio::select! {
                     () = closed => None,
@@ -353,7 +380,7 @@ impl Broker {
             });
             self.control.take();
             self.running.close_listeners();
-            runtime.shutdown_background();
+            runtimes.shutdown();
             self.storage.stop(&self.shared, failure.is_none());
         }
     }
@@ -361,10 +388,10 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(runtimes) = self.runtimes.take() {
             self.running.end_changes();
             self.stopping.send_replace(true);
-            runtime.shutdown_background();
+            runtimes.shutdown();
             self.storage.stop(&self.shared, false);
         }
     }
@@ -384,8 +411,8 @@ pub(crate) fn serve(
     mut program: Program,
 ) -> Result<Option<Failed>, ServeError> {
     let config = &effective.config;
-    let runtime = start_runtime(config)?;
-    let handle = runtime.handle().clone();
+    let runtimes = Runtimes::start(config)?;
+    let handle = runtimes.clients.handle().clone();
     // Before anybody can know that there is a broker to be stopped.
     let (mut signals, mut hangup) = {
         let _in_runtime = handle.enter();
@@ -394,7 +421,7 @@ pub(crate) fn serve(
     let (sockets, port) = (bind(config)?, bind_http(config)?);
     program.has_given_up_root = privileges::give_up(config, &sockets)?;
     let sockets = (sockets, port);
-    let broker = Broker::start_on(runtime, effective, sockets, Vec::new(), program)?;
+    let broker = Broker::start_on(runtimes, effective, sockets, Vec::new(), program)?;
     let running = broker.running.clone();
     let mut failure = broker.storage.failure.clone();
     let failed = handle.block_on(async {
@@ -434,13 +461,14 @@ pub(crate) fn serve(
     Ok(failed.or_else(|| shared.core.store().failure()))
 }
 
-fn start_runtime(config: &Config) -> Result<Runtime, ServeError> {
+/// `threads`: 0 for one a core.
+fn start_runtime(name: &str, threads: usize) -> Result<Runtime, ServeError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if config.threads > 0 {
-        builder.worker_threads(config.threads);
+    if threads > 0 {
+        builder.worker_threads(threads);
     }
     builder.on_thread_park(memory::on_thread_park);
-    (builder.enable_all().thread_name("rotamq").build())
+    (builder.enable_all().thread_name(name).build())
         .map_err(|error| ServeError(format!("cannot start threads: {error}")))
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -188,11 +189,11 @@ impl Http {
         }
     }
 
-    /// Lets clients in. Within a runtime.
+    /// Lets people in, within a runtime; `clients`: that of the clients of MQTT.
     ///
     /// # Errors
     /// The system's.
-    pub fn listen(self, running: &Arc<Running>) -> Result<Open, ServeError> {
+    pub fn listen(self, running: &Arc<Running>, clients: &Handle) -> Result<Open, ServeError> {
         let (closing, stopping) = watch::channel(false);
         let url = self.url();
         if let Some(tls) = &self.changing.tls {
@@ -208,7 +209,7 @@ impl Http {
             users: self.users,
             bans: self.changing.bans.clone(),
             operations: running.clone(),
-            metrics: Metrics::new(&self.settings),
+            metrics: Metrics::new(&self.settings, clients),
             history: History::new(),
             events: Events::new(),
             host_names: host_names(&self.settings),

@@ -641,8 +641,8 @@ fn tell_runtime(text: &mut Text, state: &State, runtime: &RuntimeMetrics) {
     }
     text.histogram(
         "rotamq_runtime_wake_delay_seconds",
-        "How late a task woke that slept for 100 ms: the timer's millisecond, and how long the thread \
-         was busy with others.",
+        "How late threads that serve clients came to a task that another thread gave them, ten \
+         times a second.",
         &state.metrics.delays.read(),
         &SPANS_US,
         SECOND,

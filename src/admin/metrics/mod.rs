@@ -36,15 +36,19 @@ pub(crate) struct Metrics {
     are_open: bool,
     // Queues that are listed by name.
     queues_max: usize,
-    /// How late tasks wake.
+    // That of the clients of MQTT.
+    runtime: Handle,
+    /// How late its tasks wake.
     delays: Arc<Histogram>,
     // One at a time goes round all there is.
     turn: Arc<Mutex<()>>,
 }
 
 impl Metrics {
-    pub fn new(settings: &PortSettings) -> Metrics {
+    /// `runtime`: that of the clients of MQTT.
+    pub fn new(settings: &PortSettings, runtime: &Handle) -> Metrics {
         Metrics {
+            runtime: runtime.clone(),
             are_open: settings.open_metrics,
             queues_max: settings.metrics_queues_max,
             delays: Arc::default(),
@@ -52,9 +56,9 @@ impl Metrics {
         }
     }
 
-    /// The task that measures, for as long as the runtime runs.
+    /// The task that measures, for as long as the runtime runs. On another one.
     pub fn keep_probing(&self) -> impl Future<Output = ()> + Send + 'static {
-        probe::keep_probing(self.delays.clone())
+        probe::keep_probing(self.runtime.clone(), self.delays.clone())
     }
 }
 
@@ -69,7 +73,7 @@ async fn metrics(
     if !state.metrics.are_open {
         viewer?;
     }
-    let runtime = Handle::current().metrics();
+    let runtime = state.metrics.runtime.metrics();
     let (turn, own) = (state.metrics.turn.clone().lock_owned().await, state.clone());
     // With very many sessions it takes a while, which others are not to wait for;
     // who asks may be gone before that.
