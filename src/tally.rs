@@ -221,10 +221,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// A packet came, that begins with this byte.
+    /// So many packets came that begin with this byte.
     #[inline]
-    pub fn note_received(&self, wire: Version, first_byte: u8) {
-        self.received.count(wire, first_byte, 1);
+    pub fn note_received(&self, wire: Version, first_byte: u8, packets: u64) {
+        self.received.count(wire, first_byte, packets);
     }
 
     /// It was a PUBLISH, with a payload of so many bytes.
@@ -364,7 +364,7 @@ mod tests {
     fn what_workers_counted_stays_when_they_are_gone() {
         let tallies = Tallies::default();
         let (one, other) = (tallies.begin(), tallies.begin());
-        one.note_received(Version::V5, 0x3D); // DUP, QoS 2, RETAIN
+        one.note_received(Version::V5, 0x3D, 1); // DUP, QoS 2, RETAIN
         one.note_published(Qos::ExactlyOnce, 7);
         other.note_delivered(Version::V3_1_1, Qos::AtLeastOnce, true, 5);
         other.note_delivered(Version::V3_1_1, Qos::AtMostOnce, false, 6);

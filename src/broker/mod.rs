@@ -460,15 +460,16 @@ impl Core {
     #[inline]
     fn store_session(&self, session: &mut Session, effects: &mut Effects) {
         if !effects.journal.is_empty() {
-            self.store_changes(session, effects);
+            self.store_changes(session, effects, Receipt::NONE);
         }
     }
 
+    /// What the session says from its gate on waits for `after` too.
     #[inline(never)]
-    fn store_changes(&self, session: &mut Session, effects: &mut Effects) {
+    fn store_changes(&self, session: &mut Session, effects: &mut Effects, after: Receipt) {
         let receipt = self.store.append(&mut effects.journal);
         effects.receipt = effects.receipt.and(receipt);
-        session.stored(receipt);
+        session.stored(receipt.and(after));
     }
 
     /// A number that nobody can guess from others of its kind: the hash of a

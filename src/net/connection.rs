@@ -314,14 +314,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         core.begin_read(worker);
         let mut done = 0;
+        // Packets that begin alike, and are not in the tally yet.
+        let (mut first_byte, mut alike) = (0, 0);
         let result = loop {
             match decode(&bytes[done..], link.terms.wire, packet_bytes_max) {
                 Ok(None) => break Ok(done),
                 Ok(Some((packet, len))) => {
-                    let tally = &worker.effects.tally;
-                    tally.note_received(link.terms.wire, bytes[done]);
+                    if bytes[done] != first_byte {
+                        let tally = &worker.effects.tally;
+                        tally.note_received(link.terms.wire, first_byte, alike);
+                        (first_byte, alike) = (bytes[done], 0);
+                    }
+                    alike += 1;
                     done += len;
-                    self.heard = true; // A whole packet, not some bytes [MQTT-3.1.2-22], in 3.1.1 -24.
                     if let Err(stop) = core.handle(worker, link, &packet, now) {
                         break Err(stop);
                     }
@@ -329,6 +334,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(error) => break Err(Stop::Closed(Close::new(error.reason, error.what))),
             }
         };
+        let tally = &worker.effects.tally;
+        tally.note_received(link.terms.wire, first_byte, alike);
+        self.heard |= done > 0; // A whole packet, not some bytes [MQTT-3.1.2-22], in 3.1.1 -24.
         link.note_read(done);
         core.end_read(worker, link, now);
         result

@@ -88,7 +88,7 @@ async fn read_connect<S: Stream>(
     };
     with_worker(shared, |local| {
         let tally = &local.worker.effects.tally;
-        tally.note_received(connect.version, bytes[0]);
+        tally.note_received(connect.version, bytes[0], 1);
     });
     record(peer, &connect, (Direction::In, &bytes), shared);
     if (shared.bans).is_banned(peer.ip(), connect.client_id, shared.clock.now()) {
@@ -168,7 +168,7 @@ async fn read_connect<S: Stream>(
         }
         admission = with_worker(shared, |local| {
             let now = shared.clock.now();
-            (local.worker.effects.tally).note_received(wire, rest[0]);
+            (local.worker.effects.tally).note_received(wire, rest[0], 1);
             core.authenticate(&mut local.worker, &connect, authentication, &answer, now)
         });
         rest = after;

@@ -412,6 +412,7 @@ impl Effects {
     }
 
     /// Takes back the buffer of an outbox that is written.
+    #[inline]
     pub fn recycle(&mut self, outbox: &mut Outbox) {
         let buffer = outbox.take_buffer();
         let capacity = 1..=SPARE_BUFFER_BYTES_MAX;
@@ -1892,10 +1893,11 @@ fn put_out(
     own: &[u8],
     effects: &mut Effects,
 ) {
-    outbox.note_message(publication.now);
-    publication.append_to(outbox, &mut effects.frames, form, own);
+    // Before the form is given away, as it is in registers here.
     let payload_len = publication.payload.len();
     (effects.tally).note_delivered(form.wire, form.qos, form.dup, payload_len);
+    outbox.note_message(publication.now);
+    publication.append_to(outbox, &mut effects.frames, form, own);
 }
 
 fn put_pubrel(outbox: &mut Outbox, packet_id: PacketId, wire: Wire, effects: &Effects) {

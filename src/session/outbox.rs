@@ -363,6 +363,7 @@ impl Outbox {
     }
 
     /// Empties it and gives its last buffer away.
+    #[inline]
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.rare = None;
         self.since = Time::MAX;

@@ -590,7 +590,7 @@ impl World {
             match decode(&bytes[done..], version, packet_bytes_max) {
                 Ok(None) => break Ok(()),
                 Ok(Some((packet, len))) => {
-                    (self.worker.effects.tally).note_received(version, bytes[done]);
+                    (self.worker.effects.tally).note_received(version, bytes[done], 1);
                     done += len;
                     link.note_read(len);
                     let handled = (self.core).handle(&mut self.worker, link, &packet, self.now);
