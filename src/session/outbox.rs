@@ -140,6 +140,7 @@ impl Outbox {
     }
 
     /// The bytes from `at` on, up to `end` or the end of their buffer.
+    #[inline]
     fn run(&self, at: usize, end: usize) -> &[u8] {
         let base = self.base();
         if at >= base {

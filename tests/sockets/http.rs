@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rotamq::Broker;
+use rotamq::config::Config;
 use serde_json::{Value, json};
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
@@ -14,6 +15,7 @@ use tungstenite::{Message, WebSocket};
 use crate::clients::http::Http;
 use crate::clients::{Version, broker_with, mosquitto_command};
 use crate::process::Program;
+use crate::wait::until;
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -49,6 +51,42 @@ fn whether_it_is_alive_and_ready_is_told_to_everybody() {
     assert_eq!(nobody.get("/health").ok(), json!({ "status": "alive" }));
     let ready = nobody.get("/ready").ok();
     assert_eq!(ready, json!({ "ready": true, "reasons": [] }));
+}
+
+/// Whoever sends clients here is to send them elsewhere meanwhile, and knows why.
+#[test]
+fn a_broker_that_is_short_of_something_is_not_ready() {
+    let mut config = Config::default();
+    config.listeners[0].address = ANY_PORT.parse().unwrap();
+    config.http.address = Some(ANY_PORT.parse().unwrap());
+    config.store.ephemeral = true;
+    config.limits.memory_bytes_max = Some(1 << 20);
+    let broker = Broker::start(config.clone()).unwrap();
+    let nobody = Http::new(broker.http_address().unwrap());
+    let reasons = |nobody: &Http| {
+        let answer = nobody.get("/ready");
+        let json = answer.json();
+        let is_ready = json["ready"].as_bool().expect("it says so");
+        assert_eq!(answer.status, if is_ready { 200 } else { 503 });
+        assert_eq!(is_ready, json["reasons"] == json!([]));
+        json["reasons"].clone()
+    };
+    let of_memory = json!(["memory is short: clients without a session are refused"]);
+    until("memory is short", || reasons(&nobody) == of_memory);
+    config.limits.memory_bytes_max = Some(1 << 50);
+    broker.reload_with(config.clone()).unwrap();
+    until("there is enough", || reasons(&nobody) == json!([]));
+    broker.stop();
+
+    config.store.ephemeral = false;
+    config.store.data = folder("not-ready");
+    config.store.free_bytes_min = 1 << 60;
+    let broker = Broker::start(config).unwrap();
+    let nobody = Http::new(broker.http_address().unwrap());
+    let of_disk = json!(["the disk is nearly full"]);
+    until("the disk is nearly full", || reasons(&nobody) == of_disk);
+    assert_eq!(nobody.get("/health").status, 200);
+    broker.stop();
 }
 
 #[test]
